@@ -1,0 +1,1 @@
+"""From raw data sets to shards, and from shards to batches."""

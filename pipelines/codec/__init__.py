@@ -1,0 +1,186 @@
+"""JPEG and other pictures, in and out: probe, decode, recode, crop.
+
+JPEG goes through the C++ extension ``_native`` over libjpeg-turbo; anything else (a PNG named .JPEG) through Pillow.
+All pixels are uint8 RGB, shape [H, W, 3]. Whatever cannot be decoded raises
+:class:`~imgtool.wordnet.errors.ImageError` with one line that says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imgtool.pipelines.codec import _native
+from imgtool.wordnet.errors import ImageError
+
+__all__ = ["MAX_PIXELS", "Pool", "Recoded", "center_crop", "decode", "probe", "recode", "resize_crop"]
+
+Pixels = npt.NDArray[np.uint8]
+Pool = _native.Pool
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused before memory is taken; the extension holds JPEG to the same limit."""
+
+
+@dataclass(frozen=True)
+class Recoded:
+    """A recoded picture: baseline 4:2:0 RGB JPEG ``data`` of ``width`` x ``height`` pixels.
+
+    ``repairs`` names what was unusual about the source: png (or another format), cmyk, grayscale, exif, damaged.
+    """
+
+    data: bytes
+    width: int
+    height: int
+    source_width: int
+    source_height: int
+    repairs: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def _image_errors() -> Iterator[None]:
+    try:
+        yield
+    except _native.NativeImageError as error:
+        raise ImageError(_plain(str(error))) from None
+
+
+def _plain(message: str) -> str:
+    # libjpeg's own words for the two commonest troubles would puzzle a reader of the manifest
+    if message.startswith("Not a JPEG file"):
+        return "not a picture"
+    if message.startswith(("Premature end", "Input file read error", "Empty input file", "Insufficient")):
+        return "truncated: the data ends before the picture begins"
+    return message
+
+
+def _is_jpeg(data: bytes | memoryview) -> bool:
+    return bytes(data[:3]) == b"\xff\xd8\xff"
+
+
+def probe(data: bytes) -> dict[str, Any]:
+    """What a JPEG's header says: width, height, components, space, progressive, orientation (EXIF), sampling."""
+    with _image_errors():
+        return dict(_native.probe(data))
+
+
+def decode(data: bytes, *, exif: bool = True) -> Pixels:
+    """The whole picture in any format as RGB pixels, turned upright where EXIF says so unless ``exif`` is false."""
+    if not _is_jpeg(data):
+        return _decode_other(data, exif)[0]
+    with _image_errors():
+        pixels: Pixels = _native.decode(data, 0, 0, exif)[0]
+        return pixels
+
+
+def recode(data: bytes, *, max_side: int = 0, short_side: int = 0, quality: int = 90, exif: bool = True) -> Recoded:
+    """Decodes a picture of any format, shrinks it (never enlarges) and encodes it as baseline 4:2:0 JPEG.
+
+    ``max_side`` and ``short_side`` bound the longer and the shorter side in pixels; 0 is no bound.
+    ``quality`` is libjpeg's 1..100.
+    """
+    if not data:
+        raise ImageError("empty")
+    if not _is_jpeg(data):
+        return _recode_other(data, max_side, short_side, quality, exif)
+    with _image_errors():
+        header = _native.probe(data)
+        recoded, width, height, damaged = _native.recode(data, max_side, short_side, quality, exif)
+    repairs = []
+    if header["space"] in ("cmyk", "ycck"):
+        repairs.append("cmyk")
+    if header["space"] == "grayscale":
+        repairs.append("grayscale")
+    if exif and header["orientation"] > 1:
+        repairs.append("exif")
+    if damaged:
+        repairs.append("damaged")
+    return Recoded(recoded, width, height, header["width"], header["height"], tuple(repairs))
+
+
+def resize_crop(
+    pixels: Pixels,
+    box: tuple[int, int, int, int],
+    resized: tuple[int, int],
+    window: tuple[int, int] = (0, 0),
+    size: tuple[int, int] | None = None,
+    flip: bool = False,
+) -> Pixels:
+    """Crops ``box`` (x, y, w, h), resizes it to ``resized`` (w, h), and returns ``size`` (w, h; default all) at ``window``.
+
+    Antialiased bilinear: equal to Pillow's ``crop().resize(BILINEAR)``, but for at most 1/255 where Pillow
+    resamples columns before rows.
+    """
+    width, height = size or resized
+    crop = np.array([*box, *resized, *window, flip], np.int32)
+    with _image_errors():
+        out: Pixels = _native.resize(pixels, crop, width, height)
+        return out
+
+
+def center_geometry(width: npt.ArrayLike, height: npt.ArrayLike, size: int) -> npt.NDArray[np.int32]:
+    """The validation transform of pictures as crops, int32 [N, 9]: x, y, w, h, resized w, h, window x, y, flip.
+
+    The short side is resized to ``size``, the long side rounded down, and the centre kept, as torchvision's
+    ``Resize(size)`` and ``CenterCrop(size)`` do it.
+    """
+    w = np.atleast_1d(np.asarray(width, np.int64))
+    h = np.atleast_1d(np.asarray(height, np.int64))
+    short = np.minimum(w, h)
+    resized_w, resized_h = size * w // short, size * h // short
+    # rint rounds half to even, as Python's round() in torchvision
+    window_x = np.rint((resized_w - size) / 2).astype(np.int64)
+    window_y = np.rint((resized_h - size) / 2).astype(np.int64)
+    zero = np.zeros_like(w)
+    return np.stack([zero, zero, w, h, resized_w, resized_h, window_x, window_y, zero], 1).astype(np.int32)
+
+
+def center_crop(pixels: Pixels, size: int) -> Pixels:
+    """The validation transform: short side resized to ``size`` (bilinear, antialiased), centre crop; [size, size, 3]."""
+    height, width = pixels.shape[:2]
+    crop = center_geometry(width, height, size)[0]
+    with _image_errors():
+        out: Pixels = _native.resize(pixels, crop, size, size)
+        return out
+
+
+def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
+    from PIL import Image, ImageOps
+
+    if not data:
+        raise ImageError("empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(
+                    f"{image.width} x {image.height} is larger than {MAX_PIXELS // 1_000_000} million pixels"
+                )
+            repairs = [(image.format or "unknown").lower()]
+            if exif and image.getexif().get(0x0112, 1) not in (0, 1):
+                repairs.append("exif")
+                image = ImageOps.exif_transpose(image)  # noqa: PLW2901
+            return np.asarray(image.convert("RGB")), repairs
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageError("not a picture") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(str(error)) from None
+    except Exception as error:
+        # Pillow's decoders raise what they like on bad bytes (OSError, SyntaxError, struct.error, ValueError, ...)
+        raise ImageError(f"cannot be decoded: {error or type(error).__name__}") from None
+
+
+def _recode_other(data: bytes, max_side: int, short_side: int, quality: int, exif: bool) -> Recoded:
+    pixels, repairs = _decode_other(data, exif)
+    source_height, source_width = pixels.shape[:2]
+    width, height = _native.target_size(max_side, short_side, source_width, source_height)
+    if (width, height) != (source_width, source_height):
+        pixels = resize_crop(pixels, (0, 0, source_width, source_height), (width, height))
+    with _image_errors():
+        return Recoded(_native.encode(pixels, quality), width, height, source_width, source_height, tuple(repairs))

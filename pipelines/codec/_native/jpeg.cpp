@@ -1,0 +1,199 @@
+#include "jpeg.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include <jerror.h>
+
+namespace imgtool {
+namespace {
+
+void on_error(j_common_ptr cinfo) {
+  auto* state = reinterpret_cast<ErrorState*>(cinfo->err);
+  (*cinfo->err->format_message)(cinfo, state->message);
+  std::longjmp(state->jump, 1);
+}
+
+// Warnings are not printed but sorted: the data ended, the data is damaged, or it does not matter
+// (bytes before a marker and the like, which real ImageNet files have).
+void on_message(j_common_ptr cinfo, int level) {
+  if (level >= 0) return;
+  auto* state = reinterpret_cast<ErrorState*>(cinfo->err);
+  const int code = cinfo->err->msg_code;
+  if (code == JWRN_JPEG_EOF) {
+    state->truncated = true;
+  } else if (code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE || code == JWRN_MUST_RESYNC ||
+             code == JWRN_NOT_SEQUENTIAL || code == JWRN_ARITH_BAD_CODE) {
+    state->damaged = true;
+  } else {
+    return;
+  }
+  if (state->first_bad_row < 0 && cinfo->is_decompressor)
+    state->first_bad_row = static_cast<int>(reinterpret_cast<j_decompress_ptr>(cinfo)->output_scanline);
+}
+
+void no_output(j_common_ptr) {}
+
+void check_scans(j_common_ptr cinfo) {
+  if (reinterpret_cast<j_decompress_ptr>(cinfo)->input_scan_number <= kMaxScans) return;
+  auto* state = reinterpret_cast<ErrorState*>(cinfo->err);
+  std::snprintf(state->message, sizeof state->message, "more than %d scans", kMaxScans);
+  std::longjmp(state->jump, 1);
+}
+
+void install(ErrorState& state) {
+  jpeg_std_error(&state.base);
+  state.base.error_exit = on_error;
+  state.base.emit_message = on_message;
+  state.base.output_message = no_output;
+}
+
+// The orientation in an APP1 "Exif" segment (TIFF 6.0 header, IFD0, tag 0x0112), or 1.
+int exif_orientation(const uint8_t* p, size_t n) {
+  if (n < 14 || std::memcmp(p, "Exif\0\0", 6) != 0) return 1;
+  p += 6;
+  n -= 6;
+  const bool big = p[0] == 'M' && p[1] == 'M';
+  if (!big && !(p[0] == 'I' && p[1] == 'I')) return 1;
+  auto u16 = [&](size_t at) -> uint32_t { return big ? p[at] << 8 | p[at + 1] : p[at + 1] << 8 | p[at]; };
+  auto u32 = [&](size_t at) -> uint32_t {
+    return big ? u16(at) << 16 | u16(at + 2) : u16(at + 2) << 16 | u16(at);
+  };
+  if (u16(2) != 42) return 1;
+  const size_t ifd = u32(4);
+  if (ifd + 2 > n) return 1;
+  const size_t entries = u16(ifd);
+  for (size_t i = 0; i < entries; ++i) {
+    const size_t at = ifd + 2 + 12 * i;
+    if (at + 12 > n) return 1;
+    if (u16(at) != 0x0112) continue;
+    const uint32_t value = u16(at + 8);
+    return u16(at + 2) == 3 && value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+  }
+  return 1;
+}
+
+// CMYK to RGB as Pillow does it. Adobe's files, all that are met in the wild, store the inks inverted.
+void cmyk_to_rgbx(uint8_t* row, int width, bool inverted) {
+  for (int i = 0; i < width; ++i, row += 4) {
+    const int flip = inverted ? 0 : 255;
+    const int k = row[3] ^ flip;
+    for (int c = 0; c < 3; ++c) {
+      const int t = (row[c] ^ flip) * k + 128;
+      row[c] = static_cast<uint8_t>(((t >> 8) + t) >> 8);
+    }
+  }
+}
+
+}  // namespace
+
+Decoder::Decoder() {
+  install(error_);
+  cinfo_.err = &error_.base;
+  if (setjmp(error_.jump)) throw ImageError(error_.message);
+  jpeg_create_decompress(&cinfo_);
+  progress_.progress_monitor = check_scans;
+  cinfo_.progress = &progress_;
+  jpeg_save_markers(&cinfo_, JPEG_APP0 + 1, 0xFFFF);
+}
+
+Decoder::~Decoder() { jpeg_destroy_decompress(&cinfo_); }
+
+void Decoder::fail() {
+  jpeg_abort_decompress(&cinfo_);
+  throw ImageError(error_.message);
+}
+
+void Decoder::end() noexcept { jpeg_abort_decompress(&cinfo_); }
+
+const Header& Decoder::open(const uint8_t* data, size_t size) {
+  end();
+  error_.truncated = error_.damaged = false;
+  error_.first_bad_row = -1;
+  if (setjmp(error_.jump)) fail();
+  jpeg_mem_src(&cinfo_, data, static_cast<unsigned long>(size));
+  jpeg_read_header(&cinfo_, TRUE);
+  header_.width = static_cast<int>(cinfo_.image_width);
+  header_.height = static_cast<int>(cinfo_.image_height);
+  header_.components = cinfo_.num_components;
+  header_.space = cinfo_.jpeg_color_space;
+  header_.progressive = cinfo_.progressive_mode;
+  header_.h_samp = cinfo_.comp_info[0].h_samp_factor;
+  header_.v_samp = cinfo_.comp_info[0].v_samp_factor;
+  header_.orientation = 1;
+  for (auto* m = cinfo_.marker_list; m && header_.orientation == 1; m = m->next)
+    header_.orientation = exif_orientation(m->data, m->data_length);
+  if (static_cast<int64_t>(header_.width) * header_.height > kMaxPixels) {
+    std::snprintf(error_.message, sizeof error_.message, "%d x %d is larger than %lld million pixels",
+                  header_.width, header_.height, static_cast<long long>(kMaxPixels / 1'000'000));
+    fail();
+  }
+  return header_;
+}
+
+void Decoder::begin(int x, int y, int w, int h) {
+  if (x < 0 || y < 0 || w < 1 || h < 1 || x + w > header_.width || y + h > header_.height) {
+    end();
+    throw ImageError("the crop does not lie inside the picture");
+  }
+  if (setjmp(error_.jump)) fail();
+  const bool cmyk = header_.space == JCS_CMYK || header_.space == JCS_YCCK;
+  cinfo_.out_color_space = cmyk ? JCS_CMYK : JCS_EXT_RGBX;
+  jpeg_start_decompress(&cinfo_);
+  width_ = w;
+  skip_bytes_ = 4 * static_cast<size_t>(x);
+  // Chroma upsampling looks one chroma sample to each side, so the decoded columns must reach 2 pixels
+  // beyond the crop for its edge to equal a full decode's; libjpeg then widens to whole MCUs by itself.
+  const int left = std::max(x - 2, 0), right = std::min(x + w + 2, header_.width);
+  if (left > 0 || right < header_.width) {
+    JDIMENSION offset = static_cast<JDIMENSION>(left), width = static_cast<JDIMENSION>(right - left);
+    jpeg_crop_scanline(&cinfo_, &offset, &width);
+    skip_bytes_ = 4 * (static_cast<size_t>(x) - offset);
+  }
+  line_.resize(4 * static_cast<size_t>(cinfo_.output_width) + 16);
+  if (y > 0) jpeg_skip_scanlines(&cinfo_, static_cast<JDIMENSION>(y));
+}
+
+const uint8_t* Decoder::row() {
+  if (setjmp(error_.jump)) fail();
+  JSAMPROW rows[1] = {line_.data()};
+  jpeg_read_scanlines(&cinfo_, rows, 1);
+  uint8_t* pixels = line_.data() + skip_bytes_;
+  if (cinfo_.out_color_space == JCS_CMYK) cmyk_to_rgbx(pixels, width_, cinfo_.saw_Adobe_marker);
+  return pixels;
+}
+
+std::string encode(const uint8_t* rgb, int width, int height, size_t stride, int quality) {
+  jpeg_compress_struct cinfo{};
+  ErrorState error;
+  install(error);
+  cinfo.err = &error.base;
+  unsigned char* buffer = nullptr;
+  unsigned long size = 0;
+  if (setjmp(error.jump)) {
+    jpeg_destroy_compress(&cinfo);
+    std::free(buffer);
+    throw ImageError(error.message);
+  }
+  jpeg_create_compress(&cinfo);
+  jpeg_mem_dest(&cinfo, &buffer, &size);
+  cinfo.image_width = static_cast<JDIMENSION>(width);
+  cinfo.image_height = static_cast<JDIMENSION>(height);
+  cinfo.input_components = 3;
+  cinfo.in_color_space = JCS_RGB;
+  jpeg_set_defaults(&cinfo);
+  jpeg_set_quality(&cinfo, quality, TRUE);
+  jpeg_start_compress(&cinfo, TRUE);
+  while (cinfo.next_scanline < cinfo.image_height) {
+    JSAMPROW rows[1] = {const_cast<uint8_t*>(rgb) + stride * cinfo.next_scanline};
+    jpeg_write_scanlines(&cinfo, rows, 1);
+  }
+  jpeg_finish_compress(&cinfo);
+  jpeg_destroy_compress(&cinfo);
+  std::string out(reinterpret_cast<char*>(buffer), size);
+  std::free(buffer);
+  return out;
+}
+
+}  // namespace imgtool

@@ -1,0 +1,76 @@
+// JPEG in and out through libjpeg-turbo: a reusable decoder that yields rows of a region, and an encoder.
+#pragma once
+
+#include <csetjmp>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <jpeglib.h>
+
+namespace imgtool {
+
+// A picture that cannot be decoded; what() is one line fit for a user.
+struct ImageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Larger pictures are refused before any memory is taken (ImageNet's largest is about 61 million pixels).
+constexpr int64_t kMaxPixels = 100'000'000;
+// More scans than any real progressive file has; a file of thousands takes minutes to decode.
+constexpr int kMaxScans = 200;
+
+struct Header {
+  int width = 0, height = 0, components = 0;
+  J_COLOR_SPACE space = JCS_UNKNOWN;
+  bool progressive = false;
+  int orientation = 1;           // EXIF tag 0x0112, 1..8
+  int h_samp = 1, v_samp = 1;    // luma sampling factors: 2, 2 is 4:2:0
+};
+
+struct ErrorState {
+  jpeg_error_mgr base;           // first: libjpeg hands back a pointer to it
+  std::jmp_buf jump;
+  char message[JMSG_LENGTH_MAX];
+  bool truncated = false;        // the data ended before the picture did
+  bool damaged = false;          // the entropy-coded data is wrong somewhere
+  int first_bad_row = -1;        // output row being decoded when either was first seen
+};
+
+// One decoder is reused for many pictures (one a thread): creating libjpeg's state costs more than a header.
+class Decoder {
+ public:
+  Decoder();
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  // Reads the header. `data` must outlive the rows. Throws ImageError.
+  const Header& open(const uint8_t* data, size_t size);
+  // Starts decoding columns [x, x+w) of rows [y, y+h); the pixels equal a full decode's.
+  void begin(int x, int y, int w, int h);
+  // The next row, w pixels of 4 bytes (R, G, B, unused), valid until the next call.
+  const uint8_t* row();
+  // Ends the picture early or late; safe to call at any time.
+  void end() noexcept;
+
+  const ErrorState& state() const { return error_; }
+
+ private:
+  [[noreturn]] void fail();
+  jpeg_decompress_struct cinfo_{};
+  ErrorState error_{};
+  jpeg_progress_mgr progress_{};
+  Header header_;
+  std::vector<uint8_t> line_;
+  size_t skip_bytes_ = 0;
+  int width_ = 0;
+};
+
+// Encodes RGB rows (3 bytes a pixel, `stride` bytes apart) as baseline 4:2:0 JPEG. Throws ImageError.
+std::string encode(const uint8_t* rgb, int width, int height, size_t stride, int quality);
+
+}  // namespace imgtool

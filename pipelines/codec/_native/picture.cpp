@@ -1,0 +1,108 @@
+#include "picture.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace imgtool {
+namespace {
+
+void check(const Crop& c, int width, int height, int out_w, int out_h) {
+  if (c.x < 0 || c.y < 0 || c.w < 1 || c.h < 1 || c.x + c.w > width || c.y + c.h > height ||
+      c.window_x < 0 || c.window_y < 0 || c.window_x + out_w > c.resized_w || c.window_y + out_h > c.resized_h)
+    throw ImageError("the crop does not lie inside the picture");
+}
+
+void make_axes(Resizer& resizer, const Crop& c, int out_w, int out_h) {
+  make_axis(resizer.cols, c.x, c.w, c.resized_w, c.window_x, out_w, c.flip);
+  make_axis(resizer.rows, c.y, c.h, c.resized_h, c.window_y, out_h, false);
+  resizer.begin();
+}
+
+// The picture under EXIF orientation 2..8 (EXIF 2.3, 4.6.4 A): mirrored, turned, or both.
+Picture oriented(const Picture& in, int orientation) {
+  const bool turned = orientation >= 5;
+  Picture out;
+  out.width = turned ? in.height : in.width;
+  out.height = turned ? in.width : in.height;
+  out.damaged = in.damaged;
+  out.rgb.resize(in.rgb.size());
+  const bool flip_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool flip_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  for (int y = 0; y < out.height; ++y) {
+    for (int x = 0; x < out.width; ++x) {
+      int sx = turned ? y : x, sy = turned ? x : y;
+      if (flip_x) sx = in.width - 1 - sx;
+      if (flip_y) sy = in.height - 1 - sy;
+      const uint8_t* from = &in.rgb[3 * (static_cast<size_t>(sy) * in.width + sx)];
+      std::copy(from, from + 3, &out.rgb[3 * (static_cast<size_t>(y) * out.width + x)]);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+void decode_crop(Worker& worker, const uint8_t* data, size_t size, int width, int height, const Crop& crop,
+                 uint8_t* rgb, int out_w, int out_h) {
+  check(crop, width, height, out_w, out_h);
+  Decoder& decoder = worker.decoder;
+  Resizer& resizer = worker.resizer;
+  const Header& header = decoder.open(data, size);
+  if (header.width != width || header.height != height)
+    throw ImageError("the JPEG is " + std::to_string(header.width) + " x " + std::to_string(header.height) +
+                     ", the shard says " + std::to_string(width) + " x " + std::to_string(height));
+  make_axes(resizer, crop, out_w, out_h);
+  const int x = resizer.cols.lo, y = resizer.rows.lo, rows = resizer.rows.hi - y;
+  decoder.begin(x, y, resizer.cols.hi - x, rows);
+  for (int r = 0; r < rows; ++r) resizer.push(decoder.row());
+  const bool bad = decoder.state().truncated || decoder.state().damaged;
+  decoder.end();
+  if (bad) throw ImageError("the JPEG data is damaged");
+  resizer.finish(rgb, 3 * static_cast<size_t>(out_w));
+}
+
+void resize_crop(Worker& worker, const uint8_t* rgb, int width, int height, const Crop& crop, uint8_t* out, int out_w,
+                 int out_h) {
+  check(crop, width, height, out_w, out_h);
+  Resizer& resizer = worker.resizer;
+  make_axes(resizer, crop, out_w, out_h);
+  const int x = resizer.cols.lo, n = resizer.cols.hi - x;
+  std::vector<uint8_t> line(4 * static_cast<size_t>(n));
+  for (int y = resizer.rows.lo; y < resizer.rows.hi; ++y) {
+    const uint8_t* from = rgb + 3 * (static_cast<size_t>(y) * width + x);
+    for (int i = 0; i < n; ++i) std::copy(from + 3 * i, from + 3 * i + 3, &line[4 * static_cast<size_t>(i)]);
+    resizer.push(line.data());
+  }
+  resizer.finish(out, 3 * static_cast<size_t>(out_w));
+}
+
+void target_size(const Target& target, int width, int height, int* out_w, int* out_h) {
+  double scale = 1.0;
+  if (target.max_side > 0) scale = std::min(scale, static_cast<double>(target.max_side) / std::max(width, height));
+  if (target.short_side > 0) scale = std::min(scale, static_cast<double>(target.short_side) / std::min(width, height));
+  *out_w = std::max(1, static_cast<int>(std::lround(width * scale)));
+  *out_h = std::max(1, static_cast<int>(std::lround(height * scale)));
+}
+
+Picture decode_picture(Worker& worker, const uint8_t* data, size_t size, const Target& target, bool upright) {
+  Decoder& decoder = worker.decoder;
+  Resizer& resizer = worker.resizer;
+  const Header header = decoder.open(data, size);
+  Picture out;
+  target_size(target, header.width, header.height, &out.width, &out.height);
+  make_axes(resizer, {0, 0, header.width, header.height, out.width, out.height, 0, 0, false}, out.width, out.height);
+  decoder.begin(0, 0, header.width, header.height);
+  for (int r = 0; r < header.height; ++r) resizer.push(decoder.row());
+  const ErrorState& state = decoder.state();
+  // Many writers leave off the end marker: only data that ends before the last MCU row is a loss.
+  if (state.truncated && state.first_bad_row < header.height - 8 * header.v_samp)
+    throw ImageError("truncated: the data ends at row " + std::to_string(state.first_bad_row) + " of " +
+                     std::to_string(header.height));
+  out.damaged = state.truncated || state.damaged;
+  decoder.end();
+  out.rgb.resize(3 * static_cast<size_t>(out.width) * out.height);
+  resizer.finish(out.rgb.data(), 3 * static_cast<size_t>(out.width));
+  return upright && header.orientation > 1 ? oriented(out, header.orientation) : out;
+}
+
+}  // namespace imgtool

@@ -1,0 +1,66 @@
+"""From shards to batches, one module a backend, one protocol (:class:`~imgtool.pipelines.loaders.base.Loader`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.engines import available_cpus
+from imgtool.wordnet.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from imgtool.pipelines.loaders.base import Loader
+
+BACKENDS = ("native", "torchvision")
+
+
+def open_loader(
+    data: str | Path | Dataset,
+    split: str,
+    *,
+    batch_size: int,
+    image_size: int,
+    backend: str = "auto",
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int | None = None,
+    augment: bool | None = None,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    hflip: float = 0.5,
+    drop_last: bool = False,
+) -> Loader:
+    """Opens a loader over a split of a prepared data set.
+
+    It yields uint8 [N, 3, image_size, image_size] channels_last and int64 [N] on ``device``. ``batch_size`` is a
+    rank's. ``augment`` (default: for the split "train") shuffles, crops at random (area ``scale``, aspect ``ratio``) and
+    flips; else the samples come in stored order under the validation transform. ``num_workers`` is threads for the
+    native backend (default: this machine's cores). Raises DatasetError or InputError.
+    """
+    from imgtool.pipelines.loaders.native import NativeLoader
+    from imgtool.pipelines.loaders.sampling import Augmentation
+    from imgtool.pipelines.loaders.torchvision import TorchvisionLoader
+
+    kinds = {"auto": NativeLoader, "native": NativeLoader, "torchvision": TorchvisionLoader}
+    if backend not in kinds:
+        raise InputError(f"no loader backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
+    if augment is None:
+        augment = split == "train"
+    return kinds[backend](
+        data if isinstance(data, Dataset) else Dataset(data),
+        split,
+        batch_size=batch_size,
+        image_size=image_size,
+        device=device,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        num_workers=available_cpus() if num_workers is None else num_workers,
+        augmentation=Augmentation(scale, ratio, hflip) if augment else None,
+        drop_last=drop_last,
+    )

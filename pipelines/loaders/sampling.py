@@ -1,0 +1,126 @@
+"""Which samples make up a batch and how each is cropped: functions of (seed, epoch, sample) and of nothing else.
+
+Every backend uses these, so that order and crops do not depend on workers, threads or world size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from imgtool.pipelines.codec import center_geometry
+
+ATTEMPTS = 10
+"""As torchvision's RandomResizedCrop: so many tries to fit a crop before it falls back to the centre."""
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """RandomResizedCrop and horizontal flip: area ``scale`` and aspect ``ratio`` bounds, flip probability ``hflip``."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = 0.5
+
+
+@dataclass(frozen=True)
+class Request:
+    """A batch to be made: sample indices, int64 [N], their crops, int32 [N, 9] as the codec takes them, and the side
+    of the square output in pixels."""
+
+    samples: npt.NDArray[np.int64]
+    crops: npt.NDArray[np.int32]
+    size: int
+
+
+def epoch_order(samples: int, seed: int, epoch: int, shuffle: bool) -> npt.NDArray[np.int64]:
+    """The order of an epoch over all ranks, int64 [samples]."""
+    if not shuffle:
+        return np.arange(samples, dtype=np.int64)
+    return np.random.default_rng([seed, epoch]).permutation(samples)
+
+
+def batch_of(
+    order: npt.NDArray[np.int64], batch: int, batch_size: int, rank: int, world_size: int
+) -> npt.NDArray[np.int64]:
+    """The samples of one rank in global batch ``batch``: every ``world_size``-th of it, so the union is independent
+    of the world size as long as the global batch is."""
+    wide = batch_size * world_size
+    return order[batch * wide : (batch + 1) * wide][rank::world_size]
+
+
+def uniforms(seed: int, epoch: int, samples: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.float64]:
+    """``draws`` numbers in [0, 1) for each sample, float64 [N, draws], by hashing (seed, epoch, sample, draw).
+
+    SplitMix64 (Steele, Lea and Flood 2014) as a counter-based generator.
+    """
+    with np.errstate(over="ignore"):
+        key = _mix(_mix(np.uint64(seed % 2**64) + _GOLDEN) ^ np.uint64(epoch))
+        keys = _mix(key ^ samples.astype(np.uint64))
+        counters = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN
+        return (_mix(keys[:, None] + counters) >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(z: np.uint64 | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)))
+
+
+def random_crops(
+    width: npt.NDArray[np.int32],
+    height: npt.NDArray[np.int32],
+    size: int,
+    augmentation: Augmentation,
+    seed: int,
+    epoch: int,
+    samples: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int32]:
+    """Random-resized-crop geometry for pictures of the given sizes, int32 [N, 9]: x, y, w, h, resized w, h, 0, 0, flip.
+
+    The distribution is that of torchvision's RandomResizedCrop: area uniform in ``scale``, log aspect uniform in
+    ``ratio``, position uniform; after ten crops that do not fit, the largest centred one of allowed aspect.
+    """
+    n = len(samples)
+    u = uniforms(seed, epoch, samples, 2 * ATTEMPTS + 3)
+    low, high = augmentation.scale
+    area = (width.astype(np.float64) * height)[:, None] * (low + (high - low) * u[:, :ATTEMPTS])
+    log_low, log_high = np.log(augmentation.ratio[0]), np.log(augmentation.ratio[1])
+    aspect = np.exp(log_low + (log_high - log_low) * u[:, ATTEMPTS : 2 * ATTEMPTS])
+    w = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+    h = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+    fits = (w > 0) & (w <= width[:, None]) & (h > 0) & (h <= height[:, None])
+    first = fits.argmax(1)
+    row = np.arange(n)
+    w, h = w[row, first], h[row, first]
+    x = np.floor(u[:, -3] * (width - w + 1)).astype(np.int64)
+    y = np.floor(u[:, -2] * (height - h + 1)).astype(np.int64)
+
+    none = ~fits.any(1)
+    if none.any():
+        wide, tall = width[none].astype(np.int64), height[none].astype(np.int64)
+        w[none] = np.minimum(wide, np.rint(tall * augmentation.ratio[1]).astype(np.int64))
+        h[none] = np.minimum(tall, np.rint(wide / augmentation.ratio[0]).astype(np.int64))
+        x[none], y[none] = (wide - w[none]) // 2, (tall - h[none]) // 2
+    side, zero = np.full(n, size), np.zeros(n, np.int64)
+    flip = u[:, -1] < augmentation.hflip
+    return np.stack([x, y, w, h, side, side, zero, zero, flip], 1).astype(np.int32)
+
+
+def crops_for(
+    width: npt.NDArray[np.int32],
+    height: npt.NDArray[np.int32],
+    size: int,
+    augmentation: Augmentation | None,
+    seed: int,
+    epoch: int,
+    samples: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int32]:
+    """Random crops under an augmentation, else the validation transform's."""
+    if augmentation is None:
+        return center_geometry(width, height, size)
+    return random_crops(width, height, size, augmentation, seed, epoch, samples)

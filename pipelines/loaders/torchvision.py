@@ -1,0 +1,37 @@
+"""The slow, plain reference: Pillow decodes the whole picture, torchvision crops and resizes it. For comparison."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Iterator
+
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from imgtool.pipelines.loaders.base import Batch, Loader
+from imgtool.pipelines.loaders.sampling import Request
+from imgtool.wordnet.errors import ImageError
+
+
+class TorchvisionLoader(Loader):
+    """Same samples, order and crops as the native loader, one picture after the other (``num_workers`` is not used)."""
+
+    def _produce(self, requests: Iterator[Request]) -> Generator[Batch]:
+        for request in requests:
+            images = torch.empty((len(request.samples), 3, request.size, request.size), dtype=torch.uint8)
+            images = images.to(memory_format=torch.channels_last)
+            for i, (sample, crop) in enumerate(zip(request.samples.tolist(), request.crops.tolist(), strict=True)):
+                images[i] = self._image(sample, crop, request.size)
+            yield images, torch.from_numpy(self.samples.label[request.samples])
+
+    def _image(self, sample: int, crop: list[int], size: int) -> torch.Tensor:
+        x, y, w, h, resized_w, resized_h, window_x, window_y, flip = crop
+        try:
+            with Image.open(io.BytesIO(self.samples.data(sample))) as file:
+                image = F.pil_to_tensor(file.convert("RGB"))
+        except OSError as error:
+            raise ImageError(f"{self.samples.name(sample)}: {error}") from error
+        image = F.resized_crop(image, y, x, h, w, [resized_h, resized_w], antialias=True)
+        image = F.crop(image, window_y, window_x, size, size)
+        return F.horizontal_flip(image) if flip else image

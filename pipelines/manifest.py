@@ -1,0 +1,71 @@
+"""The tables prepare leaves beside the shards: the manifest (a row a sample) and the label map (a row a class)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imgtool.pipelines.atomic import replacing
+from imgtool.wordnet.labelmap import label_table
+
+BOX = pa.struct([("wnid", pa.string()), *((side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax"))])
+
+MANIFEST = pa.schema(
+    [
+        ("key", pa.string()),  # the original file name without its ending
+        ("wnids", pa.list_(pa.string())),
+        ("class_index", pa.int32()),
+        ("width", pa.int32()),  # stored size; null where skipped, as are all stored_ columns
+        ("height", pa.int32()),
+        ("bytes", pa.int64()),
+        ("source", pa.string()),  # where the original bytes lie
+        ("source_width", pa.int32()),
+        ("source_height", pa.int32()),
+        ("source_bytes", pa.int64()),
+        ("source_xxh3", pa.uint64()),
+        ("stored_xxh3", pa.uint64()),
+        ("status", pa.string()),  # ok | repaired:CAUSE[,CAUSE] | skipped:CAUSE
+        ("boxes", pa.list_(BOX)),  # in pixels of the source picture
+        ("shard", pa.int32()),  # a skipped sample keeps the shard it would have been in
+        ("position", pa.int32()),  # in the shard; null where skipped
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        ("class_index", pa.int32()),
+        ("wnid", pa.string()),
+        ("synset", pa.string()),
+        ("lemmas", pa.list_(pa.string())),
+        ("name", pa.string()),
+        ("gloss", pa.string()),
+        ("ilsvrc2012_id", pa.int32()),
+        ("hypernyms", pa.list_(pa.string())),
+        ("path", pa.list_(pa.string())),
+        ("train_count", pa.int64()),
+        ("val_count", pa.int64()),
+    ]
+)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a parquet file atomically."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def label_map(wnids: Sequence[str], ilsvrc2012_ids: dict[str, int], counts: dict[str, dict[int, int]]) -> pa.Table:
+    """The label map of a data set: what WordNet says of each class, and its stored samples a split.
+
+    ``counts[split][class_index]``; ``ilsvrc2012_ids`` as the source's devkit states them win over the published ones.
+    """
+    columns: dict[str, list[Any]] = dict(label_table(list(wnids)))
+    if ilsvrc2012_ids:
+        columns["ilsvrc2012_id"] = [ilsvrc2012_ids.get(wnid) for wnid in wnids]
+    for split in ("train", "val"):
+        columns[f"{split}_count"] = [counts.get(split, {}).get(i, 0) for i in range(len(wnids))]
+    return pa.table({name: columns[name] for name in LABELS.names}, schema=LABELS)

@@ -1,0 +1,1 @@
+"""Shard formats, one module a format, writer and reader side by side."""

@@ -1,0 +1,152 @@
+"""FFCV's .beton files (format version 2), written and read with numpy alone.
+
+Each shard is a whole file that stock FFCV opens, with the fields ``image`` (RGBImageField) and ``label`` (IntField).
+Little-endian: a header of 24 bytes; 1,041 bytes a field; a row of metadata a sample; pages that hold the pictures, at
+multiples of the page size, each picture in one page; an allocation table. Source: FFCV 1.0.2, ffcv/types.py,
+ffcv/memory_allocator.py.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from imgtool.wordnet.errors import DatasetError
+
+VERSION = 2
+PAGE_SIZE = 1 << 23  # FFCV's default
+JPEG, RAW = 0, 1
+
+HEADER = np.dtype(
+    [("version", "<u2"), ("num_fields", "<u2"), ("page_size", "<u4"), ("num_samples", "<u8"), ("table_ptr", "<u8")],
+    align=True,
+)
+FIELD = np.dtype([("type_id", "<u1"), ("name", "<u1", 16), ("arguments", "<u1", 1024)])
+IMAGE = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
+ROW = np.dtype({"names": ["image", "label"], "formats": [IMAGE, "<i8"], "offsets": [0, 16], "itemsize": 24})
+ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
+FIELDS = (("image", 2), ("label", 1))  # name, FFCV's type id: 2 RGB image, 1 int
+METADATA_START = HEADER.itemsize + len(FIELDS) * FIELD.itemsize
+
+
+class BetonWriter:
+    """Writes samples one by one to ``path``; the file is valid only after :meth:`close`.
+
+    ``capacity`` is the most samples there will be: it fixes where the pages start. The memory held is one row a sample.
+    """
+
+    def __init__(self, path: str | Path, capacity: int, page_size: int = PAGE_SIZE) -> None:
+        self.page_size = page_size
+        self._capacity = capacity
+        self._rows = np.zeros(capacity, ROW)
+        self._table = np.zeros(capacity, ALLOCATION)
+        self._count = 0
+        # Past the last byte of metadata, at a page boundary; FFCV starts its pages at the same place.
+        self._end = self._align(METADATA_START + capacity * ROW.itemsize)
+        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - closed in close()
+
+    def _align(self, at: int) -> int:
+        return -(-at // self.page_size) * self.page_size
+
+    def add(self, data: bytes, width: int, height: int, label: int) -> int:
+        """Appends a JPEG of the stated size; returns its position in the shard. Raises ValueError if it fits no page."""
+        if len(data) > self.page_size:
+            raise ValueError(f"a sample of {len(data)} bytes does not fit a page of {self.page_size}")
+        if self._end // self.page_size != (self._end + len(data) - 1) // self.page_size:
+            self._end = self._align(self._end)
+        i = self._count
+        self._file.seek(self._end)
+        self._file.write(data)
+        self._rows[i] = ((JPEG, width, height, self._end), label)
+        self._table[i] = (i, self._end, len(data))
+        self._end += len(data)
+        self._count += 1
+        return i
+
+    def close(self) -> None:
+        """Writes header, metadata and allocation table, and syncs the file to disk."""
+        rows, table = self._rows[: self._count], self._table[: self._count]
+        table_ptr = self._align(self._end)
+        header = np.array((VERSION, len(FIELDS), self.page_size, self._count, table_ptr), HEADER)
+        fields = np.zeros(len(FIELDS), FIELD)
+        for field, (name, type_id) in zip(fields, FIELDS, strict=True):
+            field["type_id"] = type_id
+            field["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
+        self._file.seek(0)
+        self._file.write(header.tobytes() + fields.tobytes() + rows.tobytes())
+        self._file.seek(table_ptr)
+        self._file.write(table.tobytes())
+        self._file.truncate()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abort(self) -> None:
+        self._file.close()
+
+
+class BetonReader:
+    """A shard, memory-mapped. Everything the file says is checked against its size before it is believed.
+
+    ``offset``, ``size`` (uint64 [N]), ``width``, ``height`` (int32 [N]) and ``label`` (int64 [N]) describe its samples;
+    ``buffer`` is the whole file. Raises DatasetError for what is no .beton of this shape.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with open(self.path, "rb") as file:
+                length = os.fstat(file.fileno()).st_size
+                if length < METADATA_START:
+                    raise DatasetError(f"{self.path}: {length} bytes are no .beton file")
+                self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise DatasetError(f"{self.path}: {error.strerror}") from error
+        header = np.frombuffer(self.buffer, HEADER, 1)[0]
+        if header["version"] != VERSION:
+            raise DatasetError(f"{self.path}: .beton format version {header['version']}, this reads {VERSION}")
+        fields = np.frombuffer(self.buffer, FIELD, len(FIELDS), HEADER.itemsize)
+        found = tuple((bytes(f["name"]).rstrip(b"\0").decode("latin-1"), int(f["type_id"])) for f in fields)
+        if header["num_fields"] != len(FIELDS) or tuple(t for _, t in found) != tuple(t for _, t in FIELDS):
+            raise DatasetError(f"{self.path}: expected an RGB image and an int label, found {found}")
+        n, table_ptr = int(header["num_samples"]), int(header["table_ptr"])
+        if METADATA_START + n * ROW.itemsize > length or table_ptr + n * ALLOCATION.itemsize > length:
+            raise DatasetError(f"{self.path}: is truncated: {n} samples do not fit {length} bytes")
+        rows = np.frombuffer(self.buffer, ROW, n, METADATA_START)
+        table = np.frombuffer(self.buffer, ALLOCATION, n, table_ptr)
+        self.offset: npt.NDArray[np.uint64] = rows["image"]["data_ptr"].astype(np.uint64)
+        self.size = self._sizes(table, length)
+        self.width: npt.NDArray[np.int32] = rows["image"]["width"].astype(np.int32)
+        self.height: npt.NDArray[np.int32] = rows["image"]["height"].astype(np.int32)
+        self.label: npt.NDArray[np.int64] = rows["label"].astype(np.int64)
+        if (rows["image"]["mode"] != JPEG).any():
+            raise DatasetError(f"{self.path}: holds raw pixels; this version reads JPEG samples")
+        if n and (self.width.min() < 1 or self.height.min() < 1):
+            raise DatasetError(f"{self.path}: a sample of no pixels; the file is damaged")
+
+    def _sizes(self, table: npt.NDArray[np.void], length: int) -> npt.NDArray[np.uint64]:
+        # The table comes in whatever order FFCV's workers wrote it, so it is joined by pointer.
+        order = np.argsort(table["ptr"], kind="stable")
+        at = np.minimum(np.searchsorted(table["ptr"][order], self.offset), max(len(table) - 1, 0))
+        joined = table[order][at]
+        end = joined["ptr"].astype(np.float64) + joined["size"]
+        if (joined["ptr"] != self.offset).any() or (end > length).any():
+            raise DatasetError(f"{self.path}: the allocation table does not match the samples; the file is damaged")
+        return joined["size"].astype(np.uint64)
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def read(self, position: int) -> bytes:
+        """The stored bytes of a sample."""
+        at = int(self.offset[position])
+        return self.buffer[at : at + int(self.size[position])]
+
+    def close(self) -> None:
+        """Drops the mapping as soon as nobody holds a view of it."""
+        self.buffer = None  # type: ignore[assignment]

@@ -1,0 +1,56 @@
+"""Raw data sets, one module a layout. Each is recognised from its path alone and yields records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from imgtool.pipelines.records import Record
+from imgtool.wordnet.errors import SourceError
+
+
+class Source(Protocol):
+    """A raw data set.
+
+    ``layout`` names the kind; ``root`` is the folder locators are relative to; ``wnids`` the classes in sorted order;
+    ``ilsvrc2012_ids`` the devkit's 1-based ID of a wnid, where the source states it; ``splits`` in order.
+    """
+
+    layout: ClassVar[str]
+    root: str
+    wnids: list[str]
+    ilsvrc2012_ids: dict[str, int]
+    splits: tuple[str, ...]
+
+    @classmethod
+    def recognise(cls, path: Path) -> bool:
+        """Whether ``path`` looks like this layout; cheap."""
+        ...
+
+    def records(self, split: str) -> Iterator[Record]:
+        """The pictures of a split, in the source's own order.
+
+        Raises TruncatedSourceError at the end, after every whole record, if the split's archive ended early.
+        """
+        ...
+
+
+def open_source(path: str | Path) -> Source:
+    """Opens the raw data set at ``path``, whatever its layout. Raises SourceError if it is none that is known."""
+    from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012
+    from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
+
+    path = Path(path)
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or folder; --src takes a raw data set")
+    if not os.access(path, os.R_OK):
+        raise SourceError(f"{path}: permission denied")
+    for kind in (ILSVRC2012, TinyImageNet):
+        if kind.recognise(path):
+            return kind(path)
+    raise SourceError(
+        f"{path}: not a layout this version reads; it reads a folder with ILSVRC2012_img_train.tar and/or "
+        "ILSVRC2012_img_val.tar, and Tiny-ImageNet as a folder or a tar"
+    )

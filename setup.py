@@ -1,0 +1,46 @@
+"""Builds the one C++ extension; everything else about the package stands in pyproject.toml."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from glob import glob
+
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+HEADERS = "#include <stddef.h>\n#include <stdio.h>\n#include <jpeglib.h>\n#include <jerror.h>\n"
+
+
+class BuildExt(build_ext):
+    """build_ext that says in one line which package holds a missing header."""
+
+    def run(self) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".c") as source:
+            source.write(HEADERS)
+            source.flush()
+            compiler = os.environ.get("CC", "cc").split()
+            try:
+                ok = subprocess.run([*compiler, "-fsyntax-only", source.name], capture_output=True).returncode == 0
+            except FileNotFoundError:
+                sys.exit("imgtool: no C++ compiler: install g++ (Debian: apt-get install g++)")
+        if not ok:
+            sys.exit("imgtool: libjpeg-turbo's headers are missing: install libjpeg62-turbo-dev "
+                     "(Debian: apt-get install libjpeg62-turbo-dev; Ubuntu: libjpeg-turbo8-dev)")
+        super().run()
+
+
+setup(
+    cmdclass={"build_ext": BuildExt},
+    ext_modules=[
+        Pybind11Extension(
+            "imgtool.pipelines.codec._native",
+            sorted(glob("pipelines/codec/_native/*.cpp")),
+            depends=sorted(glob("pipelines/codec/_native/*.hpp")),
+            cxx_std=17,
+            libraries=["jpeg"],
+            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-clobbered"],
+        )
+    ],
+)

@@ -1,0 +1,1 @@
+"""Benchmarks, one module a claim: peer and ours in one run, medians of several rounds, raw numbers as JSON."""

@@ -1,0 +1,43 @@
+"""The errors of imgtool. They live in the lowest house so that every other may raise them."""
+
+
+class ImgtoolError(Exception):
+    """Root of all errors raised on purpose: the message says what, where and what to do.
+
+    ``exit_code`` is what the command line exits with: 1 for work that failed.
+    """
+
+    exit_code = 1
+
+
+class InputError(ImgtoolError):
+    """What the user gave is wrong: a path, an option, a name, a file's content. Exit code 2."""
+
+    exit_code = 2
+
+
+class SourceError(InputError):
+    """A raw data set that cannot be recognised or read."""
+
+
+class TruncatedSourceError(ImgtoolError):
+    """A source ended early; what was whole has been saved."""
+
+
+class DatasetError(InputError):
+    """A prepared data set that is missing, incomplete or not of this format."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint or run directory that is missing or cannot be used."""
+
+
+class ImageError(ImgtoolError):
+    """A picture that cannot be decoded."""
+
+
+class UnknownSynsetError(InputError, KeyError):
+    """No synset, or no single synset, goes by this key."""
+
+    def __str__(self) -> str:  # KeyError would print the repr
+        return str(self.args[0])

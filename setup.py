@@ -26,8 +26,10 @@ class BuildExt(build_ext):
             except FileNotFoundError:
                 sys.exit("imgtool: no C++ compiler: install g++ (Debian: apt-get install g++)")
         if not ok:
-            sys.exit("imgtool: libjpeg-turbo's headers are missing: install libjpeg62-turbo-dev "
-                     "(Debian: apt-get install libjpeg62-turbo-dev; Ubuntu: libjpeg-turbo8-dev)")
+            sys.exit(
+                "imgtool: libjpeg-turbo's headers are missing: install libjpeg62-turbo-dev "
+                "(Debian: apt-get install libjpeg62-turbo-dev; Ubuntu: libjpeg-turbo8-dev)"
+            )
         super().run()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class Plan:
         index_of = {wnid: i for i, wnid in enumerate(self.source.wnids)}
         for split, records in self.splits.items():
             bounds = self.boundaries[split]
-            for i, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            for i, (begin, end) in enumerate(itertools.pairwise(bounds)):
                 part = records[begin:end]
                 labels = [index_of[record.wnids[0]] for record in part]
                 yield ShardTask(str(out), self.source.root, split, i, part, labels, self.settings)

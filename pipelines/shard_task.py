@@ -26,7 +26,7 @@ PARTS = ".parts"
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes the output besides the source's bytes. Sizes in pixels, 0 is no bound; ``shard_size`` in MB (10^6)."""
+    """What shapes the output besides the source's bytes. Sizes in pixels, 0 is no bound; ``shard_size``: MB (10^6)."""
 
     max_side: int = 500
     short_side: int = 0
@@ -122,9 +122,7 @@ def write_shard(task: ShardTask, progress: Callable[[int, int], None]) -> None:
     write_table(task.rows_path, table.replace_schema_metadata(shard))
 
 
-def _sample(
-    record: Record, label: int, reader: LocatorReader, writer: BetonWriter, task: ShardTask
-) -> dict[str, Any]:
+def _sample(record: Record, label: int, reader: LocatorReader, writer: BetonWriter, task: ShardTask) -> dict[str, Any]:
     data = reader.read(record.locator)
     row: dict[str, Any] = dict.fromkeys(MANIFEST.names)
     row.update(

@@ -1,8 +1,8 @@
 """imgtool: raw ImageNet to shards, shards to classifiers, and the synset hierarchy between them.
 
-    imgtool prepare --src ILSVRC2012 --out data/imagenet
-    imgtool train --size n --data data/imagenet
-    from imgtool import Classifier, wordnet
+imgtool prepare --src ILSVRC2012 --out data/imagenet
+imgtool train --size n --data data/imagenet
+from imgtool import Classifier, wordnet
 """
 
 from typing import TYPE_CHECKING, Any

@@ -163,7 +163,7 @@ def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
             repairs = [(image.format or "unknown").lower()]
             if exif and image.getexif().get(0x0112, 1) not in (0, 1):
                 repairs.append("exif")
-                image = ImageOps.exif_transpose(image)  # noqa: PLW2901
+                image = ImageOps.exif_transpose(image)
             return np.asarray(image.convert("RGB")), repairs
     except ImageError:
         raise

@@ -54,7 +54,7 @@ class BetonWriter:
         return -(-at // self.page_size) * self.page_size
 
     def add(self, data: bytes, width: int, height: int, label: int) -> int:
-        """Appends a JPEG of the stated size; returns its position in the shard. Raises ValueError if it fits no page."""
+        """Appends a JPEG of the stated size; returns its position in the shard. ValueError if it fits no page."""
         if len(data) > self.page_size:
             raise ValueError(f"a sample of {len(data)} bytes does not fit a page of {self.page_size}")
         if self._end // self.page_size != (self._end + len(data) - 1) // self.page_size:

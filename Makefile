@@ -1,0 +1,69 @@
+# make demo   environment, install, and the main job on data it draws itself
+# make test   environment, install, tests
+# Both set up everything they need on a Debian machine with Python 3.10 or newer.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+DEMO   := demo
+
+# Python.h belongs to the interpreter in use: Debian's own comes with python3-dev, others bring it.
+PYTHON_H := $(shell $(PYTHON) -c 'import os, sysconfig; print(os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null)
+APT_BUILD := g++ libjpeg62-turbo-dev $(if $(filter False,$(PYTHON_H)),python3-dev)
+APT_TEST  := wordnet-base wordnet-sense-index
+
+# $(call apt,PACKAGES): installs what is missing when root, names it when not; elsewhere than on Debian does nothing.
+define apt
+	@command -v dpkg >/dev/null || exit 0; \
+	missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "these Debian packages are missing; run: apt-get install$$missing"; exit 1; fi; \
+	echo "installing$$missing"; apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+endef
+
+.PHONY: demo test test-all lint install clean
+
+install: $(READY)
+
+$(READY): pyproject.toml setup.py $(wildcard pipelines/codec/_native/*)
+	$(call apt,$(APT_BUILD))
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing imgtool and its dependencies into $(VENV) (PyTorch's CUDA build is some 3 GB to download)"
+	$(BIN)/pip install -q -e '.[dev]'
+	@touch $@
+
+demo: install
+	@rm -rf $(DEMO)
+	@echo; echo "== 1/5 sample: a source in ILSVRC2012's raw layout, drawn just now"
+	$(BIN)/imgtool sample --out $(DEMO)/ILSVRC2012
+	@echo; echo "== 2/5 prepare: archives to shards, label map and manifest"
+	$(BIN)/imgtool prepare --src $(DEMO)/ILSVRC2012 --out $(DEMO)/data --max-side 160
+	@echo; echo "== 3/5 train: 12 epochs of the n model at 64 pixels"
+	$(BIN)/imgtool train --size n --data $(DEMO)/data --imgsz 64 --epochs 12 --batch 64 --name $(DEMO)/run
+	@echo; echo "== 4/5 val: the best epoch on the 200 held-out pictures, where guessing gives 10 %"
+	$(BIN)/imgtool val --weights $(DEMO)/run --data $(DEMO)/data
+	@echo; echo "== 5/5 predict: one held-out picture"
+	@tar -xOf $(DEMO)/ILSVRC2012/ILSVRC2012_img_val.tar ILSVRC2012_val_00000001.JPEG > $(DEMO)/picture.JPEG
+	$(BIN)/imgtool predict $(DEMO)/picture.JPEG --weights $(DEMO)/run
+	@echo; echo "all of it lies in $(DEMO)/: ILSVRC2012 (source), data (shards), run (checkpoints, results.csv)"
+
+test: install
+	$(call apt,$(APT_TEST))
+	$(BIN)/pytest -q
+
+test-all: install
+	$(call apt,$(APT_TEST))
+	$(BIN)/pytest -q -m ""
+
+# mypy checks the package as a user gets it: an editable install has no import package on disk to check.
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/installed
+	$(BIN)/pip install -q --no-deps --target build/installed .
+	cd build/installed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p imgtool
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info pipelines/codec/*.so

@@ -1,0 +1,69 @@
+"""The command line. Each command stands in a module of its own; what they need is imported when they run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from imgtool import __version__
+from imgtool.info import info
+from imgtool.predict import predict
+from imgtool.prepare import prepare
+from imgtool.sample import sample
+from imgtool.synset import synset
+from imgtool.train import train
+from imgtool.val import val
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class OneLineErrors(click.Group):
+    """Prints an error in one line and exits with its code: 2 wrong input, 1 failed work, 130 Ctrl-C."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of work, not of the alphabet
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("imgtool: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            raise  # click ends quietly, as when piped into head
+        except Exception as error:
+            from imgtool.wordnet.errors import ImgtoolError
+
+            if ctx.params.get("debug"):
+                raise
+            if isinstance(error, ImgtoolError):
+                click.echo(f"imgtool: {_one_line(error)}", err=True)
+                ctx.exit(error.exit_code)
+            click.echo(
+                f"imgtool: unexpected {type(error).__name__}: {_one_line(error)} (--debug shows the traceback: "
+                "imgtool --debug COMMAND …)",
+                err=True,
+            )
+            ctx.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="imgtool")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Raw ImageNet to FFCV shards with a synset-indexed label map, and classifiers trained from them."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
+
+
+for command in (prepare, train, val, predict, synset, info, sample):
+    main.add_command(command)

@@ -1,0 +1,127 @@
+"""imgtool info"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+CITATIONS = """\
+@article{ILSVRC15,
+  author = {Olga Russakovsky and Jia Deng and Hao Su and Jonathan Krause and Sanjeev Satheesh and Sean Ma and
+            Zhiheng Huang and Andrej Karpathy and Aditya Khosla and Michael Bernstein and Alexander C. Berg and
+            Li Fei-Fei},
+  title = {{ImageNet Large Scale Visual Recognition Challenge}},
+  journal = {International Journal of Computer Vision (IJCV)},
+  year = {2015}, volume = {115}, number = {3}, pages = {211--252}, doi = {10.1007/s11263-015-0816-y}
+}
+@inproceedings{imagenet_cvpr09,
+  author = {Deng, J. and Dong, W. and Socher, R. and Li, L.-J. and Li, K. and Fei-Fei, L.},
+  title = {{ImageNet: A Large-Scale Hierarchical Image Database}},
+  booktitle = {CVPR09}, year = {2009}
+}
+@article{miller1995wordnet,
+  author = {George A. Miller},
+  title = {{WordNet: A Lexical Database for English}},
+  journal = {Communications of the ACM},
+  year = {1995}, volume = {38}, number = {11}, pages = {39--41}, doi = {10.1145/219717.219748}
+}
+@inproceedings{leclerc2023ffcv,
+  author = {Guillaume Leclerc and Andrew Ilyas and Logan Engstrom and Sung Min Park and Hadi Salman and
+            Aleksander M\\k{a}dry},
+  title = {{FFCV: Accelerating Training by Removing Data Bottlenecks}},
+  booktitle = {Computer Vision and Pattern Recognition (CVPR)}, year = {2023}
+}
+@software{yolov8_ultralytics,
+  author = {Glenn Jocher and Ayush Chaurasia and Jing Qiu},
+  title = {{Ultralytics YOLOv8}}, year = {2023}, version = {8.0.0}
+}
+"""
+
+
+@click.command()
+@click.argument("path", required=False)
+@click.option("--cite", is_flag=True, help="Print the BibTeX of ImageNet, WordNet and what else is built upon.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def info(path: str | None, cite: bool, as_json: bool) -> None:
+    """What a prepared data set, a checkpoint or a run directory is; without PATH, the five sizes."""
+    if cite:
+        click.echo(CITATIONS, nl=False)
+        return
+    if path is None:
+        described = _sizes()
+    elif (Path(path) / "dataset.json").exists():
+        described = _dataset(path)
+    else:
+        described = _checkpoint(path)
+    if as_json:
+        click.echo(json.dumps(described))
+        return
+    for line in described.pop("table", []):
+        click.echo(line)
+    for key, value in described.items():
+        click.echo(f"{key:12} {value}")
+
+
+def _dataset(path: str) -> dict[str, Any]:
+    from imgtool.pipelines.dataset import Dataset
+
+    dataset = Dataset(path)
+    out: dict[str, Any] = {
+        "data set": path,
+        "source": "{layout} {name}".format(**dataset.info["source"]),
+        "classes": dataset.num_classes,
+    }
+    for name, split in dataset.info["splits"].items():
+        size = sum(shard["bytes"] for shard in split["shards"])
+        out[name] = (
+            f"{split['samples']:,} samples, {split['skipped']:,} skipped, "
+            f"{len(split['shards'])} shards, {size / 1e6:,.1f} MB"
+        )
+    out["settings"] = ", ".join(f"{key} {value}" for key, value in dataset.info["settings"].items())
+    if dataset.info["problem"]:
+        out["accepted"] = dataset.info["problem"]
+    out["fingerprint"] = dataset.fingerprint
+    return out
+
+
+def _checkpoint(path: str) -> dict[str, Any]:
+    from imgtool.training import models
+    from imgtool.training.classifier import Classifier
+
+    if not Path(path).exists():
+        raise click.UsageError(f"{path}: no such data set, checkpoint or run")
+    classifier = Classifier(path)
+    out: dict[str, Any] = {
+        "checkpoint": str(classifier.checkpoint or path),
+        "size": classifier.size,
+        "classes": len(classifier.wnids),
+        "parameters": f"{models.count_parameters(classifier.model):,}",
+        "imgsz": classifier.imgsz,
+    }
+    if classifier.metrics:
+        out["top-1"] = f"{classifier.metrics['top1']:.2%}"
+        out["top-5"] = f"{classifier.metrics['top5']:.2%}"
+    return out
+
+
+def _sizes() -> dict[str, Any]:
+    from imgtool.training import models
+
+    table = [
+        "size   parameters        fused  GFLOPs at 224  at 640   published table's",
+    ]
+    for size in models.SCALES:
+        model = models.build(size)
+        fused = models.count_parameters(models.fuse(model))
+        at_224, at_640, published = (
+            f / 1e9 for f in (models.flops(model, 224), models.flops(model, 640), models.published_flops(model))
+        )
+        table.append(
+            f"{size:4} {models.count_parameters(model):12,} {fused:12,} {at_224:14.3f} {at_640:7.2f} {published:19.1f}"
+        )
+    table.append("FLOPs are 2 x multiply-adds of the fused model with 1000 classes. The published table's are those of")
+    table.append("one 32 x 32 picture times 400, which counts the classifier 400 times.")
+    return {"table": table}

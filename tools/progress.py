@@ -1,0 +1,48 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+LINE_EVERY = 10.0  # seconds between plain lines
+
+
+class SampleProgress:
+    """Rate, ETA and skipped samples of a prepare, on standard error."""
+
+    def __init__(self, total: int, quiet: bool = False) -> None:
+        self.total, self.done, self.skipped = total, 0, 0
+        self._quiet = quiet
+        self._started = self._said = time.monotonic()
+        self._bar = None
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit="img", smoothing=0.05)
+
+    def __call__(self, samples: int, skipped: int) -> None:
+        self.done += samples
+        self.skipped += skipped
+        if self._bar is not None:
+            self._bar.update(samples)
+            if skipped:
+                self._bar.set_postfix(skipped=self.skipped)
+        elif not self._quiet and time.monotonic() - self._said > LINE_EVERY:
+            self._said = time.monotonic()
+            rate = self.done / (self._said - self._started)
+            left = (self.total - self.done) / rate if rate else 0
+            print(
+                f"{self.done:,} of {self.total:,} samples, {rate:,.0f} img/s, {left:,.0f} s left, "
+                f"{self.skipped} skipped",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,39 @@
+"""imgtool val"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command()
+@click.option("--weights", required=True, help="Checkpoint, or run directory (its best epoch).")
+@click.option("--data", default="data/imagenet", show_default=True, help="Prepared data set.")
+@click.option("--split", default="val", show_default=True)
+@click.option("--imgsz", type=click.IntRange(32), help="Side of the pictures in pixels. [the checkpoint's]")
+@click.option("--batch", type=click.IntRange(1), help="Samples at a time. [256]")
+@click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
+@click.option("--workers", type=click.IntRange(1), help="Loader threads. [this machine's cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def val(
+    weights: str,
+    data: str,
+    split: str,
+    imgsz: int | None,
+    batch: int | None,
+    device: str | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Top-1, top-5 and loss of a checkpoint on a prepared data set."""
+    from imgtool.training.classifier import Classifier
+
+    metrics = Classifier(weights).val(data, batch=batch, imgsz=imgsz, device=device, workers=workers, split=split)
+    if as_json:
+        click.echo(json.dumps(metrics.to_dict()))
+        return
+    click.echo(
+        f"top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  loss {metrics.loss:.4f}  on {metrics.images:,} images "
+        f"of {data} ({split}), {metrics.images / metrics.seconds:,.0f} img/s"
+    )

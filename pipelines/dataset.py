@@ -49,7 +49,7 @@ class Dataset:
     def _why_missing(self) -> str:
         if (self.path / ".prepare.json").exists():
             return f"{self.path}: prepare has not finished; run the same imgtool prepare again"
-        return f"{self.path}: no data set here ({INFO} is missing); make one with imgtool prepare --src … --out {self.path}"
+        return f"{self.path}: no data set here ({INFO} is missing); imgtool prepare --src … --out {self.path} makes one"
 
     @cached_property
     def labels(self) -> pa.Table:

@@ -54,7 +54,7 @@ def _plain(message: str) -> str:
     # libjpeg's own words for the two commonest troubles would puzzle a reader of the manifest
     if message.startswith("Not a JPEG file"):
         return "not a picture"
-    if message.startswith(("Premature end", "Input file read error", "Empty input file", "Insufficient")):
+    if message.startswith(("JPEG datastream contains no image", "Empty input file")):
         return "truncated: the data ends before the picture begins"
     return message
 
@@ -111,7 +111,7 @@ def resize_crop(
     size: tuple[int, int] | None = None,
     flip: bool = False,
 ) -> Pixels:
-    """Crops ``box`` (x, y, w, h), resizes it to ``resized`` (w, h), and returns ``size`` (w, h; default all) at ``window``.
+    """Crops ``box`` (x, y, w, h), resizes it to ``resized`` (w, h), returns ``size`` (w, h; default all) at ``window``.
 
     Antialiased bilinear: equal to Pillow's ``crop().resize(BILINEAR)``, but for at most 1/255 where Pillow
     resamples columns before rows.
@@ -141,7 +141,7 @@ def center_geometry(width: npt.ArrayLike, height: npt.ArrayLike, size: int) -> n
 
 
 def center_crop(pixels: Pixels, size: int) -> Pixels:
-    """The validation transform: short side resized to ``size`` (bilinear, antialiased), centre crop; [size, size, 3]."""
+    """The validation transform, [size, size, 3]: short side to ``size`` (bilinear, antialiased), centre crop."""
     height, width = pixels.shape[:2]
     crop = center_geometry(width, height, size)[0]
     with _image_errors():

@@ -38,8 +38,8 @@ def open_loader(
     """Opens a loader over a split of a prepared data set.
 
     It yields uint8 [N, 3, image_size, image_size] channels_last and int64 [N] on ``device``. ``batch_size`` is a
-    rank's. ``augment`` (default: for the split "train") shuffles, crops at random (area ``scale``, aspect ``ratio``) and
-    flips; else the samples come in stored order under the validation transform. ``num_workers`` is threads for the
+    rank's. ``augment`` (default: for the split "train") shuffles, crops at random (area ``scale``, aspect ``ratio``)
+    and flips; else the samples come in stored order under the validation transform. ``num_workers`` is threads for the
     native backend (default: this machine's cores). Raises DatasetError or InputError.
     """
     from imgtool.pipelines.loaders.native import NativeLoader

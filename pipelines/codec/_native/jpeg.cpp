@@ -21,7 +21,7 @@ void on_message(j_common_ptr cinfo, int level) {
   if (level >= 0) return;
   auto* state = reinterpret_cast<ErrorState*>(cinfo->err);
   const int code = cinfo->err->msg_code;
-  if (code == JWRN_JPEG_EOF) {
+  if (code == JWRN_HIT_MARKER && state->ended) {
     state->truncated = true;
   } else if (code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE || code == JWRN_MUST_RESYNC ||
              code == JWRN_NOT_SEQUENTIAL || code == JWRN_ARITH_BAD_CODE) {
@@ -34,6 +34,16 @@ void on_message(j_common_ptr cinfo, int level) {
 }
 
 void no_output(j_common_ptr) {}
+
+// Called when the data runs out. libjpeg's own warns here, also when only the end marker is missing, which many files
+// lack; with a silent end marker it complains (JWRN_HIT_MARKER) only if it needs bits that are not there.
+boolean end_of_data(j_decompress_ptr cinfo) {
+  static const JOCTET kEndMarker[2] = {0xFF, JPEG_EOI};
+  reinterpret_cast<ErrorState*>(cinfo->err)->ended = true;
+  cinfo->src->next_input_byte = kEndMarker;
+  cinfo->src->bytes_in_buffer = 2;
+  return TRUE;
+}
 
 void check_scans(j_common_ptr cinfo) {
   if (reinterpret_cast<j_decompress_ptr>(cinfo)->input_scan_number <= kMaxScans) return;
@@ -109,10 +119,11 @@ void Decoder::end() noexcept { jpeg_abort_decompress(&cinfo_); }
 
 const Header& Decoder::open(const uint8_t* data, size_t size) {
   end();
-  error_.truncated = error_.damaged = false;
+  error_.ended = error_.truncated = error_.damaged = false;
   error_.first_bad_row = -1;
   if (setjmp(error_.jump)) fail();
   jpeg_mem_src(&cinfo_, data, static_cast<unsigned long>(size));
+  cinfo_.src->fill_input_buffer = end_of_data;
   jpeg_read_header(&cinfo_, TRUE);
   header_.width = static_cast<int>(cinfo_.image_width);
   header_.height = static_cast<int>(cinfo_.image_height);

@@ -35,7 +35,8 @@ struct ErrorState {
   jpeg_error_mgr base;           // first: libjpeg hands back a pointer to it
   std::jmp_buf jump;
   char message[JMSG_LENGTH_MAX];
-  bool truncated = false;        // the data ended before the picture did
+  bool ended = false;            // the data has run out; libjpeg reads an end marker of our making
+  bool truncated = false;        // it ran out before the picture did
   bool damaged = false;          // the entropy-coded data is wrong somewhere
   int first_bad_row = -1;        // output row being decoded when either was first seen
 };

@@ -94,11 +94,10 @@ Picture decode_picture(Worker& worker, const uint8_t* data, size_t size, const T
   decoder.begin(0, 0, header.width, header.height);
   for (int r = 0; r < header.height; ++r) resizer.push(decoder.row());
   const ErrorState& state = decoder.state();
-  // Many writers leave off the end marker: only data that ends before the last MCU row is a loss.
-  if (state.truncated && state.first_bad_row < header.height - 8 * header.v_samp)
+  if (state.truncated)
     throw ImageError("truncated: the data ends at row " + std::to_string(state.first_bad_row) + " of " +
                      std::to_string(header.height));
-  out.damaged = state.truncated || state.damaged;
+  out.damaged = state.damaged;
   decoder.end();
   out.rgb.resize(3 * static_cast<size_t>(out.width) * out.height);
   resizer.finish(out.rgb.data(), 3 * static_cast<size_t>(out.width));

@@ -48,7 +48,7 @@ struct Target {                  // 0: no limit
 void target_size(const Target& target, int width, int height, int* out_w, int* out_h);
 
 // Decodes a whole JPEG, shrunk to the target; turned upright when `upright` and its EXIF orientation says so.
-// Throws ImageError, also when the data ends before the last MCU row.
+// Throws ImageError, also when the data ends before the picture does.
 Picture decode_picture(Worker& worker, const uint8_t* data, size_t size, const Target& target, bool upright);
 
 }  // namespace imgtool

@@ -1,0 +1,85 @@
+"""Fixtures for all tests: the shared real pictures and facts where they are present, and a drawn source."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def _shared(relative: str) -> Path:
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"{path} is not here: real pictures and published facts lie beside the checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def mini() -> Path:
+    """Real pictures in ILSVRC2012's raw layout: 500 for training, 100 for validation."""
+    return _shared("data/ILSVRC2012-mini")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    """Tiny-ImageNet's layout in a tar: 100 classes, 20,000 and 5,000 pictures of 64 x 64."""
+    return _shared("data/tiny-imagenet-100.tar")
+
+
+@pytest.fixture(scope="session")
+def facts() -> Path:
+    """Published facts."""
+    return _shared("facts")
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn source in ILSVRC2012's raw layout: 10 classes, 80 and 20 pictures."""
+    from imgtool.sample import write_sample
+
+    out = tmp_path_factory.mktemp("drawn") / "ILSVRC2012"
+    write_sample(out, train_count=8, val_count=2)
+    return out
+
+
+@pytest.fixture(scope="session")
+def drawn_data(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn source, prepared."""
+    from imgtool.pipelines.prepare import prepare
+
+    out = tmp_path_factory.mktemp("drawn_data") / "data"
+    prepare(drawn, out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., np.ndarray]:
+    """picture(width, height, seed): RGB pixels with edges, ramps and texture."""
+
+    def make(width: int = 320, height: int = 240, seed: int = 0) -> np.ndarray:
+        from imgtool.drawing import CLASSES, draw
+
+        rng = np.random.default_rng(seed)
+        return np.array(draw(sorted(CLASSES)[seed % len(CLASSES)], width, height, rng))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoded() -> Callable[..., bytes]:
+    """encoded(pixels or image, format, **Pillow's options): the picture's file."""
+
+    def encode(image: np.ndarray | Image.Image, form: str = "JPEG", **options: object) -> bytes:
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        buffer = io.BytesIO()
+        image.save(buffer, form, **options)
+        return buffer.getvalue()
+
+    return encode

@@ -1,0 +1,133 @@
+"""The .beton format, against a file that stock FFCV wrote (data/write_with_ffcv.py)."""
+
+from __future__ import annotations
+
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgtool.pipelines import codec
+from imgtool.pipelines.shards.beton import METADATA_START, BetonReader, BetonWriter
+from imgtool.wordnet.errors import DatasetError
+
+
+@pytest.fixture(scope="module")
+def ffcv_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("beton") / "ffcv.beton"
+    path.write_bytes(lzma.decompress((Path(__file__).parent / "data/ffcv.beton.xz").read_bytes()))
+    return path
+
+
+def write(path: Path, samples: list[tuple[bytes, int, int, int]], page_size: int = 1 << 21) -> None:
+    writer = BetonWriter(path, len(samples), page_size)
+    for sample in samples:
+        writer.add(*sample)
+    writer.close()
+
+
+def samples_of(reader: BetonReader) -> list[tuple[bytes, int, int, int]]:
+    return [
+        (reader.read(i), int(reader.width[i]), int(reader.height[i]), int(reader.label[i])) for i in range(len(reader))
+    ]
+
+
+def test_reads_what_ffcv_wrote(ffcv_file):
+    reader = BetonReader(ffcv_file)
+    assert reader.label.tolist() == [-50, 50, 150, 250, 350, 450, 550]
+    assert list(zip(reader.width, reader.height, strict=True))[:2] == [(40, 30), (7000, 5000)]
+    for i in range(len(reader)):
+        info = codec.probe(reader.read(i))
+        assert (info["width"], info["height"]) == (reader.width[i], reader.height[i])
+
+
+def test_writes_the_bytes_that_ffcv_writes(ffcv_file, tmp_path):
+    """The same samples in, the same file out, pages, padding, table and all."""
+    write(tmp_path / "ours.beton", samples_of(BetonReader(ffcv_file)))
+    assert (tmp_path / "ours.beton").read_bytes() == ffcv_file.read_bytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.binary(min_size=1, max_size=900_000), *[st.integers(1, 65535)] * 2, st.integers(-9, 9)), max_size=8
+    )
+)
+def test_what_is_written_is_read(tmp_path_factory, samples):
+    path = tmp_path_factory.mktemp("b") / "a.beton"
+    write(path, samples)
+    reader = BetonReader(path)
+    assert samples_of(reader) == samples
+    for offset, size in zip(reader.offset.tolist(), reader.size.tolist(), strict=True):
+        assert offset >> 21 == (offset + size - 1) >> 21, "a sample crosses a page"
+        assert offset >= 1 << 21, "a sample lies among the metadata"
+
+
+def test_fewer_samples_than_planned(tmp_path):
+    writer = BetonWriter(tmp_path / "a.beton", capacity=10)
+    writer.add(b"abc", 4, 5, 6)
+    writer.close()
+    assert samples_of(BetonReader(tmp_path / "a.beton")) == [(b"abc", 4, 5, 6)]
+
+
+def test_a_sample_larger_than_a_page_is_refused(tmp_path):
+    writer = BetonWriter(tmp_path / "a.beton", 1, 1 << 21)
+    with pytest.raises(ValueError, match="does not fit a page"):
+        writer.add(bytes(1 + (1 << 21)), 1, 1, 0)
+    writer.abort()
+
+
+def test_no_file_and_no_beton(tmp_path):
+    with pytest.raises(DatasetError, match=r"a\.beton"):
+        BetonReader(tmp_path / "a.beton")
+    (tmp_path / "a.beton").write_bytes(b"x" * 50)
+    with pytest.raises(DatasetError, match=r"no \.beton file"):
+        BetonReader(tmp_path / "a.beton")
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_bad_bytes_raise_our_errors_only(tmp_path_factory, ffcv_file, data):
+    good = bytearray(ffcv_file.read_bytes())
+    table = len(good) - 7 * 24
+    places = st.one_of(st.integers(0, METADATA_START + 7 * 24), st.integers(table, len(good) - 1))
+    for _ in range(data.draw(st.integers(1, 6))):
+        good[data.draw(places)] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.sampled_from([len(good), table, METADATA_START + 5, 30]))
+    path = tmp_path_factory.mktemp("b") / "bad.beton"
+    path.write_bytes(good[:cut])
+    try:
+        reader = BetonReader(path)
+    except DatasetError:
+        return
+    length = np.uint64(cut)
+    assert (reader.offset + reader.size <= length).all()
+
+
+def test_stock_ffcv_reads_our_shards(drawn_data):
+    """FFCV itself, where it is installed: labels and pictures as the manifest says."""
+    loader = pytest.importorskip("ffcv.loader", reason="stock FFCV is not installed here")
+    decoders = pytest.importorskip("ffcv.fields.decoders")
+    from imgtool.pipelines.dataset import Dataset
+
+    dataset = Dataset(drawn_data)
+    (path,) = dataset.shards("train")
+    rows = [row for row in dataset.manifest("train").to_pylist() if row["position"] is not None]
+    pipelines = {"image": [decoders.CenterCropRGBImageDecoder((64, 64), 1.0)], "label": [decoders.IntDecoder()]}
+    seen = 0
+    reader = BetonReader(path)
+    order = loader.OrderOption.SEQUENTIAL
+    for images, labels in loader.Loader(str(path), batch_size=16, num_workers=1, order=order, pipelines=pipelines):
+        for image, label in zip(np.asarray(images), np.asarray(labels), strict=True):
+            assert rows[seen]["class_index"] == label[0]
+            pixels = codec.decode(reader.read(seen))
+            height, width = pixels.shape[:2]
+            side = min(width, height)
+            box = ((width - side) // 2, (height - side) // 2, side, side)
+            ours = codec.resize_crop(pixels, box, (64, 64)).astype(int)
+            assert np.abs(ours - image).mean() < 8  # FFCV resizes with another filter
+            seen += 1
+    assert seen == len(rows)

@@ -1,0 +1,276 @@
+"""Pictures in and out, against Pillow (which has a libjpeg-turbo of its own) and against bad bytes."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from imgtool.pipelines import codec
+from imgtool.wordnet.errors import ImageError
+
+SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # Pillow's numbers
+
+
+def pillow(data: bytes, upright: bool = True) -> np.ndarray:
+    image = Image.open(io.BytesIO(data))
+    return np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+
+
+def batch_crop(pool, data, crop, size):
+    """One crop through the loader's way: region decode, resize, flip."""
+    info = codec.probe(data)
+    out = np.zeros((1, size, size, 3), np.uint8)
+    errors = pool.decode_batch(
+        [data],
+        np.zeros(1, np.int32),
+        np.zeros(1, np.uint64),
+        np.array([len(data)], np.uint64),
+        np.array([[info["width"], info["height"]]], np.int32),
+        np.array([crop], np.int32),
+        out,
+    )
+    return out[0], errors
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_decode_equals_pillow(picture, encoded, sampling, progressive):
+    data = encoded(picture(203, 151), subsampling=SAMPLINGS[sampling], progressive=progressive, quality=92)
+    assert np.array_equal(codec.decode(data), pillow(data))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_colours_decode_as_pillow_does(picture, encoded, mode):
+    data = encoded(Image.fromarray(picture()).convert(mode))
+    difference = np.abs(codec.decode(data).astype(int) - pillow(data))
+    assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(picture, encoded, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(picture(120, 80), exif=exif)
+    assert codec.probe(data)["orientation"] == orientation
+    assert np.array_equal(codec.decode(data), pillow(data))
+    assert np.array_equal(codec.decode(data, exif=False), pillow(data, upright=False))
+    recoded = codec.recode(data, max_side=60)
+    assert (recoded.width, recoded.height) == ((40, 60) if orientation >= 5 else (60, 40))
+    assert recoded.repairs == (("exif",) if orientation > 1 else ())
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_crop_equals_the_same_crop_of_a_full_decode(picture, encoded, sampling, progressive):
+    rng = np.random.default_rng(1)
+    pool = codec.Pool(1)
+    for seed in range(3):
+        width, height = (int(n) for n in rng.integers(30, 400, 2))
+        data = encoded(picture(width, height, seed), subsampling=SAMPLINGS[sampling], progressive=progressive)
+        whole = codec.decode(data)
+        for _ in range(20):
+            w, h = int(rng.integers(1, width + 1)), int(rng.integers(1, height + 1))
+            x, y, flip = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), int(rng.integers(2))
+            got, errors = batch_crop(pool, data, [x, y, w, h, 96, 96, 0, 0, flip], 96)
+            assert not errors
+            assert np.array_equal(got, codec.resize_crop(whole, (x, y, w, h), (96, 96), flip=bool(flip)))
+
+
+def test_resize_is_pillows(picture):
+    """Equal to Pillow's bilinear, but for 1/255 where Pillow resamples columns first."""
+    pixels = picture(301, 233)
+    for box, size in [((0, 0, 301, 233), (64, 64)), ((20, 30, 200, 100), (224, 224)), ((5, 5, 37, 180), (96, 50))]:
+        x, y, w, h = box
+        want = np.asarray(Image.fromarray(pixels[y : y + h, x : x + w]).resize(size, Image.Resampling.BILINEAR))
+        got = codec.resize_crop(pixels, box, size)
+        assert np.abs(got.astype(int) - want).max() <= 1
+        assert np.array_equal(codec.resize_crop(pixels, box, size, flip=True), got[:, ::-1])
+
+
+def test_a_window_is_part_of_the_whole_resize(picture):
+    pixels = picture(301, 233)
+    whole = codec.resize_crop(pixels, (0, 0, 301, 233), (120, 90))
+    window = codec.resize_crop(pixels, (0, 0, 301, 233), (120, 90), window=(17, 5), size=(64, 64))
+    assert np.array_equal(window, whole[5:69, 17:81])
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (224, 224), (100, 333), (225, 224)])
+def test_center_crop_is_torchvisions(picture, width, height):
+    from torchvision.transforms import v2
+
+    image = Image.fromarray(picture(width, height))
+    want = np.asarray(v2.Compose([v2.Resize(224), v2.CenterCrop(224)])(image))
+    assert np.abs(codec.center_crop(np.asarray(image), 224).astype(int) - want).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, (320, 240)),
+        ({"max_side": 160}, (160, 120)),
+        ({"short_side": 120}, (160, 120)),
+        ({"max_side": 1000}, (320, 240)),  # never enlarged
+        ({"max_side": 200, "short_side": 60}, (80, 60)),
+    ],
+)
+def test_recoded_size(picture, encoded, limits, expected):
+    recoded = codec.recode(encoded(picture()), **limits)
+    assert (recoded.width, recoded.height) == expected
+    assert (recoded.source_width, recoded.source_height) == (320, 240)
+    info = codec.probe(recoded.data)
+    assert (info["width"], info["height"], info["space"], info["sampling"]) == (*expected, "ycbcr", (2, 2))
+
+
+def test_a_thin_picture_keeps_a_pixel(encoded):
+    recoded = codec.recode(encoded(np.full((2, 2000, 3), 90, np.uint8)), max_side=100)
+    assert (recoded.width, recoded.height) == (100, 1)
+
+
+def test_recoding_keeps_the_picture(picture, encoded):
+    pixels = picture(400, 300)
+    recoded = codec.recode(encoded(pixels, quality=98), max_side=200, quality=95)
+    want = np.asarray(Image.fromarray(pixels).resize((200, 150), Image.Resampling.BILINEAR))
+    error = np.mean((codec.decode(recoded.data).astype(float) - want) ** 2)
+    assert 10 * np.log10(255**2 / error) > 30  # dB; chroma subsampling of drawn edges is most of it
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "repairs"),
+    [
+        ("RGB", "JPEG", ()),
+        ("L", "JPEG", ("grayscale",)),
+        ("CMYK", "JPEG", ("cmyk",)),
+        ("RGB", "PNG", ("png",)),
+        ("RGBA", "PNG", ("png",)),
+        ("P", "GIF", ("gif",)),
+        ("RGB", "WEBP", ("webp",)),
+    ],
+)
+def test_repairs(picture, encoded, mode, form, repairs):
+    recoded = codec.recode(encoded(Image.fromarray(picture()).convert(mode), form))
+    assert recoded.repairs == repairs
+    assert codec.probe(recoded.data)["components"] == 3
+
+
+def test_truncated_is_refused_but_a_missing_end_marker_is_not(picture, encoded):
+    data = encoded(picture(640, 480))
+    with pytest.raises(ImageError, match=r"truncated: the data ends at row \d+ of 480"):
+        codec.recode(data[: len(data) // 2])
+    assert codec.recode(data[:-2]).height == 480
+
+
+@pytest.mark.parametrize("data", [b"", b"hello, I am no picture", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_no_picture_is_an_error(data):
+    for call in (codec.decode, codec.recode):
+        with pytest.raises(ImageError) as error:
+            call(data)
+        assert str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_damaged_data_is_kept_and_said(picture, encoded):
+    data = bytearray(encoded(picture(640, 480)))
+    middle = len(data) // 2
+    data[middle : middle + 3] = b"\xff\xd3\x00"  # a restart marker where none belongs
+    assert "damaged" in codec.recode(bytes(data)).repairs
+
+
+def test_a_bomb_is_refused_by_its_header(picture, encoded):
+    data = bytearray(encoded(picture()))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 65500, 65500)
+    with pytest.raises(ImageError, match="larger than 100 million pixels"):
+        codec.recode(bytes(data))
+    header = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x0dIHDR" + struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0)
+    with pytest.raises(ImageError):
+        codec.recode(header + b"\0\0\0\0")
+
+
+def test_a_progressive_file_of_thousands_of_scans_is_refused(picture, encoded):
+    data = encoded(picture(), progressive=True)
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(ImageError, match="more than 200 scans"):
+        codec.decode(data[:-2] + data[last:-2] * 300 + b"\xff\xd9")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_bad_bytes_raise_image_errors_only(encoded, picture, data):
+    form = data.draw(st.sampled_from(["JPEG", "PNG"]))
+    good = bytearray(encoded(picture(64, 48), form))
+    for _ in range(data.draw(st.integers(1, 12))):
+        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    bad = bytes(good[: data.draw(st.integers(0, len(good)))])
+    try:
+        pixels = codec.decode(bad)
+    except ImageError:
+        return
+    assert pixels.ndim == 3
+    assert pixels.dtype == np.uint8
+
+
+def test_the_batch_names_each_bad_sample(picture, encoded):
+    good = encoded(picture(100, 80))
+    pool = codec.Pool(2)
+    crop = [0, 0, 100, 80, 32, 32, 0, 0, 0]
+    cases = [
+        (good, crop, None),
+        (good[: len(good) // 2], crop, "damaged"),
+        (good, [50, 0, 100, 80, 32, 32, 0, 0, 0], "does not lie inside"),
+        (good, [0, 0, 100, 80, 32, 32, 8, 0, 0], "does not lie inside"),
+        (b"junk" * 20, crop, "Not a JPEG"),
+    ]
+    data = b"".join(case[0] for case in cases)
+    sizes = np.array([len(case[0]) for case in cases], np.uint64)
+    out = np.zeros((len(cases), 32, 32, 3), np.uint8)
+    errors = pool.decode_batch(
+        [data],
+        np.zeros(len(cases), np.int32),
+        np.cumsum(sizes) - sizes,
+        sizes,
+        np.tile(np.array([100, 80], np.int32), (len(cases), 1)),
+        np.array([case[1] for case in cases], np.int32),
+        out,
+    )
+    assert [i for i, _ in errors] == [1, 2, 3, 4]
+    assert all(cases[i][2] in message for i, message in errors)
+    assert out[0].any()
+
+
+def test_the_batch_stays_inside_its_buffers(picture, encoded):
+    data = encoded(picture(100, 80))
+    out = np.zeros((1, 32, 32, 3), np.uint8)
+    args = [np.array([[100, 80]], np.int32), np.array([[0, 0, 100, 80, 32, 32, 0, 0, 0]], np.int32), out]
+    huge, size = np.array([2**63], np.uint64), np.array([len(data)], np.uint64)
+    pool, zero = codec.Pool(1), np.zeros(1, np.int32)
+    assert "outside its shard" in pool.decode_batch([data], zero, huge, size, *args)[0][1]
+    assert "outside its shard" in pool.decode_batch([data], zero, size, huge, *args)[0][1]
+    assert "no such shard" in pool.decode_batch([data], zero + 1, zero.astype(np.uint64), size, *args)[0][1]
+    with pytest.raises(ValueError, match="shapes"):
+        pool.decode_batch([data], zero, huge, size, args[0], args[1], np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_real_pictures_keep_their_quality(mini):
+    """At the default settings a recoded picture is as near to the resized original as Pillow's own recoding is."""
+    from imgtool.pipelines.records import LocatorReader
+    from imgtool.pipelines.sources import open_source
+
+    def psnr(data, want):
+        return 10 * np.log10(255**2 / np.mean((pillow(data) - want.astype(float)) ** 2))
+
+    source = open_source(mini)
+    with LocatorReader(source.root) as reader:
+        for record in list(source.records("val"))[:40]:
+            data = reader.read(record.locator)
+            recoded = codec.recode(data, max_side=500, quality=90)
+            image = Image.fromarray(pillow(data))
+            image = image.resize((recoded.width, recoded.height), Image.Resampling.BILINEAR)
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=90)
+            assert psnr(recoded.data, np.asarray(image)) > psnr(buffer.getvalue(), np.asarray(image)) - 0.05  # dB

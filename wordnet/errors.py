@@ -32,6 +32,10 @@ class CheckpointError(InputError):
     """A checkpoint or run directory that is missing or cannot be used."""
 
 
+class TrainingError(ImgtoolError):
+    """A training that cannot go on."""
+
+
 class ImageError(ImgtoolError):
     """A picture that cannot be decoded."""
 

@@ -1,0 +1,99 @@
+"""Training on CUDA: bfloat16 against float32 on the CPU, and no step that waits for the device."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from imgtool.training import loop, models, recipes
+from imgtool.training.ema import EMA
+from imgtool.training.evaluate import evaluate, has_bf16
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
+RECIPE = recipes.load("n").override(epochs=1, batch=64, imgsz=64)
+
+
+@pytest.fixture
+def lenient_afterwards() -> Iterator[None]:
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def batch(device: torch.device, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (64, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (64,), generator=generator)
+    return images.contiguous(memory_format=torch.channels_last).to(device), labels.to(device)
+
+
+class Parts:
+    """A model, its optimiser and its average, the same on every device."""
+
+    def __init__(self, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.model = models.build("n", 10).to(device).to(memory_format=torch.channels_last)
+        self.optimizer = loop.make_optimizer(self.model, RECIPE, device)
+        self.ema = EMA(self.model, 0.9)
+        self.loss_of = loop.make_loss(self.model, RECIPE, device)
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return loop.step(self.loss_of, self.model, self.optimizer, self.ema, images, labels)
+
+
+def test_a_bfloat16_step_is_close_to_float32_on_the_cpu() -> None:
+    cuda, cpu = Parts(CUDA), Parts(CPU)
+    losses = []
+    for parts, device in ((cuda, CUDA), (cpu, CPU)):
+        loop.set_lr(parts.optimizer, 0.01)
+        losses.append([parts.step(*batch(device, seed)).item() for seed in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert all(p.dtype == torch.float32 for p in cuda.model.parameters())
+    for (name, p), q in zip(cuda.model.state_dict().items(), cpu.model.state_dict().values(), strict=True):
+        if name.endswith("conv.weight"):
+            assert (p.cpu() - q).norm() < 0.05 * q.norm(), name
+
+
+@pytest.mark.usefixtures("lenient_afterwards")
+def test_no_step_waits_for_the_device() -> None:
+    parts, (images, labels) = Parts(CUDA), batch(CUDA)
+    parts.step(images, labels)  # lazy initialisation may wait
+    meter = loop.Meter(CUDA)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    for lr in (0.1, 0.05):
+        loop.set_lr(parts.optimizer, lr)
+        meter.count(parts.step(images, labels), len(labels))
+    with pytest.raises(RuntimeError):
+        meter.read("of epoch 1")  # the mode does notice a wait
+
+
+def test_compiled_loss_equals_the_eager_one() -> None:
+    parts, (images, labels) = Parts(CUDA), batch(CUDA)
+    said: list[str] = []
+    fast = loop.compiled(parts.loss_of, CUDA, said.append)
+    assert fast is not parts.loss_of, said
+    eager = parts.loss_of(images, labels).item()
+    assert fast(images, labels).item() == pytest.approx(eager, rel=0.01)
+
+
+def test_evaluation_in_bfloat16() -> None:
+    assert has_bf16(CUDA) == (torch.cuda.get_device_capability() >= (8, 0))
+    parts = Parts(CUDA)
+    one = evaluate(parts.model, [batch(CUDA)], CUDA)
+    other = evaluate(parts.model.cpu(), [batch(CPU)], CPU)
+    assert one.loss == pytest.approx(other.loss, rel=0.02)
+    assert abs(one.top5 - other.top5) <= 2 / 64
+
+
+def test_random_state_and_momentum_survive_a_checkpoint() -> None:
+    parts = Parts(CUDA)
+    parts.step(*batch(CUDA))
+    twin = Parts(CUDA)
+    twin.model.load_state_dict(parts.model.state_dict())
+    twin.optimizer.load_state_dict(parts.optimizer.state_dict())
+    one, other = (p.step(*batch(CUDA, 1)).item() for p in (parts, twin))
+    assert one == pytest.approx(other, rel=1e-3)
+    momenta = [p.optimizer.state[next(p.model.parameters())]["momentum_buffer"] for p in (parts, twin)]
+    assert momenta[0].device.type == "cuda"
+    torch.testing.assert_close(momenta[0], momenta[1], rtol=0.05, atol=1e-3)

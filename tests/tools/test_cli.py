@@ -1,0 +1,143 @@
+"""The command line as a user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+
+def imgtool(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "imgtool", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def test_help_and_import_do_not_bring_torch():
+    script = (
+        "import sys, imgtool, imgtool.cli\n"
+        "from click.testing import CliRunner\n"
+        "assert 'prepare' in CliRunner().invoke(imgtool.cli.main, ['--help']).output\n"
+        "heavy = {'torch', 'numpy', 'pyarrow', 'scipy', 'PIL', 'torchvision'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_names_every_command_in_the_order_of_work():
+    shown = imgtool("--help").stdout.split("Commands:")[1]
+    assert re.findall(r"^  (\w+)", shown, re.M) == ["prepare", "train", "val", "predict", "synset", "info", "sample"]
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "val", "predict", "synset", "info", "sample"])
+def test_each_command_has_help(command):
+    result = imgtool(command, "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"Usage: python -m imgtool {command}")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["prepare", "--src", "nowhere"], 2, "nowhere: no such file or folder"),
+        (["prepare"], 2, "Missing option '--src'"),
+        (["prepare", "--src", ".", "--quality", "101"], 2, "101 is not in the range"),
+        (["train", "--data", "nowhere"], 2, "nowhere: no data set here"),
+        (["train", "--size", "q"], 2, "'q' is not one of"),
+        (["val", "--weights", "nowhere.pt"], 2, "nowhere.pt"),
+        (["predict", "a.jpg", "--weights", "nowhere.pt"], 2, "nowhere.pt"),
+        (["synset", "dgo.n.01"], 2, "dog.n.01"),
+        (["info", "nowhere"], 2, "nowhere"),
+        (["nonsense"], 2, "No such command 'nonsense'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, args, code, message):
+    result = imgtool(*args, cwd=tmp_path)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    if result.stderr.startswith("imgtool:"):
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = imgtool("--debug", "prepare", "--src", "nowhere", cwd=tmp_path)
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+def test_synset():
+    shown = imgtool("synset", "n02084071").stdout
+    assert "dog.n.01" in shown
+    assert "118: 151, 152" in shown
+    (dog,) = json.loads(imgtool("synset", "dog.n.01", "--json").stdout)
+    assert (dog["wnid"], len(dog["classes"]), len(dog["paths"])) == ("n02084071", 118, 2)
+    assert [s["class_index"] for s in json.loads(imgtool("synset", "crane", "--json").stdout)] == [517, 134]
+    assert "great_white_shark" in imgtool("synset", "2").stdout
+    assert "kitten.n.01" in imgtool("synset", "kitten.n.01", "--full").stdout
+
+
+def test_info_states_the_sizes():
+    shown = imgtool("info").stdout
+    for size, parameters, flops in (("n", "2,719,288", "0.405"), ("x", "57,422,840", "18.843")):
+        assert re.search(rf"^{size} +{parameters} .*{flops}", shown, re.M)
+    cited = imgtool("info", "--cite").stdout
+    assert "ILSVRC15" in cited
+    assert "miller1995wordnet" in cited
+
+
+def test_a_truncated_archive_exits_1(drawn, tmp_path):
+    train = (drawn / "ILSVRC2012_img_train.tar").read_bytes()
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "ILSVRC2012_img_train.tar").write_bytes(train[: len(train) // 2])
+    result = imgtool("prepare", "--src", "s", "--out", "out", "--workers", "1", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "is truncated" in result.stderr
+    assert "marked incomplete" in result.stderr
+    train = imgtool("train", "--data", "out", cwd=tmp_path)
+    assert train.returncode == 2
+    assert "is incomplete" in train.stderr
+
+
+def test_the_main_job(drawn, tmp_path):
+    """prepare, train, resume, val, predict, info: each as a user types it, each reading what the one before left."""
+    result = imgtool("prepare", "--src", drawn, "--out", "data", "--max-side", 96, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["stored"] == {"train": 80, "val": 20}
+    assert report["status"]["repaired:grayscale"] == 10
+    again = imgtool("prepare", "--src", drawn, "--out", "data", "--max-side", 96, cwd=tmp_path)
+    assert "complete already" in again.stdout
+    assert "ilsvrc2012" in imgtool("info", "data", cwd=tmp_path).stdout
+
+    train = ("train", "--size", "n", "--data", "data", "--imgsz", 32, "--batch", 16, "--epochs", 2, "--name", "first")
+    result = imgtool(*train, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "runs/first"
+    header, *epochs = (run / "results.csv").read_text().splitlines()
+    assert header.startswith("epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0")
+    assert len(epochs) == 2
+    assert imgtool(*train, cwd=tmp_path).returncode == 2, "a finished run is not overwritten"
+
+    metrics = json.loads(imgtool("val", "--weights", "runs/first", "--data", "data", "--json", cwd=tmp_path).stdout)
+    assert metrics["images"] == 20
+    best = max(float(line.split(",")[3]) for line in epochs)
+    assert metrics["top1"] == pytest.approx(best, abs=1e-6)
+    shown = imgtool("info", "runs/first", cwd=tmp_path).stdout
+    assert re.search(r"classes +10\b", shown)
+
+    with tarfile.open(drawn / "ILSVRC2012_img_val.tar") as archive:
+        (tmp_path / "a.JPEG").write_bytes(archive.extractfile("ILSVRC2012_val_00000001.JPEG").read())
+    result = imgtool("predict", "a.JPEG", "--weights", "runs/first", "--json", cwd=tmp_path)
+    found = json.loads(result.stdout)
+    assert len(found["wnids"]) == 5
+    assert sum(found["probabilities"]) <= 1 + 1e-6
+    bad = imgtool("predict", "data/dataset.json", "--weights", "runs/first", cwd=tmp_path)
+    assert bad.returncode != 0
+    assert "dataset.json" in bad.stderr
+    assert "Traceback" not in bad.stderr

@@ -1,0 +1,1 @@
+"""Models, recipes, the loop, evaluation and checkpoints."""

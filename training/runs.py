@@ -1,0 +1,153 @@
+"""Run directories: all that one training leaves behind, and all that is needed to repeat it.
+
+    runs/NAME/
+      run.json       command line, size, recipe, data and its fingerprint, seed, device, versions
+      results.csv    a line an epoch
+      log.txt        every line the run has said
+      weights/       best.pt (highest top-1; EMA weights, for use), last.pt (the latest epoch, to resume from)
+
+Nothing outside the directory remembers a run.
+"""
+
+import csv
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imgtool.pipelines.atomic import replacing, write_text
+from imgtool.wordnet.errors import CheckpointError, InputError
+
+RUNS = Path("runs")
+COLUMNS = (  # the first seven are those that Ultralytics' users already plot; new ones go to the end
+    "epoch",
+    "time",
+    "train/loss",
+    "metrics/accuracy_top1",
+    "metrics/accuracy_top5",
+    "val/loss",
+    "lr/pg0",
+    "imgsz",
+    "images_per_second",
+    "data_wait",
+    "val_seconds",
+)
+
+
+class Run:
+    """One run's directory. ``quiet`` keeps its lines off the terminal (standard error); log.txt has them all."""
+
+    def __init__(self, path: Path, quiet: bool = False) -> None:
+        self.path, self.quiet = path, quiet
+        self.terminal = sys.stderr.isatty()
+
+    @property
+    def last(self) -> Path:
+        return self.path / "weights" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "weights" / "best.pt"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.csv"
+
+    @classmethod
+    def create(cls, name: str | Path | None = None, quiet: bool = False) -> "Run":
+        """A new directory: runs/NAME, or NAME itself if it is a path, or the next free of runs/train, train2, ….
+
+        Raises InputError when it exists and is not empty.
+        """
+        number = 1
+        path = named(name) if name is not None else RUNS / "train"
+        while True:
+            try:
+                path.mkdir(parents=True, exist_ok=name is not None)
+                break
+            except FileExistsError:
+                if name is not None:
+                    raise InputError(f"{path} is a file; give the run another --name") from None
+                number += 1
+                path = RUNS / f"train{number}"
+            except OSError as error:
+                raise InputError(f"cannot make the run directory {path}: {error.strerror}") from None
+        if any(path.iterdir()):
+            raise InputError(f"{path} is not empty: give the run another --name, or continue it with --resume")
+        (path / "weights").mkdir()
+        return cls(path, quiet)
+
+    @classmethod
+    def reopen(cls, name: str | Path | None = None, quiet: bool = False) -> "Run":
+        """The run of this name or path (or of a checkpoint in it); without one, runs/'s most recently saved.
+
+        Raises CheckpointError when there is none with a checkpoint to resume from.
+        """
+        if name is None:
+            saved = sorted(RUNS.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
+            if not saved:
+                raise CheckpointError(f"there is no run to resume under {RUNS}/")
+            path = saved[-1].parent.parent
+        else:
+            path = named(name)
+            if path.suffix == ".pt" and path.parent.name == "weights":
+                path = path.parent.parent
+        run = cls(path, quiet)
+        if not run.last.is_file():
+            raise CheckpointError(f"{path} cannot be resumed: there is no {run.last}")
+        return run
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """run.json, atomically."""
+        write_text(self.path / "run.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+    def read_settings(self) -> dict[str, Any]:
+        """What `write_settings` wrote. Raises CheckpointError when it is gone or damaged."""
+        path = self.path / "run.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from None
+
+    def say(self, line: str, transient: bool = False) -> None:
+        """One line for whoever watches and for log.txt; a transient one is overwritten on a terminal."""
+        with open(self.path / "log.txt", "a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        if self.quiet:
+            return
+        if self.terminal and transient:
+            width = shutil.get_terminal_size().columns - 1  # a wrapped line could not be overwritten
+            print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
+        else:
+            clear = "\r\x1b[K" if self.terminal else ""
+            print(f"{clear}{line}", file=sys.stderr, flush=True)
+
+    def add_result(self, row: Mapping[str, Any]) -> None:
+        """One epoch's line of results.csv, its values as COLUMNS name them."""
+        new = not self.results.exists()
+        with open(self.results, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def forget_results_after(self, epochs: int) -> None:
+        """Drops the lines of epochs that the checkpoint does not know: a crash fell between line and checkpoint."""
+        if not self.results.exists():
+            return
+        with open(self.results, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["epoch"].isdigit() and int(row["epoch"]) <= epochs]
+        with replacing(self.results) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def named(name: str | Path) -> Path:
+    """runs/NAME for a bare name; a path with a separator (or an absolute one) stays what it is."""
+    path = Path(name)
+    return RUNS / path if len(path.parts) == 1 and isinstance(name, str) and os.sep not in name else path

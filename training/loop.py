@@ -91,6 +91,7 @@ def train(
                 meter.count(loss, len(labels))
                 if i % log_every == 0 or i == steps:
                     meter.read(f"of epoch {epoch + 1}")
+                if i % log_every == 0 and i < steps:
                     where = f"epoch {epoch + 1}/{recipe.epochs}  step {i}/{steps}"
                     run.say(f"{where}  {meter}  lr {lr:.3g}  ETA {progress.eta(epoch, i / steps)}", transient=True)
 

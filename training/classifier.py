@@ -19,7 +19,7 @@ from imgtool.training.models import ClassificationModel
 from imgtool.training.predict import Prediction
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
-from imgtool.wordnet.errors import CheckpointError, DatasetError, InputError
+from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
 
 DATA = "data/imagenet"
 VAL_BATCH = 256  # images at a time where no gradients are kept
@@ -220,13 +220,18 @@ class Classifier:
             return evaluate(model, loader, where, class_map)
 
     def predict(
-        self, source: predict.Source, topk: int = 5, imgsz: int | None = None, device: str | None = None
+        self,
+        source: predict.Source,
+        topk: int = 5,
+        imgsz: int | None = None,
+        device: str | None = None,
+        on_error: Callable[[ImageError], None] | None = None,
     ) -> list[Prediction]:
         """The ``topk`` most probable classes of each picture: a path, a folder, a PIL image, a uint8 array [H, W, 3],
         or a list of these.
 
         Raises CheckpointError when this classifier has no trained weights, ImageError naming the file that cannot be
-        decoded, InputError for what is not there or not a picture.
+        decoded (or passes over it and calls ``on_error``), InputError for what is not there or not a picture.
         """
         self._require_weights()
         where = resolve_device(device)
@@ -239,6 +244,7 @@ class Classifier:
             topk=topk,
             imgsz=imgsz or self.imgsz,
             device=where,
+            on_error=on_error,
         )
         return list(found)
 

@@ -1,6 +1,6 @@
 """Pictures of any kind to class probabilities."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -91,18 +91,29 @@ def predict(
     topk: int,
     imgsz: int,
     device: torch.device,
+    on_error: Callable[[ImageError], None] | None = None,
 ) -> Iterator[Prediction]:
     """A `Prediction` for each of the source's pictures, in order, through the validation transform: short side to
     ``imgsz``, centre crop, /255. ``model`` must be in eval mode on ``device``.
 
-    Raises what `pictures` and `read` raise.
+    Raises what `pictures` and `read` raise; with ``on_error`` a file that cannot be decoded is passed over and its
+    error given to that.
     """
     todo = pictures(source)
     topk = min(topk, len(names))
     for start in range(0, len(todo), BATCH):
-        part = todo[start : start + BATCH]
-        crops = np.stack([codec.center_crop(read(picture), imgsz) for picture in part])
-        images = torch.from_numpy(crops).permute(0, 3, 1, 2).to(device)  # [N, 3, H, W], channels_last as it lies
+        part, crops = [], []
+        for picture in todo[start : start + BATCH]:
+            try:
+                crops.append(codec.center_crop(read(picture), imgsz))
+                part.append(picture)
+            except ImageError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+        if not part:
+            continue
+        images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(device)  # channels_last as it lies
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
             logits = model(to_float(images)).float()
         best = logits.softmax(dim=1).topk(topk, dim=1)

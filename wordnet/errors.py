@@ -36,7 +36,7 @@ class TrainingError(ImgtoolError):
     """A training that cannot go on."""
 
 
-class ImageError(ImgtoolError):
+class ImageError(InputError):
     """A picture that cannot be decoded."""
 
 

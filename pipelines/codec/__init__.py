@@ -164,6 +164,8 @@ def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
             if exif and image.getexif().get(0x0112, 1) not in (0, 1):
                 repairs.append("exif")
                 image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I;16"):  # convert() would clip its 16 bits to 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("RGB")), repairs
     except ImageError:
         raise

@@ -39,7 +39,7 @@ class Source(Protocol):
 
 def open_source(path: str | Path) -> Source:
     """Opens the raw data set at ``path``, whatever its layout. Raises SourceError if it is none that is known."""
-    from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012
+    from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012, TRAIN, VAL
     from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
 
     path = Path(path)
@@ -47,6 +47,8 @@ def open_source(path: str | Path) -> Source:
         raise SourceError(f"{path}: no such file or folder; --src takes a raw data set")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{path}: permission denied")
+    if path.name in (TRAIN, VAL):
+        raise SourceError(f"{path}: is one archive of several; give the folder that holds them: --src {path.parent}")
     for kind in (ILSVRC2012, TinyImageNet):
         if kind.recognise(path):
             return kind(path)

@@ -158,6 +158,12 @@ def test_repairs(picture, encoded, mode, form, repairs):
     assert codec.probe(recoded.data)["components"] == 3
 
 
+def test_sixteen_bits_are_scaled(encoded):
+    ramp = np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (8, 1))
+    pixels = codec.decode(encoded(Image.fromarray(ramp), "PNG"))
+    assert np.abs(pixels[0, :, 0].astype(int) - np.arange(256)).max() <= 1
+
+
 def test_truncated_is_refused_but_a_missing_end_marker_is_not(picture, encoded):
     data = encoded(picture(640, 480))
     with pytest.raises(ImageError, match=r"truncated: the data ends at row \d+ of 480"):

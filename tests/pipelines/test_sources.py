@@ -161,6 +161,11 @@ def test_the_real_tiny_imagenet(tiny):
     assert all(len(r.boxes) == 1 for r in train + val)
 
 
+def test_an_archive_instead_of_its_folder(drawn):
+    with pytest.raises(SourceError, match=f"--src {drawn}"):
+        open_source(drawn / "ILSVRC2012_img_train.tar")
+
+
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_bytes(b"x" * 1024)])
 def test_what_is_no_source_is_said_in_one_line(tmp_path, make):
     path = tmp_path / "x.tar"

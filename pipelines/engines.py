@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,7 +30,7 @@ def available_cpus() -> int:
 
 def run_local(tasks: Sequence[ShardTask], workers: int, progress: Progress) -> None:
     """Runs the tasks on ``workers`` processes. The first error stops the rest and is raised; finished shards stay."""
-    if workers == 1 or len(tasks) == 1:
+    if workers == 1 or len(tasks) <= 1:
         for task in tasks:
             write_shard(task, progress)
         return
@@ -73,6 +74,7 @@ def _start_worker(counts: Any) -> None:
     global _count
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
 
     def count(samples: int, skipped: int) -> None:
         with counts.get_lock():
@@ -80,6 +82,14 @@ def _start_worker(counts: Any) -> None:
             counts[1] += skipped
 
     _count = count
+
+
+def _die_with_parent() -> None:
+    # A worker that outlived a killed prepare would write into the same shard as the next one's workers.
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "workers are spawned"
+    parent.join()
+    os._exit(1)
 
 
 def _work(task: ShardTask) -> None:

@@ -125,7 +125,9 @@ def _locked(out: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # The holder removes the file when it is done: a lock on a removed file locks nobody out.
+            os.stat(out / LOCK)
+        except (BlockingIOError, FileNotFoundError):
             raise DatasetError(f"{out}: another imgtool prepare is writing here") from None
         yield
         (out / LOCK).unlink()

@@ -19,7 +19,17 @@ import numpy.typing as npt
 from imgtool.pipelines.codec import _native
 from imgtool.wordnet.errors import ImageError
 
-__all__ = ["MAX_PIXELS", "Pool", "Recoded", "center_crop", "decode", "probe", "recode", "resize_crop"]
+__all__ = [
+    "MAX_PIXELS",
+    "Pool",
+    "Recoded",
+    "center_crop",
+    "center_geometry",
+    "decode",
+    "probe",
+    "recode",
+    "resize_crop",
+]
 
 Pixels = npt.NDArray[np.uint8]
 Pool = _native.Pool

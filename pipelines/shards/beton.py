@@ -146,7 +146,3 @@ class BetonReader:
         """The stored bytes of a sample."""
         at = int(self.offset[position])
         return self.buffer[at : at + int(self.size[position])]
-
-    def close(self) -> None:
-        """Drops the mapping as soon as nobody holds a view of it."""
-        self.buffer = None  # type: ignore[assignment]

@@ -34,7 +34,9 @@ class TinyImageNet:
         self.root = self._tree.root
         files = self._tree.files
         if WNIDS not in files:
-            raise SourceError(f"{path}: no {WNIDS} inside; a tar is read as Tiny-ImageNet, and this is not that")
+            raise SourceError(
+                self._tree.truncated or f"{path}: no {WNIDS} inside; a tar is read as Tiny-ImageNet, which has one"
+            )
         self.wnids = sorted_wnids(self._tree.read_text(WNIDS).split())
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.splits = tuple(s for s in ("train", "val") if any(name.startswith(f"{s}/") for name in files))
@@ -63,6 +65,8 @@ class TinyImageNet:
 
     def _val(self) -> Iterator[Record]:
         labels = {}
+        if VAL_ANNOTATIONS not in self._tree.files and self._tree.truncated:
+            return  # the labels were behind the cut: no validation picture is whole without its own
         if VAL_ANNOTATIONS in self._tree.files:
             for file, wnid, *corners in self._lines(VAL_ANNOTATIONS, 6):
                 labels[file] = (wnid, _box(wnid, corners))

@@ -138,6 +138,25 @@ def test_tiny_imagenet_as_folder_and_as_tar(tmp_path):
         assert bytes_of(source, val["val_1"])[:2] == b"\xff\xd8"
 
 
+def test_a_truncated_tiny_imagenet_keeps_what_is_labelled(tmp_path):
+    root = tmp_path / "tiny"
+    make_tiny(root)
+    path = tmp_path / "tiny.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("wnids.txt", "train", "val/images", "val/val_annotations.txt"):
+            archive.add(root / name, f"tiny/{name}")
+    whole = {split: list(open_source(path).records(split)) for split in ("train", "val")}
+    with open(path, "r+b") as file:
+        file.truncate(whole["val"][1].locator.offset + 10)
+    source = open_source(path)
+    for split, expected in (("train", whole["train"]), ("val", [])):
+        found = []
+        with pytest.raises(TruncatedSourceError, match=r"tiny\.tar is truncated"):
+            for record in source.records(split):
+                found.append(record)
+        assert found == expected
+
+
 def test_a_picture_without_annotation_is_named(tmp_path):
     make_tiny(tmp_path / "t")
     (tmp_path / "t/val/val_annotations.txt").write_text("val_0.JPEG\tn02124075\t0\t0\t50\t51\n")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from imgtool import __version__
+from imgtool.bench import bench
 from imgtool.info import info
 from imgtool.predict import predict
 from imgtool.prepare import prepare
@@ -65,5 +66,5 @@ def main(debug: bool) -> None:
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
 
 
-for command in (prepare, train, val, predict, synset, info, sample):
+for command in (prepare, train, val, predict, synset, info, sample, bench):
     main.add_command(command)

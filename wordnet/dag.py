@@ -64,17 +64,80 @@ class Dag:
         Raises:
             ValueError: the graph has a cycle.
         """
-        has_parents = np.diff(self.indptr) > 0
-        starts = self.indptr[:-1][has_parents]
-        low, high = np.zeros((2, len(self)), np.int32)
-        for _ in range(len(self) + 1):
-            before = low.copy(), high.copy()
-            if starts.size:
-                low[has_parents] = np.minimum.reduceat(low[self.parents], starts) + 1
-                high[has_parents] = np.maximum.reduceat(high[self.parents], starts) + 1
-            if np.array_equal(before[0], low) and np.array_equal(before[1], high):
-                return low, high
-        raise ValueError("the graph has a cycle")
+        low, high = (_lengths(self.indptr, self.parents, best) for best in (np.minimum, np.maximum))
+        return low, high
+
+    @cached_property
+    def heights(self) -> Array:
+        """int32 [n]: edges on the longest way down; nodes without children have 0.
+
+        Raises:
+            ValueError: the graph has a cycle.
+        """
+        indptr, _, children = self._down
+        return _lengths(indptr, children, np.maximum)
+
+    @cached_property
+    def closure(self) -> tuple[Array, Array, Array]:
+        """Every node's ancestors, itself among them, in compressed sparse rows.
+
+        Returns:
+            indptr int64 [n + 1]; ancestors int32, ascending within a node; steps int16, parallel to the ancestors:
+            edges on the shortest way up to it.
+        """
+        n, counts = len(self), np.diff(self.indptr)
+        node = above = np.arange(n)
+        found = [(node * n + above) << 16]
+        while (edges := gather(self.indptr, above)).size:
+            pairs = _distinct(np.repeat(node, counts[above]) * n + self.parents[edges])
+            node, above = np.divmod(pairs, n)
+            found.append(pairs << 16 | len(found))
+        packed = np.sort(np.concatenate(found))  # by node, ancestor, and then steps: the fewest come first
+        first = np.append(True, packed[1:] >> 16 != packed[:-1] >> 16)[: packed.size]
+        node, above = np.divmod(packed[first] >> 16, n)
+        indptr = np.searchsorted(node, np.arange(n + 1))
+        return indptr, above.astype(np.int32), (packed[first] & 0xFFFF).astype(np.int16)
+
+    def common(self, a: Array, b: Array) -> tuple[Array, Array, Array]:
+        """All common ancestors of ``a[i]`` and ``b[i]``, for every i.
+
+        Args:
+            a, b: nodes, integers [pairs].
+
+        Returns:
+            pair int64, ascending; the common ancestor int32, ascending within a pair; int16, edges on the shortest
+            way from a up to it and down again to b. Three parallel arrays; a pair without any has no entry.
+        """
+        indptr, ancestors, steps = self.closure
+        at_a, at_b = gather(indptr, a), gather(indptr, b)
+        pair_a, pair_b = (np.repeat(np.arange(len(a)), indptr[x + 1] - indptr[x]) for x in (a, b))
+        key_a, key_b = pair_a * len(self) + ancestors[at_a], pair_b * len(self) + ancestors[at_b]
+        where = np.searchsorted(key_b, key_a)
+        where[where == key_b.size] = 0
+        same = key_b[where] == key_a if key_b.size else np.zeros(0, np.bool_)
+        at_a, at_b = at_a[same], at_b[where[same]]
+        return pair_a[same], ancestors[at_a], steps[at_a] + steps[at_b]
+
+    def steps_up(self, low: Array, high: Array) -> Array:
+        """int64 [pairs]: edges on the shortest way from ``low[i]`` up to ``high[i]``; -1 where it is not above."""
+        indptr, ancestors, steps = self.closure
+        at, counts = gather(indptr, low), indptr[low + 1] - indptr[low]
+        same = ancestors[at] == np.repeat(high, counts)
+        result = np.full(len(low), -1)
+        result[np.repeat(np.arange(len(low)), counts)[same]] = steps[at[same]]
+        return result
+
+    def pass_down(self, table: Array, step: int) -> None:
+        """Lower every node's row of ``table`` [n, columns], in place, to the least of it and the parents' + step.
+
+        From the roots down, so that what a row had reaches everything below it.
+        """
+        counts, level = np.diff(self.indptr), self.depths[1]
+        order = np.argsort(level, kind="stable")
+        for nodes in np.split(order, np.flatnonzero(np.diff(level[order])) + 1)[1:]:
+            for k in range(counts[nodes].max()):
+                some = nodes[counts[nodes] > k]
+                table[some] = np.minimum(table[some], table[self.parents[self.indptr[some] + k]] + step)
 
     def paths(self, node: int) -> Iterator[tuple[int, ...]]:
         """Every path from a root to this node, root first, in the order of the parents."""
@@ -99,6 +162,25 @@ def gather(indptr: Array, rows: Array) -> Array:
     starts, counts = indptr[rows], indptr[rows + 1] - indptr[rows]
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + counts, counts)
+
+
+def _distinct(values: Array) -> Array:
+    values = np.sort(values)
+    return values[np.append(True, values[1:] != values[:-1])[: values.size]]
+
+
+def _lengths(indptr: Array, neighbours: Array, best: np.ufunc) -> Array:
+    """int32: edges on the shortest or longest (``best``: minimum or maximum) way to a node without neighbours."""
+    going_on = np.diff(indptr) > 0
+    starts = indptr[:-1][going_on]
+    lengths = np.zeros(len(indptr) - 1, np.int32)
+    for _ in range(len(lengths) + 1):
+        before = lengths.copy()
+        if starts.size:
+            lengths[going_on] = best.reduceat(lengths[neighbours], starts) + 1
+        if np.array_equal(before, lengths):
+            return lengths
+    raise ValueError("the graph has a cycle")
 
 
 def _walk(indptr: Array, neighbours: Array, nodes: Iterable[int]) -> Array:

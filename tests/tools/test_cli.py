@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+COMMANDS = ["prepare", "train", "val", "predict", "synset", "info", "sample", "bench"]
+
 
 def imgtool(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "imgtool", *map(str, args)]
@@ -31,10 +33,10 @@ def test_help_and_import_do_not_bring_torch():
 
 def test_help_names_every_command_in_the_order_of_work():
     shown = imgtool("--help").stdout.split("Commands:")[1]
-    assert re.findall(r"^  (\w+)", shown, re.M) == ["prepare", "train", "val", "predict", "synset", "info", "sample"]
+    assert re.findall(r"^  (\w+)", shown, re.M) == COMMANDS
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "val", "predict", "synset", "info", "sample"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command):
     result = imgtool(command, "--help")
     assert result.returncode == 0

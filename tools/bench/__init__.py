@@ -1,1 +1,36 @@
-"""Benchmarks, one module a claim: peer and ours in one run, medians of several rounds, raw numbers as JSON."""
+"""Benchmarks, one module a claim: peer and ours in one run, medians of several rounds, raw numbers as JSON.
+
+``imgtool bench NAME`` runs one; each is also ``python -m imgtool.bench.NAME``. A module has a click command ``main``.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+CLAIMS = {
+    "learning": "a few epochs on the CPU learn real pictures",
+}
+
+
+class Claims(click.Group):
+    """The benchmarks as subcommands; a module is imported when it is asked for, help included."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(CLAIMS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in CLAIMS:
+            return None
+        command: click.Command = importlib.import_module(f"imgtool.bench.{name}").main
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Claims"):
+            formatter.write_dl(list(CLAIMS.items()))
+
+
+@click.group(cls=Claims)
+def bench() -> None:
+    """Measure a claim on this machine, side by side with the peer it is about."""

@@ -7,11 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from imgtool.pipelines.selection import classes_of
 from imgtool.wordnet.errors import DatasetError
+from imgtool.wordnet.relabel import LabelMap
 
 FORMAT = 1
 INFO = "dataset.json"
@@ -19,13 +22,15 @@ LABELS = "labels.parquet"
 
 
 class Dataset:
-    """The data set that ``imgtool prepare`` left at ``path``.
+    """The data set that ``imgtool prepare`` left at ``path``, its classes gathered by ``labelmap`` where one is given.
 
-    Raises DatasetError if there is none, it is of another format version, or it is incomplete.
+    Raises DatasetError if there is none, it is of another format version, or it is incomplete; InputError if the label
+    map does not know its classes.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, labelmap: LabelMap | None = None) -> None:
         self.path = Path(path)
+        self.labelmap = labelmap
         file = self.path / INFO
         try:
             text = file.read_bytes()
@@ -44,7 +49,11 @@ class Dataset:
                 f"{self.path}: is incomplete: {self.info['problem']}. Mend the source and rerun imgtool prepare, "
                 "or rerun it with --accept-truncated to use what is whole"
             )
-        self.fingerprint = xxhash.xxh3_64_hexdigest(text)
+        self.target_of_class = None if labelmap is None else classes_of(self.stored_wnids, labelmap)
+        digest = xxhash.xxh3_64(text)
+        if labelmap is not None:
+            digest.update(json.dumps(labelmap.to_dict()).encode())
+        self.fingerprint = digest.hexdigest()
 
     def _why_missing(self) -> str:
         if (self.path / ".prepare.json").exists():
@@ -72,26 +81,35 @@ class Dataset:
             raise DatasetError(f"{path / split}.parquet: cannot be read: {error}") from error
 
     @cached_property
-    def wnids(self) -> list[str]:
-        """The classes in sorted order: class index = position."""
+    def stored_wnids(self) -> list[str]:
+        """The classes that the shards' labels count, whatever the label map."""
         return list(self.labels["wnid"].to_pylist())
+
+    @cached_property
+    def wnids(self) -> list[str]:
+        """The classes, class index = position: in sorted order, or the label map's targets by name."""
+        return self.stored_wnids if self.labelmap is None else list(self.labelmap.names)
 
     @cached_property
     def names(self) -> list[str]:
         """A unique name to show for each class."""
-        return list(self.labels["name"].to_pylist())
+        return list(self.labels["name"].to_pylist()) if self.labelmap is None else list(self.labelmap.names)
 
     @property
     def num_classes(self) -> int:
-        return int(self.info["classes"])
+        return len(self.wnids)
 
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.info["splits"])
 
     def num_samples(self, split: str) -> int:
-        """How many samples the split's shards hold."""
-        return int(self._split(split)["samples"])
+        """How many samples the split's shards hold, those that the label map drops not counted."""
+        samples = int(self._split(split)["samples"])
+        if self.target_of_class is None:
+            return samples
+        counts = np.array(self.labels[f"{split}_count"].to_pylist())
+        return int(counts[self.target_of_class >= 0].sum())
 
     def shards(self, split: str) -> list[Path]:
         """The split's shards, in order."""

@@ -63,7 +63,12 @@ def label_map(wnids: Sequence[str], ilsvrc2012_ids: dict[str, int], counts: dict
 
     ``counts[split][class_index]``; ``ilsvrc2012_ids`` as the source's devkit states them win over the published ones.
     """
-    columns: dict[str, list[Any]] = dict(label_table(list(wnids)))
+    table = label_table(list(wnids))
+    # It comes sorted by wnid, which is the class order, except that a label map's targets have an order of their own.
+    row_of = {wnid: row for row, wnid in enumerate(table["wnid"])}
+    rows = [row_of[wnid] for wnid in wnids]
+    columns: dict[str, list[Any]] = {name: [column[row] for row in rows] for name, column in table.items()}
+    columns["class_index"] = list(range(len(wnids)))
     if ilsvrc2012_ids:
         columns["ilsvrc2012_id"] = [ilsvrc2012_ids.get(wnid) for wnid in wnids]
     for split in ("train", "val"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
 from imgtool.pipelines.records import LocatorReader, Record
+from imgtool.pipelines.selection import Selection, select
 from imgtool.pipelines.shard_task import Settings, ShardTask
 from imgtool.pipelines.sources import Source
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
@@ -26,6 +27,7 @@ class Plan:
     """``splits[name]``: the split's records in stored order; ``boundaries[name]``: where its shards begin and end."""
 
     source: Source
+    selection: Selection
     settings: Settings
     splits: dict[str, list[Record]]
     boundaries: dict[str, list[int]]
@@ -38,7 +40,7 @@ class Plan:
 
     def tasks(self, out: Path) -> Iterator[ShardTask]:
         """The shard tasks, in order."""
-        index_of = {wnid: i for i, wnid in enumerate(self.source.wnids)}
+        index_of = self.selection.index_of
         for split, records in self.splits.items():
             bounds = self.boundaries[split]
             for i, (begin, end) in enumerate(itertools.pairwise(bounds)):
@@ -49,13 +51,15 @@ class Plan:
 
 def make_plan(source: Source, settings: Settings) -> Plan:
     """Lists the source's records, shuffles them, and cuts them into shards. Raises SourceError if there is none."""
-    plan = Plan(source, settings, {}, {}, [], "")
-    digest = xxhash.xxh3_64(repr((source.layout, source.wnids, asdict(settings))).encode())
+    selection = select(source.wnids, settings.classes, settings.labelmap)
+    plan = Plan(source, selection, settings, {}, {}, [], "")
+    digest = xxhash.xxh3_64(repr((source.layout, source.wnids, settings.to_dict())).encode())
     for number, split in enumerate(source.splits):
         records = []
         try:
             for record in source.records(split):
-                records.append(record)
+                if record.wnids[0] in selection.index_of:
+                    records.append(record)
         except TruncatedSourceError as error:
             plan.truncated.append(str(error))
         for record in records:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def _make(
     on_plan: Callable[[Plan, int], None] | None,
     progress: Progress,
 ) -> Summary:
-    state = {"settings": asdict(plan.settings), "source": _describe(plan)}
+    state = {"settings": plan.settings.to_dict(), "source": _describe(plan)}
     write_text(out / STATE, json.dumps(state, indent=1))
     tasks = list(plan.tasks(out))
     _restore_parts(out, tasks, finished)
@@ -149,7 +149,9 @@ def _check_existing(out: Path, plan: Plan) -> dict[str, Any] | None:
     else:
         return None
     differing = [
-        f"{key} {before.get(key)} → {value}" for key, value in asdict(plan.settings).items() if before.get(key) != value
+        "another label map" if key == "labelmap" else f"{key} {before.get(key)!r} → {value!r}"
+        for key, value in plan.settings.to_dict().items()
+        if before.get(key) != value
     ]
     incomplete = found.get("complete") is False
     if differing:
@@ -214,14 +216,14 @@ def _commit(out: Path, plan: Plan, tasks: list[ShardTask], complete: bool) -> No
             "skipped": table.num_rows - stored.num_rows,
             "shards": [entry for entry in entries if entry["samples"]],
         }
-    write_table(out / dataset.LABELS, label_map(plan.source.wnids, plan.source.ilsvrc2012_ids, counts))
+    write_table(out / dataset.LABELS, label_map(plan.selection.wnids, plan.source.ilsvrc2012_ids, counts))
     info = {
         "format": dataset.FORMAT,
         "complete": complete,
         "problem": "; ".join(plan.truncated) or None,
         "source": _describe(plan),
-        "settings": asdict(plan.settings),
-        "classes": len(plan.source.wnids),
+        "settings": plan.settings.to_dict(),
+        "classes": len(plan.selection.wnids),
         "splits": splits,
     }
     write_text(out / dataset.INFO, json.dumps(info, indent=1) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from imgtool.pipelines.manifest import MANIFEST, write_table
 from imgtool.pipelines.records import LocatorReader, Record
 from imgtool.pipelines.shards.beton import PAGE_SIZE, BetonWriter
 from imgtool.wordnet.errors import ImageError
+from imgtool.wordnet.relabel import LabelMap
 
 PARTS = ".parts"
 """Where finished shards' manifest rows wait for the commit. A shard with its rows here is whole."""
@@ -26,7 +27,10 @@ PARTS = ".parts"
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes the output besides the source's bytes. Sizes in pixels, 0 is no bound; ``shard_size``: MB (10^6)."""
+    """What shapes the output besides the source's bytes. Sizes in pixels, 0 is no bound; ``shard_size``: MB (10^6).
+
+    ``classes`` is a query for the classes to keep ("" for all), ``labelmap`` gathers them into other targets.
+    """
 
     max_side: int = 500
     short_side: int = 0
@@ -34,6 +38,13 @@ class Settings:
     exif: str = "apply"
     seed: int = 0
     shard_size: int = 256
+    classes: str = ""
+    labelmap: LabelMap | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, as dataset.json has it."""
+        out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return out | {"labelmap": self.labelmap.to_dict() if self.labelmap else None}
 
     def recode(self, data: bytes) -> codec.Recoded:
         return codec.recode(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Turn pictures upright as their EXIF orientation says, or keep them as their pixels lie.",
 )
+@click.option("--classes", default="", help='Keep only these, for example "dog.n.01 - poodle.n.01". [all]')
+@click.option("--labelmap", "labelmap_path", help="Gather the classes into the targets of this label map (JSON).")
 @click.option(
     "--shard-size", type=click.IntRange(1), default=256, show_default=True, help="Megabytes (10^6) a shard, roughly."
 )
@@ -38,6 +40,8 @@ def prepare(
     short_side: int | None,
     quality: int,
     exif: str,
+    classes: str,
+    labelmap_path: str | None,
     shard_size: int,
     seed: int,
     workers: int | None,
@@ -51,16 +55,20 @@ def prepare(
     from imgtool.pipelines.prepare import prepare as run
     from imgtool.pipelines.shard_task import Settings
     from imgtool.progress import SampleProgress
+    from imgtool.wordnet.relabel import LabelMap
 
     if max_side is None:
         max_side = 0 if short_side else 500
-    settings = Settings(max_side, short_side or 0, quality, exif, seed, shard_size)
+    if classes and labelmap_path:
+        raise click.UsageError("--classes and --labelmap each choose the classes: give one of them")
+    labelmap = LabelMap.load(labelmap_path) if labelmap_path else None
+    settings = Settings(max_side, short_side or 0, quality, exif, seed, shard_size, classes, labelmap)
     bar = SampleProgress(0, quiet=True)
 
     def on_plan(plan: Plan, left: int) -> None:
         nonlocal bar
         splits = ", ".join(f"{len(records):,} {split}" for split, records in plan.splits.items())
-        click.echo(f"{src}: {plan.source.layout}, {len(plan.source.wnids)} classes, {splits} pictures", err=True)
+        click.echo(f"{src}: {plan.source.layout}, {len(plan.selection.wnids)} classes, {splits} pictures", err=True)
         if left < plan.samples:
             click.echo(f"resuming: {plan.samples - left:,} samples are done", err=True)
         bar = SampleProgress(left)

@@ -3,30 +3,71 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from imgtool.wordnet import Synset
+    from imgtool.wordnet import Hierarchy, Synset
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.command()
-@click.argument("key")
-@click.option("--full", is_flag=True, help="Look in all of WordNet's nouns, not only above ImageNet-1k's classes.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def synset(key: str, full: bool, as_json: bool) -> None:
-    """Look up a synset: a wnid (n02084071), an NLTK name (dog.n.01), a class index (207), or a word (crane)."""
+class ShowByDefault(click.Group):
+    """``imgtool synset KEY`` is ``imgtool synset show KEY``, unless KEY is the name of a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in self.get_help_option_names(ctx):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+def _common(command: F) -> F:
+    """The options that every command has."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print as JSON."),
+        click.option("--full", is_flag=True, help="Short for --set full: all of WordNet's nouns."),
+        click.option(
+            "--set",
+            "class_set",
+            default="in1k",
+            show_default=True,
+            help="The classes whose hierarchy to look in: in1k, in12k, in21k, in22k, full, or a prepared data set.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _load(class_set: str, full: bool) -> Hierarchy:
     from imgtool import wordnet
 
-    hierarchy = wordnet.load("full" if full else "in1k")
-    if key.isdigit():
-        found = [hierarchy[int(key)]]
-    elif key in hierarchy:
-        found = [hierarchy[key]]
-    else:
-        # A word that names no synset by itself may name several; if none, the lookup's own error helps more.
-        found = hierarchy.find(key) or [hierarchy[key]]
+    return wordnet.load("full" if full else class_set)
+
+
+def _key(text: str) -> str | int:
+    return int(text) if text.isdigit() else text
+
+
+@click.group(cls=ShowByDefault)
+def synset() -> None:
+    """Look up synsets and what is above and below them.
+
+    A KEY is a wnid (n02084071), an NLTK name (dog.n.01), a class index (207), or a word that names one synset.
+    Without a command it is shown: `imgtool synset KEY`.
+    """
+
+
+@synset.command()
+@click.argument("key")
+@_common
+def show(key: str, class_set: str, full: bool, as_json: bool) -> None:
+    """Show a synset: names, gloss, neighbours, paths and classes. A word (crane) shows all its synsets."""
+    hierarchy = _load(class_set, full)
+    # A word that names no synset by itself may name several; if none, the lookup's own error helps more.
+    several = [] if key.isdigit() or key in hierarchy else hierarchy.find(key)
+    found = several or [hierarchy[_key(key)]]
     if as_json:
         click.echo(json.dumps([_describe(s) for s in found]))
         return
@@ -34,6 +75,108 @@ def synset(key: str, full: bool, as_json: bool) -> None:
         if number:
             click.echo()
         _show(_describe(s))
+
+
+@synset.command()
+@click.argument("key")
+@click.option("--depth", type=click.IntRange(min=0), help="Levels to draw below it.  [default: all]")
+@click.option("--format", "format_", type=click.Choice(["text", "svg", "dot"]), default="text", show_default=True)
+@_common
+def tree(key: str, depth: int | None, format_: str, class_set: str, full: bool, as_json: bool) -> None:
+    """Draw what is below a synset. What has several parents there comes again as a reference, marked ↑."""
+    hierarchy = _load(class_set, full)
+    if as_json:
+        from imgtool.wordnet.draw import edges
+
+        top = hierarchy[_key(key)]
+        pairs = edges(hierarchy, top, max_depth=depth)
+        nodes = list(dict.fromkeys([top, *(child for _, child in pairs)]))
+        click.echo(
+            json.dumps(
+                {
+                    "nodes": [_line(s) for s in nodes],
+                    "edges": [[parent.wnid, child.wnid] for parent, child in pairs],
+                }
+            )
+        )
+        return
+    click.echo(hierarchy.draw(under=_key(key), format=format_, max_depth=depth), nl=False)
+
+
+@synset.command()
+@click.argument("query")
+@_common
+def classes(query: str, class_set: str, full: bool, as_json: bool) -> None:
+    """List the classes at or below a synset, or of a query: "dog.n.01 - poodle.n.01"."""
+    hierarchy = _load(class_set, full)
+    found = hierarchy.classes(under=query) if query in hierarchy else hierarchy.query(query)
+    _list([hierarchy[int(index)] for index in found], as_json)
+
+
+@synset.command()
+@click.argument("key")
+@_common
+def path(key: str, class_set: str, full: bool, as_json: bool) -> None:
+    """Print every path from the root to a synset, the longest first."""
+    s = _load(class_set, full)[_key(key)]
+    paths = sorted(s.paths(), key=lambda path: (path != s.path, -len(path)))
+    if as_json:
+        click.echo(json.dumps([[above.name for above in path] for path in paths]))
+        return
+    for path in paths:
+        click.echo(" > ".join(above.name for above in path))
+
+
+@synset.command()
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--by",
+    type=click.Choice(["depth", "height"]),
+    default="depth",
+    show_default=True,
+    help="The deepest common ancestor, as NLTK has it, or the one of least height, as mistake severity has it.",
+)
+@_common
+def lca(a: str, b: str, by: Literal["depth", "height"], class_set: str, full: bool, as_json: bool) -> None:
+    """Print the lowest common ancestor of two synsets, its depth and its height."""
+    hierarchy = _load(class_set, full)
+    s = hierarchy.lca(_key(a), _key(b), by=by)
+    height = int(hierarchy.heights[s.node])
+    if as_json:
+        click.echo(json.dumps(_line(s) | {"by": by, "depth": list(s.depth), "height": height}))
+        return
+    click.echo(f"{s.wnid}  {s.name}  by {by}; depth {s.depth[0]} to {s.depth[1]}, height {height}")
+
+
+@synset.command()
+@click.argument("word")
+@_common
+def find(word: str, class_set: str, full: bool, as_json: bool) -> None:
+    """List the synsets that have a word as a lemma, plurals too, in WordNet's sense order."""
+    hierarchy = _load(class_set, full)
+    found = hierarchy.find(word)
+    _list(found or [hierarchy[word]], as_json)  # the lookup's own error helps
+
+
+def _line(s: Synset) -> dict[str, Any]:
+    return {
+        "wnid": s.wnid,
+        "synset": s.name,
+        "class_index": s.class_index,
+        "name": None if s.class_index is None else s.hierarchy.name(s.class_index),
+        "definition": s.definition,
+    }
+
+
+def _list(synsets: list[Synset], as_json: bool) -> None:
+    lines = [_line(s) for s in synsets]
+    if as_json:
+        click.echo(json.dumps(lines))
+        return
+    for d in lines:
+        index = "" if d["class_index"] is None else str(d["class_index"])
+        click.echo(f"{index:>5}  {d['wnid']}  {d['synset']}: {d['definition']}")
 
 
 def _describe(s: Synset) -> dict[str, Any]:

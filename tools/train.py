@@ -14,6 +14,8 @@ import click
 @click.option("--imgsz", type=click.IntRange(32), help="Side of the training pictures in pixels. [the recipe's]")
 @click.option("--batch", type=click.IntRange(1), help="Samples a step; the learning rate follows. [the recipe's]")
 @click.option("--recipe", help="A size's recipe, or a TOML file. [the size's]")
+@click.option("--loss", help="ce, soft, hxe or wordtree, options as in hxe:alpha=0.2. [the recipe's, ce]")
+@click.option("--labelmap", help="Gather the data set's classes into the targets of this label map (JSON).")
 @click.option("--weights", help="Start from this checkpoint or run instead of random weights.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
 @click.option("--workers", type=click.IntRange(1), help="Loader threads. [this machine's cores]")
@@ -30,6 +32,8 @@ def train(
     imgsz: int | None,
     batch: int | None,
     recipe: str | None,
+    loss: str | None,
+    labelmap: str | None,
     weights: str | None,
     device: str | None,
     workers: int | None,
@@ -58,6 +62,8 @@ def train(
         name=name,
         resume=resume,
         recipe=recipe,
+        loss=loss,
+        labelmap=labelmap,
     )
     if as_json:
         click.echo(json.dumps(results.to_dict()))

@@ -15,7 +15,9 @@ import click
 @click.option("--batch", type=click.IntRange(1), help="Samples at a time. [256]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
 @click.option("--workers", type=click.IntRange(1), help="Loader threads. [this machine's cores]")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--labelmap", help="Gather the classes into the targets of this label map (JSON).")
+@click.option("--real", help="real.json, for ReaL accuracy on ILSVRC2012's validation pictures.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON, conventions included.")
 def val(
     weights: str,
     data: str,
@@ -24,12 +26,23 @@ def val(
     batch: int | None,
     device: str | None,
     workers: int | None,
+    labelmap: str | None,
+    real: str | None,
     as_json: bool,
 ) -> None:
-    """Top-1, top-5 and loss of a checkpoint on a prepared data set."""
+    """Top-1, top-5, loss and hierarchical metrics of a checkpoint on a prepared data set."""
     from imgtool.training.classifier import Classifier
 
-    metrics = Classifier(weights).val(data, batch=batch, imgsz=imgsz, device=device, workers=workers, split=split)
+    metrics = Classifier(weights).val(
+        data,
+        batch=batch,
+        imgsz=imgsz,
+        device=device,
+        workers=workers,
+        split=split,
+        labelmap=labelmap,
+        real=real,
+    )
     if as_json:
         click.echo(json.dumps(metrics.to_dict()))
         return
@@ -37,3 +50,9 @@ def val(
         f"top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  loss {metrics.loss:.4f}  on {metrics.images:,} images "
         f"of {data} ({split}), {metrics.images / metrics.seconds:,.0f} img/s"
     )
+    for name, metric in (metrics.hierarchy or {}).items():
+        if name not in ("top1", "top5"):
+            values = metric.value if isinstance(metric.value, tuple) else (metric.value,)
+            click.echo(f"  {name:24} {' '.join(f'{value:.4f}' for value in values)}")
+    if metrics.hierarchy:
+        click.echo("  (--json says by which convention each is measured)")

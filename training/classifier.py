@@ -13,13 +13,15 @@ from torch import Tensor
 
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
-from imgtool.training import checkpoint, loop, models, predict, recipes
+from imgtool.training import checkpoint, loop, losses, models, predict, recipes, validation
 from imgtool.training.evaluate import Metrics, evaluate
 from imgtool.training.models import ClassificationModel
 from imgtool.training.predict import Prediction
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
 from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
+from imgtool.wordnet.evaluation import Evaluation
+from imgtool.wordnet.relabel import LabelMap
 
 DATA = "data/imagenet"
 VAL_BATCH = 256  # images at a time where no gradients are kept
@@ -57,6 +59,7 @@ class Classifier:
         if str(size_or_checkpoint) in models.SCALES:
             self.size = str(size_or_checkpoint)
             self.model, self.wnids, self.names = models.build(self.size), [], []
+            self.loss = "ce"
             self.imgsz = 224
         else:
             if not Path(size_or_checkpoint).exists():
@@ -66,7 +69,9 @@ class Classifier:
 
     def _load(self, path: Path) -> None:
         content = checkpoint.load(path)
-        model = models.build(content["size"], len(content["wnids"]), content["dropout"])
+        self.loss = content["recipe"].get("loss", "ce")
+        criterion = losses.from_spec(self.loss, content["wnids"])
+        model = models.build(content["size"], criterion.outputs, content["dropout"])
         try:
             model.load_state_dict(content["ema"])
         except RuntimeError:
@@ -88,6 +93,7 @@ class Classifier:
         name: str | Path | None = None,
         resume: bool = False,
         recipe: str | Path | Recipe | None = None,
+        labelmap: str | Path | LabelMap | None = None,
         backend: str = "auto",
         quiet: bool = False,
         on_epoch: Callable[[int, Metrics], None] | None = None,
@@ -98,6 +104,7 @@ class Classifier:
         ``data`` defaults to data/imagenet. ``recipe`` is a size, a TOML file or a `Recipe` and defaults to the size's;
         ``epochs``, ``batch``, ``imgsz`` and further keywords (``lr=0.3``) override its settings. Without ``batch`` a
         small data set gets a smaller one than the recipe's. ``seed`` (0) decides initial weights, order and crops.
+        ``labelmap`` gathers the data set's classes into other targets; ``loss`` is ce, soft, hxe or wordtree.
         ``device`` is auto, cpu, cuda, cuda:1 or 1. ``name`` is a run under runs/, or a path.
 
         ``resume`` continues the run ``name`` (or the one this classifier was loaded from, or the latest) after its
@@ -119,7 +126,8 @@ class Classifier:
             plan = recipes.from_dict(saved["recipe"])
             _refuse_changes(plan, run, settings, recipe, seed, overrides)
             seed = settings["seed"]
-            dataset = Dataset(data if data is not None else settings["data"])
+            gathered = LabelMap.from_dict(settings["labelmap"]) if settings["labelmap"] else None
+            dataset = Dataset(data if data is not None else settings["data"], gathered)
             if dataset.fingerprint != settings["fingerprint"]:
                 raise DatasetError(f"{dataset.path} is not the data set that {run.path} was trained on")
             self._load(run.last)
@@ -131,12 +139,15 @@ class Classifier:
             seed = 0 if seed is None else seed
             plan = recipe if isinstance(recipe, Recipe) else recipes.load(recipe if recipe is not None else self.size)
             plan = plan.override(**overrides)
-            dataset = Dataset(data if data is not None else DATA)
+            dataset = Dataset(data if data is not None else DATA, _labelmap(labelmap))
             _check_splits(dataset, "train", "val")
+            if plan.label_smoothing and not plan.loss.startswith("ce"):
+                plan = plan.override(label_smoothing=0.0)  # it is cross-entropy's; run.json says what was done
             recipe_batch = plan.batch
             if batch is None:
                 plan = plan.fit_batch(dataset.num_samples("train"))
 
+        criterion = losses.from_spec(plan.loss, dataset.wnids, plan.label_smoothing)
         common: dict[str, Any] = {"backend": backend, "device": str(where), "seed": seed, "num_workers": workers}
         with (
             open_loader(
@@ -156,7 +167,7 @@ class Classifier:
                 if plan.batch != recipe_batch:
                     run.say(f"batch {plan.batch} instead of {recipe_batch}, the data set being small; --batch sets it")
                 torch.manual_seed(seed)
-                self._begin(dataset, plan, run)
+                self._begin(dataset, plan, criterion.outputs, run)
                 run.write_settings(_settings(self, plan, dataset, seed, where, backend, workers))
             else:
                 run.forget_results_after(saved["epoch"])
@@ -168,18 +179,27 @@ class Classifier:
             )
             classes = loop.Classes(dataset.wnids, dataset.names)
             best = loop.train(
-                self.model, plan, classes, train_loader, val_loader, run, where, resume=saved, on_epoch=on_epoch
+                self.model,
+                plan,
+                classes,
+                train_loader,
+                val_loader,
+                run,
+                where,
+                criterion,
+                resume=saved,
+                on_epoch=on_epoch,
             )
         run.say(f"done: top-1 {best.top1:.2%}, top-5 {best.top5:.2%}; the best weights are {run.best}")
         self._load(run.best)
         return TrainResults(run.path, best, plan.epochs)
 
-    def _begin(self, dataset: Dataset, plan: Recipe, run: Run) -> None:
+    def _begin(self, dataset: Dataset, plan: Recipe, outputs: int, run: Run) -> None:
         """A model for the data set's classes: new, or with the weights of the checkpoint that was loaded."""
-        model = models.build(self.size, dataset.num_classes, plan.dropout)
+        model = models.build(self.size, outputs, plan.dropout)
         if self.checkpoint is not None:
             weights = self.model.state_dict()
-            if self.wnids != dataset.wnids:
+            if self.wnids != dataset.wnids or self.model.num_classes != outputs:
                 run.say(f"the classes of {self.checkpoint} are not those of {dataset.path}: the last layer starts anew")
                 weights = {key: value for key, value in weights.items() if ".linear." not in key}
             model.load_state_dict(weights, strict=False)
@@ -194,18 +214,32 @@ class Classifier:
         device: str | None = None,
         workers: int | None = None,
         split: str = "val",
+        labelmap: str | Path | LabelMap | None = None,
+        real: str | Path | None = None,
         backend: str = "auto",
     ) -> Metrics:
-        """Top-1, top-5 and loss on a split of a prepared data set, at the checkpoint's image size if not told.
+        """Top-1, top-5, loss and, where the classes are WordNet's, the hierarchical metrics on a split of a prepared
+        data set, at the checkpoint's image size if not told.
 
-        Classes are matched by wnid. Raises CheckpointError when this classifier has no trained weights or the data
-        set's classes are not the checkpoint's.
+        Classes are matched by wnid. A ``labelmap`` gathers the data set's classes, and the model's probabilities too
+        unless it was trained on the targets. ``real`` is the path of real.json, for ReaL accuracy. Raises
+        CheckpointError when this classifier has no trained weights or the data set's classes are not the checkpoint's;
+        InputError for a label map or ReaL labels that do not fit.
         """
         self._require_weights()
         where = resolve_device(device)
-        dataset = Dataset(data if data is not None else DATA)
+        gather = _labelmap(labelmap)
+        dataset = Dataset(data if data is not None else DATA, gather)
         _check_splits(dataset, split)
-        class_map = self._class_map(dataset)
+        class_map, class_scores, hierarchy = None, self._class_scores(where), None
+        if gather is not None and self.wnids != dataset.wnids:
+            class_scores = validation.gathered_scores(class_scores, self.wnids, gather)
+        else:
+            class_map, hierarchy = self._class_map(dataset), validation.hierarchy_of(self.wnids)
+        if real is not None and hierarchy is None:
+            raise InputError("ReaL labels are of ILSVRC2012's 1000 classes, and here are others")
+        real_labels = None if real is None else validation.real_labels(dataset, split, real)
+        evaluation = None if hierarchy is None else Evaluation(hierarchy, real=real_labels)
         model = models.fuse(self.model).to(where).to(memory_format=torch.channels_last)
         with open_loader(
             dataset,
@@ -217,7 +251,7 @@ class Classifier:
             device=str(where),
             num_workers=workers,
         ) as loader:
-            return evaluate(model, loader, where, class_map)
+            return evaluate(model, loader, where, class_map, class_scores, evaluation)
 
     def predict(
         self,
@@ -244,9 +278,15 @@ class Classifier:
             topk=topk,
             imgsz=imgsz or self.imgsz,
             device=where,
+            class_scores=self._class_scores(where),
             on_error=on_error,
         )
         return list(found)
+
+    def _class_scores(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """What turns the model's outputs into logits a class."""
+        scores: Callable[[Tensor], Tensor] = losses.from_spec(self.loss, self.wnids).to(device).class_scores
+        return scores
 
     def _require_weights(self) -> None:
         if self.checkpoint is None:
@@ -282,6 +322,10 @@ def resolve_device(device: str | None = None) -> torch.device:
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise InputError(f"there is no device {device}: torch sees {torch.cuda.device_count()} CUDA GPUs")
     return where
+
+
+def _labelmap(labelmap: str | Path | LabelMap | None) -> LabelMap | None:
+    return labelmap if labelmap is None or isinstance(labelmap, LabelMap) else LabelMap.load(labelmap)
 
 
 def _check_splits(dataset: Dataset, *splits: str) -> None:
@@ -324,6 +368,7 @@ def _settings(
         "weights": str(classifier.checkpoint) if classifier.checkpoint else None,
         "recipe": plan.to_dict(),
         "data": str(dataset.path.absolute()),
+        "labelmap": dataset.labelmap.to_dict() if dataset.labelmap else None,
         "fingerprint": dataset.fingerprint,
         "seed": seed,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})",

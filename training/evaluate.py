@@ -1,8 +1,8 @@
 """Top-1, top-5 and loss of a model over a loader's batches."""
 
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgtool.wordnet.errors import DatasetError
+from imgtool.wordnet.evaluation import Evaluation
+from imgtool.wordnet.metrics import Metric
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # (images uint8 [N, 3, H, W], labels int64 [N]), both on the device
 
@@ -26,9 +28,13 @@ class Metrics:
     loss: float
     images: int
     seconds: float
+    hierarchy: dict[str, Metric] | None = None  # where asked for: how bad the mistakes are, by imgtool.wordnet.metrics
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        out = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "hierarchy"}
+        if self.hierarchy is not None:
+            out["hierarchy"] = {name: metric.to_dict() for name, metric in self.hierarchy.items()}
+        return out
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -48,10 +54,19 @@ def has_bf16(device: torch.device) -> bool:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Batches, device: torch.device, class_map: Tensor | None = None) -> Metrics:
+def evaluate(
+    model: nn.Module,
+    batches: Batches,
+    device: torch.device,
+    class_map: Tensor | None = None,
+    class_scores: Callable[[Tensor], Tensor] | None = None,
+    evaluation: Evaluation | None = None,
+) -> Metrics:
     """Top-1, top-5 and loss over all ``batches``.
 
     ``class_map`` int64 [dataset classes] gives the model's class index of a dataset's class index, where they differ.
+    ``class_scores`` turns the model's outputs into logits a class (a loss's method; default: they are that already).
+    ``evaluation`` is given all scores and labels, and its results become the metrics' ``hierarchy``.
     Counts are exact integers, kept on the device and read once at the end. Leaves the model in the mode it was in.
     Raises DatasetError when there is no image.
     """
@@ -65,7 +80,10 @@ def evaluate(model: nn.Module, batches: Batches, device: torch.device, class_map
         if class_map is not None:
             labels = class_map[labels]
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(to_float(images)).float()
+            outputs = model(to_float(images)).float()
+        logits = outputs if class_scores is None else class_scores(outputs)
+        if evaluation is not None:
+            evaluation.update(logits, labels)
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = best == labels[:, None]
         right += torch.stack([hits[:, 0].sum(), hits.sum()])
@@ -75,4 +93,6 @@ def evaluate(model: nn.Module, batches: Batches, device: torch.device, class_map
     if not images_seen:
         raise DatasetError("there is no image to validate on: the split is empty")
     top1, top5 = (right.double() / images_seen).tolist()
-    return Metrics(top1, top5, float(loss_sum) / images_seen, images_seen, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    hierarchy = evaluation.result() if evaluation is not None else None
+    return Metrics(top1, top5, float(loss_sum) / images_seen, images_seen, seconds, hierarchy)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from imgtool.training import checkpoint
 from imgtool.training.ema import EMA
 from imgtool.training.evaluate import Metrics, evaluate, has_bf16, to_float
+from imgtool.training.losses import Loss
 from imgtool.training.meters import Meter, Progress
 from imgtool.training.models import ClassificationModel
 from imgtool.training.recipes import Recipe
@@ -50,15 +51,17 @@ def train(
     val_loader: Loader,
     run: Run,
     device: torch.device,
+    criterion: Loss,
     resume: dict[str, Any] | None = None,
     on_epoch: Callable[[int, Metrics], None] | None = None,
     log_every: int = LOG_EVERY,
 ) -> Metrics:
     """Trains ``model`` in place by ``recipe`` and returns the best epoch's metrics on ``val_loader``.
 
-    Validated and kept are the averaged (EMA) weights. After every epoch ``run`` has one more line in results.csv, a
-    new last.pt, a new best.pt where top-1 is the highest so far (the later of equals), and ``on_epoch(epochs done,
-    metrics)`` is called. ``resume`` is last.pt's content: training goes on after its epoch as if it had never stopped.
+    ``criterion`` is a loss of imgtool.training.losses. Validated and kept are the averaged (EMA) weights. After every
+    epoch ``run`` has one more line in results.csv, a new last.pt, a new best.pt where top-1 is the highest so far (the
+    later of equals), and ``on_epoch(epochs done, metrics)`` is called. ``resume`` is last.pt's content: training goes
+    on after its epoch as if it had never stopped.
     KeyboardInterrupt passes through; last.pt then holds the last whole epoch.
 
     Raises TrainingError, naming epoch and step, when the loss is no longer a number.
@@ -68,7 +71,8 @@ def train(
     optimizer = make_optimizer(model, recipe, device)
     ema = EMA(model, recipe.ema_decay(steps))
     progress = Progress(recipe)
-    loss_of = compiled(make_loss(model, recipe, device), device, run.say)
+    criterion = criterion.to(device)
+    loss_of = compiled(make_loss(model, criterion, device), device, run.say)
     torch.backends.cudnn.benchmark = True  # shapes stay the same for epochs: let cuDNN time its algorithms once
 
     state = State(model, optimizer, ema, progress, train_loader)
@@ -95,7 +99,7 @@ def train(
                     where = f"epoch {epoch + 1}/{recipe.epochs}  step {i}/{steps}"
                     run.say(f"{where}  {meter}  lr {lr:.3g}  ETA {progress.eta(epoch, i / steps)}", transient=True)
 
-            metrics = evaluate(ema.module, val_loader, device)
+            metrics = evaluate(ema.module, val_loader, device, class_scores=criterion.class_scores)
             is_best = progress.finish_epoch(metrics)
             run.add_result(
                 {
@@ -143,8 +147,8 @@ def step(
     return loss.detach()
 
 
-def make_loss(model: nn.Module, recipe: Recipe, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """(images uint8 [N, 3, H, W], labels int64 [N]) → mean smoothed cross-entropy, float32.
+def make_loss(model: nn.Module, criterion: Loss, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """(images uint8 [N, 3, H, W], labels int64 [N]) → mean loss, float32.
 
     Conversion from uint8 and the loss stand inside, so that a compiler fuses them into the network's ends.
     """
@@ -154,7 +158,8 @@ def make_loss(model: nn.Module, recipe: Recipe, device: torch.device) -> Callabl
     def loss_of(images: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = model(to_float(images))
-        return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        loss: Tensor = criterion(logits, labels)
+        return loss
 
     return loss_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import nn
+from torch import Tensor, nn
 
 from imgtool.pipelines import codec
 from imgtool.training.evaluate import has_bf16, to_float
@@ -91,10 +91,12 @@ def predict(
     topk: int,
     imgsz: int,
     device: torch.device,
+    class_scores: Callable[[Tensor], Tensor],
     on_error: Callable[[ImageError], None] | None = None,
 ) -> Iterator[Prediction]:
     """A `Prediction` for each of the source's pictures, in order, through the validation transform: short side to
-    ``imgsz``, centre crop, /255. ``model`` must be in eval mode on ``device``.
+    ``imgsz``, centre crop, /255. ``model`` must be in eval mode on ``device``; ``class_scores`` turns its outputs into
+    logits a class.
 
     Raises what `pictures` and `read` raise; with ``on_error`` a file that cannot be decoded is passed over and its
     error given to that.
@@ -115,8 +117,8 @@ def predict(
             continue
         images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(device)  # channels_last as it lies
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
-            logits = model(to_float(images)).float()
-        best = logits.softmax(dim=1).topk(topk, dim=1)
+            outputs = model(to_float(images)).float()
+        best = class_scores(outputs).softmax(dim=1).topk(topk, dim=1)
         rows = zip(part, best.indices.tolist(), best.values.tolist(), strict=True)
         for picture, indices, probabilities in rows:
             path = str(picture) if isinstance(picture, Path) else None

@@ -1,11 +1,13 @@
 """The synset hierarchy: a directed acyclic graph over WordNet 3.0's nouns, joined to class indices.
 
 >>> from imgtool import wordnet
->>> h = wordnet.load()                   # ImageNet-1k; "full" for all 82,115 nouns; or a list of wnids
+>>> h = wordnet.load()  # ImageNet-1k; or "in12k", "in21k", "in22k", "full", a list of wnids, a data set's path
 >>> h["dog.n.01"].wnid, len(h.classes(under="dog.n.01"))
 ('n02084071', 118)
 >>> h[134].name, h.name(134), h.name(517)
 ('crane.n.05', 'crane (wading bird)', 'crane (lifting device)')
+>>> h.lca("dog.n.01", "cat.n.01").name, int(h.class_matrix("lca_height")[134, 517])
+('carnivore.n.01', 15)
 
 Importing this package brings numpy and nothing else; the tables are read when first asked.
 """

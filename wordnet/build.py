@@ -1,9 +1,10 @@
 """Write the tables in data/ from WordNet 3.0's own files.
 
-    python -m imgtool.wordnet.build [--wordnet /usr/share/wordnet] [--out DIR]
+    python -m imgtool.wordnet.build [--wordnet /usr/share/wordnet] [--out DIR] [--classes in22k=FILE …]
 
 Reads data.noun, index.noun and noun.exc (formats: wndb(5WN)), as Debian's wordnet-base installs them. What it
-writes is a pure function of them, byte for byte. tables.py says what each array holds.
+writes is a pure function of them, byte for byte. tables.py says what each array holds. The column class_sets is
+written only where the published lists of wnids, a line a class, are given.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from imgtool.wordnet.errors import ImgtoolError, InputError
-from imgtool.wordnet.tables import DATA, Array
+from imgtool.wordnet.tables import CLASS_SETS, DATA, Array
 
 NOUNS = 82_115  # WordNet 3.0's count, wnstats(7WN)
 
@@ -89,11 +91,35 @@ def make_arrays(nouns: list[Noun], senses: dict[str, list[int]]) -> dict[str, Ar
     }
 
 
-def build(wordnet: Path, out: Path) -> dict[str, Array]:
-    """Read WordNet's folder, write the tables to ``out``, return the arrays.
+def class_bits(lists: Mapping[str, Path], offsets: Array) -> Array:
+    """uint8 [nouns]: the column class_sets of these lists of wnids, one for each of CLASS_SETS.
 
     Raises:
-        InputError: a file is missing or is not WordNet 3.0's.
+        InputError: a list is missing, cannot be read, or has what is no noun's wnid.
+    """
+    if set(lists) != set(CLASS_SETS):
+        raise InputError(f"lists of {', '.join(lists)}: all of {', '.join(CLASS_SETS)} are wanted")
+    bits = np.zeros(len(offsets), np.uint8)
+    for bit, name in enumerate(CLASS_SETS):
+        try:
+            wanted = np.array([int(wnid.removeprefix("n")) for wnid in lists[name].read_text("ascii").split()])
+        except (OSError, ValueError) as error:
+            raise InputError(f"{lists[name]}: cannot be read as a list of wnids: {error}") from error
+        found = np.isin(offsets, wanted)
+        if found.sum() != len(wanted):
+            raise InputError(f"{lists[name]}: of its {len(wanted):,} wnids {found.sum():,} are nouns of WordNet 3.0")
+        bits |= found.astype(np.uint8) << bit
+    return bits
+
+
+def build(wordnet: Path, out: Path, class_lists: Mapping[str, Path] | None = None) -> dict[str, Array]:
+    """Read WordNet's folder, write the tables to ``out``, return the arrays.
+
+    Args:
+        class_lists: a file of wnids for each of CLASS_SETS; without it class_sets.npy is not written.
+
+    Raises:
+        InputError: a file is missing or is not WordNet 3.0's, or the lists are not.
     """
     licence, lines = read(wordnet / "data.noun")
     try:
@@ -104,6 +130,8 @@ def build(wordnet: Path, out: Path) -> dict[str, Array]:
         raise InputError(f"{wordnet}: data.noun and index.noun cannot be read as WordNet's: {error!r}") from error
     if len(nouns) != NOUNS:
         raise InputError(f"{wordnet}: {len(nouns):,} nouns, but WordNet 3.0 has {NOUNS:,}: wnids are 3.0's offsets")
+    if class_lists:
+        arrays["class_sets"] = class_bits(class_lists, arrays["offset"])
     exceptions = read(wordnet / "noun.exc")[1]
     out.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
@@ -121,9 +149,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m imgtool.wordnet.build", description="Write the noun tables.")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="WordNet 3.0's folder")
     parser.add_argument("--out", type=Path, default=DATA, help="where the tables go (default: into the package)")
+    parser.add_argument(
+        "--classes",
+        action="append",
+        default=[],
+        metavar="SET=FILE",
+        help=f"a list of wnids; for class_sets.npy give all of {', '.join(CLASS_SETS)}",
+    )
     options = parser.parse_args(argv)
+    lists = {name: Path(file) for name, _, file in (given.partition("=") for given in options.classes)}
     try:
-        arrays = build(options.wordnet, options.out)
+        arrays = build(options.wordnet, options.out, lists)
     except ImgtoolError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

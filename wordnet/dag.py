@@ -48,6 +48,14 @@ class Dag:
         counts = np.bincount(self.parents, minlength=len(self))
         return np.concatenate([[0], np.cumsum(counts)]), edges, self.child[edges]
 
+    def above(self, node: int) -> list[int]:
+        """This node and all its ancestors, ordered as :meth:`up` does: from a single node this takes less time."""
+        indptr, parents = self.indptr.data, self.parents.data
+        found = [node]
+        for low in found:
+            found += [high for high in parents[indptr[low] : indptr[low + 1]] if high not in found]
+        return found
+
     def up(self, nodes: Iterable[int]) -> Array:
         """These nodes and all their ancestors, nearest first, equally near ones as the parents' order finds them."""
         return _walk(self.indptr, self.parents, nodes)

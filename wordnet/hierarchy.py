@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Protocol, SupportsIndex, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from imgtool.wordnet.class_sets import NAMES, class_rows
 from imgtool.wordnet.dag import Dag, gather
-from imgtool.wordnet.errors import InputError, UnknownSynsetError
-from imgtool.wordnet.keys import listed, no_class, rows_of, unknown
+from imgtool.wordnet.errors import UnknownSynsetError
+from imgtool.wordnet.keys import no_class, rows_of, unknown
+from imgtool.wordnet.morphology import base_forms
 from imgtool.wordnet.names import unique_names
-from imgtool.wordnet.orders import ilsvrc2012_wnids
+from imgtool.wordnet.relations import Relations
 from imgtool.wordnet.synset import Synset
 from imgtool.wordnet.tables import tables
+
+if TYPE_CHECKING:
+    from imgtool.wordnet.relabel import LabelMap
 
 
 @runtime_checkable
@@ -28,34 +34,42 @@ class NltkSynset(Protocol):
     def offset(self) -> int: ...
 
 
-Key: TypeAlias = str | SupportsIndex | Synset | NltkSynset
+Key: TypeAlias = str | int | np.integer | Synset | NltkSynset
 Keys: TypeAlias = Key | list[Key] | tuple[Key, ...]
+Many: TypeAlias = npt.NDArray[np.integer] | list[Any] | tuple[Any, ...]  # of keys; perhaps nested
 
 
-def load(classes: str | Iterable[str] = "in1k") -> Hierarchy:
+def load(classes: str | os.PathLike[str] | Iterable[str] = "in1k") -> Hierarchy:
     """The hierarchy over a set of classes: the classes and everything above them.
 
     Args:
-        classes: ``"in1k"``, the 1000 classes of ILSVRC2012; ``"full"``, all 82,115 nouns, none of them a class;
-            or the wnids of the classes, in any order. Class indices follow the sorted wnids.
+        classes: one of
+
+            - ``"in1k"``, the 1000 classes of ILSVRC2012;
+            - ``"in22k"``, the 21,841 of the full release of fall 2011 (fall11_whole.tar);
+            - ``"in12k"``, 11,821 of those;
+            - ``"in21k"``, the 10,450 of ImageNet-21K-P, the winter 2021 release as Ridnik et al. 2021 processed it
+              ("ImageNet-21K Pretraining for the Masses", arXiv:2104.10972);
+            - ``"full"``, all 82,115 nouns, none of them a class;
+            - wnids in any order;
+            - the path of a data set that ``imgtool prepare`` made, for its classes.
+
+            Class indices follow the sorted wnids.
 
     Raises:
         UnknownSynsetError: some of the wnids are not WordNet 3.0's; it names them.
-        InputError: another word than these two, no wnids at all, or one twice.
+        InputError: neither a name from above nor a data set's path; no wnids at all, or one twice.
+        DatasetError: a data set whose label map cannot be read.
     """
-    if not isinstance(classes, str):
-        return Hierarchy(classes)
-    if classes not in ("in1k", "full"):
-        raise InputError(f"no class set {classes!r}: there are 'in1k' and 'full', or give a list of wnids")
-    return _load(classes)
+    return _load(classes) if isinstance(classes, str) and classes in NAMES else Hierarchy(class_rows(classes))
 
 
 @cache  # hierarchies do not change, so all may share them
-def _load(classes: str) -> Hierarchy:
-    return Hierarchy(ilsvrc2012_wnids() if classes == "in1k" else None)
+def _load(name: str) -> Hierarchy:
+    return Hierarchy(class_rows(name))
 
 
-class Hierarchy:
+class Hierarchy(Relations):
     """A directed acyclic graph of synsets, some of which are classes. Make one by :func:`load`.
 
     ``h[key]`` takes
@@ -70,7 +84,6 @@ class Hierarchy:
     ``h[key]`` would answer. ``len`` and iteration are over all synsets, in wnid order.
 
     Attributes:
-        wnids: the classes' wnids, sorted: position = class index. Empty for "full".
         dag: the graph, hypernym and instance pointers alike. Its nodes are positions in wnid order.
         is_instance: bool [edges], parallel to ``dag.parents``: the edge is an instance pointer.
         rows: int32 [nodes]: each node's row in :mod:`imgtool.wordnet.tables`.
@@ -78,30 +91,36 @@ class Hierarchy:
         class_of_node: int64 [nodes]: the class index, -1 where the node is not a class.
     """
 
-    def __init__(self, wnids: Iterable[str] | None) -> None:
-        """Over these classes, as :func:`load`; None for all nouns and no classes."""
+    def __init__(self, classes: npt.NDArray[np.integer] | None) -> None:
+        """Over the classes in these table rows, ascending; None for all nouns and no classes."""
         self.tables = tables()
         indptr, parents = self.tables.parent_indptr, self.tables.parent
         everything = Dag(indptr, parents)
-        self.wnids: list[str] = [] if wnids is None else sorted(wnids)
-        if wnids is None:
-            class_rows: list[int] = []
+        if classes is None:
             self.rows = np.arange(len(everything), dtype=np.int32)
             self.dag, self.is_instance = everything, self.tables.parent_is_instance
         else:
-            class_rows = _class_rows(self.wnids)
-            self.rows = np.sort(everything.up(class_rows)).astype(np.int32)
+            self.rows = np.sort(everything.up(classes)).astype(np.int32)
             edges = gather(indptr, self.rows)
             counts = indptr[self.rows + 1] - indptr[self.rows]
             self.dag = Dag(np.append(0, np.cumsum(counts)), np.searchsorted(self.rows, parents[edges]))
             self.is_instance = self.tables.parent_is_instance[edges]
-        self.class_nodes = np.searchsorted(self.rows, class_rows)
+        self.class_nodes = np.searchsorted(self.rows, () if classes is None else classes)
         self.class_of_node = np.full(len(self.rows), -1, np.int64)
-        self.class_of_node[self.class_nodes] = np.arange(len(self.wnids))
+        self.class_of_node[self.class_nodes] = np.arange(len(self.class_nodes))
+        self._kept: dict[str, npt.NDArray[Any]] = {}
+
+    def __reduce__(self) -> tuple[type[Hierarchy], tuple[npt.NDArray[np.integer] | None]]:
+        return Hierarchy, (self.rows[self.class_nodes] if self.num_classes else None,)  # not what can be made again
 
     @property
     def num_classes(self) -> int:
-        return len(self.wnids)
+        return len(self.class_nodes)
+
+    @cached_property
+    def wnids(self) -> list[str]:
+        """The classes' wnids, sorted: position = class index. Empty for "full"."""
+        return [self.tables.wnid(row) for row in self.rows[self.class_nodes].tolist()]
 
     # Synsets.
 
@@ -114,12 +133,40 @@ class Hierarchy:
     def __contains__(self, key: object) -> bool:
         return len(self._lookup(key)) == 1
 
-    def find(self, lemma: str) -> list[Synset]:
-        """The synsets of this hierarchy that have exactly this lemma, in WordNet's sense order; perhaps none.
+    def find(self, word: str) -> list[Synset]:
+        """The synsets of this hierarchy that have this lemma, or one of its base forms ("poodles"); perhaps none.
 
-        Case does not matter, nor whether words are joined by spaces or underscores.
+        Case does not matter, nor whether words are joined by spaces or underscores. They are in WordNet's sense
+        order, the word itself before its base forms, which are those of NLTK's morphy: so it is what NLTK's
+        ``synsets(word, "n")`` finds, as far as it is in this hierarchy.
         """
-        return [Synset(self, node) for node in self._nodes(self.tables.senses(lemma))]
+        rows = [row for form in base_forms(word) for row in self.tables.senses(form)]
+        return [Synset(self, node) for node in self._nodes(list(dict.fromkeys(rows)))]
+
+    def nodes(self, keys: Key | Many) -> npt.NDArray[np.int64]:
+        """The nodes that keys stand for.
+
+        Args:
+            keys: a key; several in a list or tuple, perhaps nested; or an array of class indices of any shape.
+
+        Returns:
+            int64, the shape of ``keys``; [] for one key.
+
+        Raises:
+            UnknownSynsetError: no synset goes by such a key.
+        """
+        if isinstance(keys, np.ndarray) and keys.dtype.kind in "iu":
+            wrong = keys[(keys < 0) | (keys >= self.num_classes)]
+            if wrong.size:
+                raise no_class(self, int(wrong.flat[0]))
+            return np.asarray(self.class_nodes[keys])
+        if isinstance(keys, (list, tuple)) or (isinstance(keys, np.ndarray) and keys.ndim):
+            return np.array([self.nodes(key) for key in keys], np.int64)
+        return np.array(self[keys].node)  # type: ignore[index]
+
+    def synsets(self, nodes: npt.ArrayLike) -> list[Synset]:
+        """The synsets at these nodes, such as :meth:`lca` returns."""
+        return [Synset(self, node) for node in np.asarray(nodes).ravel().tolist()]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -164,16 +211,38 @@ class Hierarchy:
         """:meth:`name` of every class, in class order."""
         return unique_names([Synset(self, node) for node in self.class_nodes.tolist()])
 
-    # Relations.
+    def query(self, text: str) -> npt.NDArray[np.int64]:
+        """The class indices that a query such as ``"dog.n.01 - poodle.n.01, 281"`` stands for: :mod:`.query`."""
+        from imgtool.wordnet.query import query
 
-    def is_a(self, a: Key, b: Key) -> bool:
-        """Whether a is a kind, or an instance, of b. Every synset is a kind of itself.
+        return query(self, text)
+
+    def labelmap(self, targets: Mapping[str, Keys], other: Literal["drop", "other"] = "drop") -> LabelMap:
+        """The classes gathered into targets: ``h.labelmap({"dog": "dog.n.01", "vehicle": "vehicle.n.01"})``.
+
+        A class under several targets goes to the nearest: the one whose classes all lie within each of the others,
+        which hold more. So ``{"dog": "dog.n.01", "poodle": "poodle.n.01"}`` are the poodles and all other dogs.
+
+        Args:
+            targets: name → a key, a list of keys, or a query (:meth:`query`). Labels follow this order.
+            other: what becomes of the classes under none of the targets: ``"drop"``, label -1, or ``"other"``, a last
+                target of this name, if there are such classes.
 
         Raises:
             UnknownSynsetError: no synset goes by such a key.
+            InputError: none of a class's targets is the nearest (it names class and targets), or one has no class left.
         """
-        lower, upper = self[a].node, self[b].node
-        return bool((self.dag.up([lower]) == upper).any())
+        from imgtool.wordnet.relabel import labelmap
+
+        return labelmap(self, targets, other)
+
+    # Looking.
+
+    def draw(self, under: Key, values: Any = None, format: str = "text", max_depth: int | None = None) -> str:
+        """What is at or below a synset as text, SVG or DOT: see :func:`imgtool.wordnet.draw.draw`."""
+        from imgtool.wordnet.draw import draw
+
+        return draw(self, under, values, format, max_depth)
 
     def __repr__(self) -> str:
         return f"<Hierarchy of {len(self):,} synsets, {self.num_classes:,} of them classes>"
@@ -196,8 +265,16 @@ class Hierarchy:
 
     def _nodes(self, rows: Sequence[int]) -> list[int]:
         """The nodes of those rows that are in this hierarchy."""
-        nodes = np.searchsorted(self.rows, np.asarray(rows, np.int32)).tolist()
-        return [node for node, row in zip(nodes, rows, strict=True) if node < len(self) and self.rows[node] == row]
+        here, nodes = self._row_numbers, []
+        for row in rows:
+            node = bisect_left(here, row)
+            if node < len(here) and here[node] == row:
+                nodes.append(node)
+        return nodes
+
+    @cached_property
+    def _row_numbers(self) -> memoryview:
+        return self.rows.data  # single numbers come faster from it than from the array
 
     def _class_index(self, key: object) -> int:
         try:
@@ -211,19 +288,8 @@ class Hierarchy:
 
 def _name(key: object) -> object:
     """A synset's wnid; any other key as it is."""
+    if isinstance(key, (str, int)):  # the usual ones first: to ask for NLTK's takes longer than the rest of a lookup
+        return key
     if isinstance(key, Synset):
         return key.wnid
     return f"{key.pos()}{key.offset():08d}" if isinstance(key, NltkSynset) else key
-
-
-def _class_rows(wnids: list[str]) -> list[int]:
-    if not wnids:
-        raise InputError("no classes: give at least one wnid")
-    rows = {wnid: tables().row(wnid) for wnid in wnids}
-    bad = [wnid for wnid, row in rows.items() if row is None]
-    if bad:
-        raise UnknownSynsetError(f"{len(bad):,} of {len(rows):,} classes are not nouns of WordNet 3.0: {listed(bad)}")
-    twice = [wnid for wnid, count in Counter(wnids).items() if count > 1]
-    if twice:
-        raise InputError(f"classes given twice: {listed(twice)}")
-    return [row for row in rows.values() if row is not None]

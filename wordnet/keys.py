@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, SupportsIndex
 
+import numpy as np
+
 from imgtool.wordnet.errors import UnknownSynsetError
+from imgtool.wordnet.morphology import base_forms
 from imgtool.wordnet.names import kind
 from imgtool.wordnet.nearest import nearest
 from imgtool.wordnet.synset import Synset
@@ -19,16 +23,17 @@ _NLTK_NAME = re.compile(r"(.+)\.([nvasr])\.(\d+)")
 _PARTS_OF_SPEECH = {"v": "a verb", "a": "an adjective", "s": "an adjective", "r": "an adverb"}
 
 
-def rows_of(key: str) -> list[int]:
+@lru_cache(maxsize=1 << 14)
+def rows_of(key: str) -> tuple[int, ...]:
     """The table rows, in all of WordNet, that a wnid, an NLTK name or a lemma may mean."""
     if is_wnid(key):
         row = tables().row(key)
-        return [] if row is None else [row]
+        return () if row is None else (row,)
     name = _NLTK_NAME.fullmatch(key)
     if name is None:
-        return tables().senses(key)
+        return tuple(tables().senses(key))
     lemma, part_of_speech, sense = name[1], name[2], int(name[3])
-    return tables().senses(lemma)[sense - 1 : sense] if part_of_speech == "n" else []
+    return tuple(tables().senses(lemma)[sense - 1 : sense]) if part_of_speech == "n" else ()
 
 
 def unknown(h: Hierarchy, key: object, nodes: Sequence[int]) -> UnknownSynsetError:
@@ -77,8 +82,10 @@ def _misspelt(h: Hierarchy, key: str) -> str:
     senses = tables().senses(lemma)
     if senses:  # so it is the number that is wrong
         return f"no synset {key!r}: the senses of {lemma!r} are numbered 1 to {len(senses)}"
+    bases = [form.replace("_", " ") for form in base_forms(lemma) if np.isin(tables().senses(form), h.rows).any()]
     words = (word.lower() for row in h.rows.tolist() for word in tables().lemmas(row))
-    near = [_sense_name(h, word, sense) for word in nearest(lemma.lower().replace("_", " "), words)]
+    meant = bases or nearest(lemma.lower().replace("_", " "), words)
+    near = [_sense_name(h, word, sense) for word in meant]
     hint = f"nearest: {listed(near)}" if near else "nothing is spelt like it; load('full') has every noun"
     return f"no synset {key!r} in this hierarchy of {len(h):,} synsets; {hint}"
 

@@ -1,21 +1,29 @@
-"""The orders in which the 1000 ILSVRC2012 classes are numbered, and the one place that converts between them.
+"""The orders in which ImageNet's classes are numbered, and the one place that converts between them.
 
 Inside imgtool a label is a class index: ``"sorted"``, the 0-based position among the sorted wnids. Files and
 models made elsewhere use other orders; they are converted where they enter or leave, by :func:`convert`.
 
-========================  ==========================================================================
-order                     labels
-========================  ==========================================================================
-``"sorted"``              0 to 999, wnids in sorted order (torchvision's and most checkpoints')
-``"ilsvrc2012_id"``       1 to 1000, the development kit's ILSVRC2012_ID (its validation ground truth)
-========================  ==========================================================================
+===================  =========  =================================================================================
+order                labels     numbering
+===================  =========  =================================================================================
+``"sorted"``         0-999      ILSVRC2012's wnids in sorted order (torchvision's and most checkpoints')
+``"ilsvrc2012_id"``  1-1000     the development kit's ILSVRC2012_ID (its validation ground truth)
+``"tf_slim"``        0-1000     0 is background, then sorted + 1 (TF-slim's and the early Keras and TF-Hub models)
+``"darknet"``        0-999      ILSVRC2012_ID - 1: darknet's imagenet.labels.list begins kit fox, English setter
+``"in22k"``          0-21840    the 21,841 wnids of fall11 in sorted order (ImageNet-21k and -22k models)
+``"in22k_ms"``       0-21841    ILSVRC2012's 1000 in sorted order, then the other wnids of fall11 in sorted order
+===================  =========  =================================================================================
 
-Source: data/in1k.tsv, which names its own.
+n04399382, the teddy, is the one class of ILSVRC2012 that fall11 lacks. So ``"in22k"`` has no label for it, and in
+``"in22k_ms"``, Microsoft's (labelmap_22k_reorder.txt of its FocalNet), its label 850 exists but no image has it.
+
+Source: data/in1k.tsv, which names its own, and the classes of ``load("in22k")``.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +32,18 @@ from imgtool.wordnet.errors import InputError
 from imgtool.wordnet.tables import DATA
 
 IntArray = npt.NDArray[np.int64]
+
+BACKGROUND = 0  # stands among the numbers of the wnids; no noun has this offset
+
+# The lowest and the highest label of each order.
+_RANGES = {
+    "sorted": (0, 999),
+    "ilsvrc2012_id": (1, 1000),
+    "tf_slim": (0, 1000),
+    "darknet": (0, 999),
+    "in22k": (0, 21_840),
+    "in22k_ms": (0, 21_841),
+}
 
 
 @cache
@@ -49,42 +69,87 @@ def ilsvrc2012_train_counts() -> IntArray:
     return _in1k()[2].copy()
 
 
-@cache
-def _orders() -> dict[str, IntArray]:
-    """int64 [1000] by order: the label that each class index has in it."""
-    return {"sorted": np.arange(1000), "ilsvrc2012_id": _in1k()[1]}
-
-
-def convert(y: npt.ArrayLike, src: str, dst: str) -> IntArray:
+def convert(y: npt.ArrayLike, src: str, dst: str, *, missing: int | None = None) -> IntArray:
     """Labels ``y`` numbered in order ``src``, renumbered in order ``dst``.
 
     Args:
         y: integers of any shape; a single integer too.
-        src, dst: ``"sorted"`` or ``"ilsvrc2012_id"``.
+        src, dst: two of the orders that this module's head lists, in any combination.
+        missing: what a label becomes whose class ``dst`` does not have (say -1, from 22k to 1k); None: an error.
 
     Returns:
         int64, the shape of ``y``.
 
     Raises:
-        InputError: an unknown order, labels that are not integers, or a label outside ``src``'s range.
+        InputError: an unknown order, labels that are not integers, a label outside ``src``'s range, or one that
+            ``dst`` has no label for.
     """
-    orders = _orders()
     for order in (src, dst):
-        if order not in orders:
-            raise InputError(f"unknown order {order!r}: one of {', '.join(map(repr, orders))}")
-    source, target = orders[src], orders[dst]
+        if order not in _RANGES:
+            raise InputError(f"unknown order {order!r}: one of {', '.join(map(repr, _RANGES))}")
     labels = np.asarray(y)
     if labels.size and labels.dtype.kind not in "iu":
         raise InputError(f"labels must be integers, not {labels.dtype}")
-    low, high = source.min(), source.max()
+    low, high = _RANGES[src]
     wrong = labels[(labels < low) | (labels > high)]
     if wrong.size:
-        fits = [name for name, o in orders.items() if o.min() <= labels.min() and labels.max() <= o.max()]
         raise InputError(
             f"label {wrong.flat[0]} is outside {low} to {high}, the range of order {src!r} ({wrong.size:,} of "
             f"{labels.size:,} labels are); they go from {labels.min()} to {labels.max()}, which fits "
-            + (" or ".join(map(repr, fits)) or "no order known here")
+            + _fitting(int(labels.min()), int(labels.max()))
         )
-    lookup = np.zeros(high + 1, np.int64)
-    lookup[source] = target
-    return np.asarray(lookup[labels.astype(np.int64)])
+    lookup, exists = _lookup(src, dst)
+    places = labels.astype(np.int64) - low
+    there = exists[places]
+    if missing is None and not there.all():
+        raise _no_label(labels[~there], src, dst, labels.size)
+    return np.asarray(np.where(there, lookup[places], 0 if missing is None else missing))
+
+
+class _Lookup(NamedTuple):
+    label: IntArray  # the label in dst, by label in src less src's lowest
+    exists: npt.NDArray[np.bool_]  # whether dst has one
+
+
+@cache
+def _lookup(src: str, dst: str) -> _Lookup:
+    source, target = _offsets(src), _offsets(dst)
+    by_offset = np.argsort(target)
+    places = by_offset[np.searchsorted(target, source, sorter=by_offset).clip(max=len(target) - 1)]
+    return _Lookup(places + _RANGES[dst][0], target[places] == source)
+
+
+@cache
+def _offsets(order: str) -> IntArray:
+    """The digits of the wnids, one for each label, in this order; BACKGROUND for no class."""
+    if order == "in22k":
+        from imgtool.wordnet.hierarchy import load  # which imports this module
+
+        return _digits(load("in22k").wnids)
+    in1k = _digits(_in1k()[0])
+    if order == "in22k_ms":
+        in22k = _offsets("in22k")
+        return np.concatenate([in1k, in22k[~np.isin(in22k, in1k)]])
+    if order == "tf_slim":
+        return np.concatenate([[BACKGROUND], in1k])
+    return in1k if order == "sorted" else in1k[np.argsort(_in1k()[1])]
+
+
+def _digits(wnids: tuple[str, ...] | list[str]) -> IntArray:
+    return np.array([wnid[1:] for wnid in wnids]).astype(np.int64)
+
+
+def _fitting(low: int, high: int) -> str:
+    """The orders that labels from low to high may be of: those of ILSVRC2012's classes, or else all."""
+    fits = [order for order, (lowest, highest) in _RANGES.items() if lowest <= low and high <= highest]
+    in1k = [order for order in fits if not order.startswith("in22k")]
+    return " or ".join(map(repr, in1k or fits)) or "no order known here"
+
+
+def _no_label(labels: npt.NDArray[np.integer], src: str, dst: str, total: int) -> InputError:
+    offset = _offsets(src)[int(labels.flat[0]) - _RANGES[src][0]]
+    what = "background" if offset == BACKGROUND else f"n{offset:08d}"
+    return InputError(
+        f"label {labels.flat[0]} of order {src!r} is {what}, which order {dst!r} does not have (so of {labels.size:,} "
+        f"of {total:,} labels); missing=-1 would turn them into -1"
+    )

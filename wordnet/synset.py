@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from imgtool.wordnet.errors import ImgtoolError
 from imgtool.wordnet.tables import FIRST_LEXNAME, LEXNAMES
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ class Synset:
 
     def ancestors(self) -> list[Synset]:
         """Everything above it, each once, nearest first."""
-        return self._others(self._hierarchy.dag.up([self._node])[1:])
+        return self._others(self._hierarchy.dag.above(self._node)[1:])
 
     def descendants(self) -> list[Synset]:
         """Everything below it, each once, nearest first."""
@@ -128,6 +130,16 @@ class Synset:
         low, high = self._hierarchy.dag.depths
         return int(low[self._node]), int(high[self._node])
 
+    @property
+    def height(self) -> int:
+        """Length in edges of the longest path down, in this hierarchy, to a synset without children; 0 at these."""
+        return int(self._hierarchy.heights[self._node])
+
+    def leaves(self) -> list[Synset]:
+        """The synsets without children at or below it, nearest first."""
+        nodes = self._hierarchy.dag.down([self._node])
+        return self._others(nodes[self._hierarchy.heights[nodes] == 0])
+
     # Its classes.
 
     @property
@@ -141,6 +153,28 @@ class Synset:
         """int64, sorted: the class indices at or below it, ``h.classes(under=self)``."""
         return self._hierarchy.classes(under=self)
 
+    # Its other self.
+
+    def nltk(self) -> Any:
+        """NLTK's Synset of the same synset.
+
+        Raises:
+            ImgtoolError: NLTK or its WordNet 3.0 corpus is not installed.
+        """
+        try:
+            from nltk.corpus import wordnet
+
+            synset = wordnet.synset_from_pos_and_offset("n", int(self.wnid[1:]))
+        except ImportError as error:
+            raise ImgtoolError("nltk is not installed: pip install 'imgtool[nltk]'") from error
+        except LookupError as error:
+            raise ImgtoolError("NLTK has no WordNet corpus: python -m nltk.downloader wordnet") from error
+        if synset is None or synset.name() != self.name:
+            raise ImgtoolError(
+                f"NLTK's corpus is not WordNet 3.0: its noun at {self.wnid} is {synset}, not {self.name}"
+            )
+        return synset
+
     def _above(self, instance: bool) -> tuple[Synset, ...]:
         dag, is_instance = self._hierarchy.dag, self._hierarchy.is_instance
         edges = dag.edges(self._node)
@@ -151,8 +185,9 @@ class Synset:
         edges = dag.edges_down(self._node)
         return tuple(self._others(dag.child[edges[is_instance[edges] == instance]]))
 
-    def _others(self, nodes: npt.NDArray[np.integer] | tuple[int, ...]) -> list[Synset]:
-        return [Synset(self._hierarchy, int(node)) for node in nodes]
+    def _others(self, nodes: npt.NDArray[np.integer] | Sequence[int]) -> list[Synset]:
+        h = self._hierarchy
+        return [Synset(h, node) for node in (nodes.tolist() if isinstance(nodes, np.ndarray) else nodes)]
 
     def __repr__(self) -> str:
         return f"Synset({self.name!r}, {self.wnid!r})"

@@ -31,6 +31,13 @@ LEXNAMES = tuple(
 )
 FIRST_LEXNAME = 3
 
+# Published sets of classes, a bit each of the column class_sets, the first the lowest. ImageNet-1k is in in1k.tsv.
+CLASS_SETS = {
+    "in22k": "the 21,841 wnids of ImageNet's full release of fall 2011, fall11_whole.tar",
+    "in12k": "11,821 of them, those that timm's in12k checkpoints were trained on (timm: imagenet12k_synsets.txt)",
+    "in21k": "ImageNet-21K-P's 10,450: winter 2021 as processed by Ridnik et al. 2021, arXiv:2104.10972",
+}
+
 
 def _array(name: str) -> cached_property[Array]:
     def read(self: Tables) -> Array:
@@ -39,6 +46,15 @@ def _array(name: str) -> cached_property[Array]:
         return array
 
     return cached_property(read)
+
+
+def _numbers(name: str) -> cached_property[memoryview]:
+    """The same for one number after the other, which come faster from a memoryview than from the array."""
+
+    def view(self: Tables) -> memoryview:
+        return memoryview(getattr(self, name))
+
+    return cached_property(view)
 
 
 class Tables:
@@ -53,6 +69,7 @@ class Tables:
     text_indptr = _array("text_indptr")  # int32 [146348]: word → bytes
     text = _array("text")  # uint8: ASCII, underscores for spaces
     sense = _array("sense")  # uint8 [146347]: 1-based position in index.noun's list for the lemma
+    class_sets = _array("class_sets")  # uint8 [82115]: bit i says that the synset is in CLASS_SETS' i-th set
     by_lemma = _array("by_lemma")  # int32 [146347]: words sorted by (lower-cased lemma, sense)
 
     def __init__(self, folder: Path = DATA) -> None:
@@ -77,23 +94,25 @@ class Tables:
 
     def name(self, row: int) -> str:
         """The NLTK name: the first lemma, lower-cased, and the number of this sense of it."""
-        word = self.lemma_indptr[row]
+        word = self._lemma_indptr[row]
         return f"{self._lower(word).decode()}.n.{self.sense[word]:02d}"
 
     def lemmas(self, row: int) -> tuple[str, ...]:
         """The lemmas with spaces, as ImageNet's words.txt has them."""
-        words = range(self.lemma_indptr[row], self.lemma_indptr[row + 1])
-        return tuple(self._bytes(word).decode().replace("_", " ") for word in words)
+        words = range(self._lemma_indptr[row], self._lemma_indptr[row + 1])
+        at = self._text_indptr
+        return tuple(self.text[at[word] : at[word + 1]].tobytes().decode().replace("_", " ") for word in words)
 
     def senses(self, lemma: str) -> list[int]:
         """The rows that have this lemma, in WordNet's sense order; case, spaces and underscores do not matter."""
         key = "_".join(lemma.lower().replace("_", " ").split()).encode()
-        first = bisect_left(self.by_lemma, key, key=self._lower)
+        words = self._by_lemma
+        first = bisect_left(words, key, key=self._lower)
         rows: list[int] = []
-        for word in self.by_lemma[first:]:
-            if self._lower(word) != key:
+        for i in range(first, len(words)):
+            if self._lower(words[i]) != key:
                 break
-            row = bisect_right(self._lemma_indptr, word) - 1
+            row = bisect_right(self._lemma_indptr, words[i]) - 1
             if row not in rows:  # a synset may have two spellings that differ in case only: "A", "a"
                 rows.append(row)
         return rows
@@ -117,23 +136,17 @@ class Tables:
     def _gloss_ends(self) -> Array:
         return np.flatnonzero(np.frombuffer(self._glosses, np.uint8) == ord("\n"))
 
-    @cached_property
-    def _offsets(self) -> memoryview:
-        return self.offset.data  # single numbers come faster from it than from the array
+    _offsets = _numbers("offset")
+    _lemma_indptr = _numbers("lemma_indptr")
+    _text_indptr = _numbers("text_indptr")
+    _by_lemma = _numbers("by_lemma")
 
     @cached_property
-    def _lemma_indptr(self) -> memoryview:
-        return self.lemma_indptr.data
-
-    @cached_property
-    def _text(self) -> memoryview:
-        return self.text.data
-
-    def _bytes(self, word: int) -> bytes:
-        return bytes(self._text[self.text_indptr[word] : self.text_indptr[word + 1]])
+    def _lower_text(self) -> bytes:
+        return self.text.tobytes().lower()
 
     def _lower(self, word: int) -> bytes:
-        return self._bytes(word).lower()
+        return self._lower_text[self._text_indptr[word] : self._text_indptr[word + 1]]
 
 
 @cache

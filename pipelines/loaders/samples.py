@@ -32,13 +32,24 @@ class Samples:
         self.width = np.concatenate([reader.width for reader in readers])
         self.height = np.concatenate([reader.height for reader in readers])
         self.label = np.concatenate([reader.label for reader in readers])
+        last = len(dataset.stored_wnids) - 1
+        if len(self.label) and not 0 <= self.label.min() <= self.label.max() <= last:
+            raise DatasetError(f"{dataset.path}: split {split} has a label outside 0..{last}")
+        if dataset.target_of_class is not None:
+            self._gather(dataset.target_of_class)
         expected = dataset.num_samples(split)
         if len(self.label) != expected:
             raise DatasetError(
                 f"{dataset.path}: split {split} has {len(self.label)} samples in its shards, {expected} in dataset.json"
             )
-        if len(self.label) and not 0 <= self.label.min() <= self.label.max() < dataset.num_classes:
-            raise DatasetError(f"{dataset.path}: split {split} has a label outside 0..{dataset.num_classes - 1}")
+
+    def _gather(self, target_of_class: npt.NDArray[np.int64]) -> None:
+        """Leaves out the samples of dropped classes and gives the others their target's label."""
+        target = target_of_class[self.label]
+        kept = target >= 0
+        for column in ("shard", "position", "offset", "size", "width", "height"):
+            setattr(self, column, getattr(self, column)[kept])
+        self.label = target[kept]
 
     def __len__(self) -> int:
         return len(self.label)

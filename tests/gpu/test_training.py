@@ -8,6 +8,7 @@ import torch
 from imgtool.training import loop, models, recipes
 from imgtool.training.ema import EMA
 from imgtool.training.evaluate import evaluate, has_bf16
+from imgtool.training.losses import CrossEntropy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
@@ -35,7 +36,7 @@ class Parts:
         self.model = models.build("n", 10).to(device).to(memory_format=torch.channels_last)
         self.optimizer = loop.make_optimizer(self.model, RECIPE, device)
         self.ema = EMA(self.model, 0.9)
-        self.loss_of = loop.make_loss(self.model, RECIPE, device)
+        self.loss_of = loop.make_loss(self.model, CrossEntropy(10, RECIPE.label_smoothing), device)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return loop.step(self.loss_of, self.model, self.optimizer, self.ema, images, labels)

@@ -23,6 +23,7 @@ class MemoryDataset:
         self.wnids = WNIDS[:num_classes]
         self.names = [f"class {wnid}" for wnid in self.wnids]
         self.num_classes = num_classes
+        self.labelmap = None
         self.splits = ("train", "val")
         self.fingerprint = f"memory-{num_classes}-{train}-{seed}"
         generator = np.random.default_rng(seed)
@@ -109,7 +110,7 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryDataset:
     """`Classifier` reads this data set whatever path it is given; runs/ is in a fresh folder."""
     dataset = MemoryDataset()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(classifier, "Dataset", lambda _path: dataset)
+    monkeypatch.setattr(classifier, "Dataset", lambda _path, _labelmap=None: dataset)
     monkeypatch.setattr(classifier, "open_loader", MemoryLoader)
     monkeypatch.setattr(MemoryLoader, "interrupt_at", None)
     return dataset

@@ -145,7 +145,7 @@ def test_fine_tuning_keeps_the_body_and_says_when_the_head_starts_anew(
     assert "starts anew" not in (same.run / "log.txt").read_text()
 
     fewer = make_dataset(num_classes=3)
-    monkeypatch.setattr(classifier, "Dataset", lambda _path: fewer)
+    monkeypatch.setattr(classifier, "Dataset", lambda _path, _labelmap=None: fewer)
     other = Classifier(trained.run).train(recipe=frozen, name="other", quiet=True)
     after = Classifier(other.run).model.state_dict()
     torch.testing.assert_close(after["model.4.cv1.conv.weight"], before["model.4.cv1.conv.weight"])

@@ -10,12 +10,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from imgtool.training import loop, models
 from imgtool.training.evaluate import Metrics
+from imgtool.training.losses import CrossEntropy
 from imgtool.training.meters import Progress
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
 from imgtool.wordnet.errors import TrainingError
 
 CPU = torch.device("cpu")
+
+
+def criterion(dataset: Any, recipe: Recipe) -> CrossEntropy:
+    return CrossEntropy(dataset.num_classes, recipe.label_smoothing)
 
 
 def train(
@@ -29,7 +34,8 @@ def train(
     val_loader = make_loader(dataset, "val", batch_size=64, image_size=recipe.imgsz)
     classes = loop.Classes(dataset.wnids, dataset.names)
     run = Run.create(path, quiet=True)
-    metrics = loop.train(model, recipe, classes, train_loader, val_loader, run, CPU, log_every=log_every)
+    loss = criterion(dataset, recipe)
+    metrics = loop.train(model, recipe, classes, train_loader, val_loader, run, CPU, loss, log_every=log_every)
     return metrics, train_loader
 
 
@@ -132,7 +138,7 @@ def test_step_against_sgd_by_hand(make_dataset: Any, toy_recipe: Recipe) -> None
     twin.load_state_dict(model.state_dict())
     optimizer = loop.make_optimizer(model, recipe, CPU)
     ema = loop.EMA(model, 0.9)
-    loss_of = loop.make_loss(model, recipe, CPU)
+    loss_of = loop.make_loss(model, criterion(dataset, recipe), CPU)
     momenta = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
     for lr in (0.05, 0.02):
         loop.set_lr(optimizer, lr)

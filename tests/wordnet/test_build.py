@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from imgtool.wordnet.build import build, main, parse_noun
+from imgtool.wordnet.build import build, class_bits, main, parse_noun
 from imgtool.wordnet.errors import InputError
-from imgtool.wordnet.tables import DATA
+from imgtool.wordnet.tables import CLASS_SETS, DATA
 
 
 def test_same_bytes(wordnet_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--wordnet", str(wordnet_folder), "--out", str(tmp_path)]) == 0
     assert "82,115 nouns" in capsys.readouterr().out
     built = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    shipped = {path.name: path.read_bytes() for path in DATA.iterdir()}
-    shipped.pop("in1k.tsv")  # not WordNet's
-    assert sorted(built) == sorted(shipped)
-    assert [name for name in built if built[name] != shipped[name]] == []
+    arrays = {path.name for path in DATA.glob("*.npy")} - {"class_sets.npy"}
+    assert set(built) == arrays | {"glosses.txt", "noun.exc", "LICENSE.wordnet"}
+    assert [name for name in built if built[name] != (DATA / name).read_bytes()] == []
+
+
+def test_class_sets(wordnet_folder: Path, fact: Callable[[str], str], tmp_path: Path) -> None:
+    lists = {"in22k": "imagenet22k", "in12k": "imagenet12k", "in21k": "imagenet21k_miil_w21"}
+    options = []
+    for name, file in lists.items():
+        (tmp_path / name).write_text(fact(f"{file}_synsets.txt"))
+        options += ["--classes", f"{name}={tmp_path / name}"]
+    assert main(["--wordnet", str(wordnet_folder), "--out", str(tmp_path), *options]) == 0
+    assert (tmp_path / "class_sets.npy").read_bytes() == (DATA / "class_sets.npy").read_bytes()
+
+
+def test_wrong_class_lists(tmp_path: Path) -> None:
+    offsets = np.array([1740, 2084071])
+    files = dict.fromkeys(CLASS_SETS, tmp_path / "list")
+    for text, message in {"n02084071\nn00000001": "of its 2 wnids 1 are nouns", "dog": "list: cannot be read"}.items():
+        (tmp_path / "list").write_text(text)
+        with pytest.raises(InputError, match=message):
+            class_bits(files, offsets)
+    with pytest.raises(InputError, match="list: cannot be read"):
+        class_bits(dict.fromkeys(CLASS_SETS, tmp_path / "none" / "list"), offsets)
+    with pytest.raises(InputError, match="all of in22k, in12k, in21k are wanted"):
+        class_bits({"in22k": tmp_path / "list"}, offsets)
 
 
 def test_licence_is_shipped() -> None:

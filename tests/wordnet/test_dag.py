@@ -59,6 +59,8 @@ def test_breadth_first(parents: list[list[int]], data: st.DataObject) -> None:
     for node in queue:
         queue += [parent for parent in parents[node] if parent not in queue]
     assert dag_of(parents).up(starts).tolist() == queue
+    if len(starts) == 1:
+        assert dag_of(parents).above(starts[0]) == queue
 
 
 @given(parent_lists())
@@ -69,6 +71,50 @@ def test_edges_up_and_down(parents: list[list[int]]) -> None:
         below = [child for child, its in enumerate(parents) if node in its]
         assert dag.child[dag.edges_down(node)].tolist() == below
         assert (dag.parents[dag.edges_down(node)] == node).all()
+
+
+@given(parent_lists())
+def test_closure_and_heights(parents: list[list[int]]) -> None:
+    dag = dag_of(parents)
+    indptr, ancestors, steps = dag.closure
+    below = {node: 0 for node in range(len(dag))}
+    for node in range(len(dag)):
+        fewest: dict[int, int] = {}
+        for path in paths_of(parents, node):
+            for up, above in enumerate(reversed(path)):
+                fewest[above] = min(up, fewest.get(above, up))
+                below[above] = max(up, below[above])
+        here = slice(indptr[node], indptr[node + 1])
+        assert list(zip(ancestors[here].tolist(), steps[here].tolist(), strict=True)) == sorted(fewest.items())
+        everyone = np.arange(len(dag))
+        assert dag.steps_up(np.full(len(dag), node), everyone).tolist() == [fewest.get(x, -1) for x in everyone]
+    assert dag.heights.tolist() == [below[node] for node in range(len(dag))]
+
+
+@given(parent_lists(), st.data())
+def test_common(parents: list[list[int]], data: st.DataObject) -> None:
+    dag = dag_of(parents)
+    nodes = st.integers(0, len(dag) - 1)
+    pairs = data.draw(st.lists(st.tuples(nodes, nodes), max_size=5))
+    a, b = np.array(pairs, np.int64).reshape(-1, 2).T
+    expected = [
+        (i, above, int(dag.steps_up(a[[i]], np.array([above]))[0] + dag.steps_up(b[[i]], np.array([above]))[0]))
+        for i, (x, y) in enumerate(pairs)
+        for above in sorted(set(dag.up([x]).tolist()) & set(dag.up([y]).tolist()))
+    ]
+    assert list(zip(*(column.tolist() for column in dag.common(a, b)), strict=True)) == expected
+
+
+@given(parent_lists(), st.integers(0, 1), st.data())
+def test_pass_down(parents: list[list[int]], step: int, data: st.DataObject) -> None:
+    dag = dag_of(parents)
+    table = np.array(data.draw(st.lists(st.integers(-9, 9), min_size=len(dag), max_size=len(dag))))[:, None]
+    expected = [
+        min(table[above, 0] + step * up for path in paths_of(parents, node) for up, above in enumerate(reversed(path)))
+        for node in range(len(dag))
+    ]
+    dag.pass_down(table, step)
+    assert table[:, 0].tolist() == expected
 
 
 @given(st.lists(st.lists(st.integers(), max_size=4), min_size=1, max_size=6), st.data())
@@ -83,3 +129,5 @@ def test_gather(lists: list[list[int]], data: st.DataObject) -> None:
 def test_a_cycle_is_noticed() -> None:
     with pytest.raises(ValueError, match="cycle"):
         dag_of([[1], [0]]).depths  # noqa: B018
+    with pytest.raises(ValueError, match="cycle"):
+        dag_of([[1], [0]]).heights  # noqa: B018

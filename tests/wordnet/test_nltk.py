@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import sys
 from typing import Any
 
 import pytest
 
-from imgtool.wordnet import Hierarchy, Synset, UnknownSynsetError
+from imgtool.wordnet import Hierarchy, ImgtoolError, Synset, UnknownSynsetError
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,8 @@ def test_paths(pairs: list[tuple[Synset, Any]]) -> None:
 def test_senses_and_their_order(full: Hierarchy, nltk_wordnet: Any) -> None:
     lemmas = random.Random(1).sample(sorted(nltk_wordnet.all_lemma_names("n")), 3000)
     for lemma in ["crane", "dog", ".22", "'hood", "a", *lemmas]:
-        offsets = nltk_wordnet._lemma_pos_offset_map[lemma]["n"]  # synsets() would strip endings too
-        assert [int(s.wnid[1:]) for s in full.find(lemma)] == offsets
+        offsets = nltk_wordnet._lemma_pos_offset_map[lemma]["n"]
+        assert [full.tables.offset[row] for row in full.tables.senses(lemma)] == offsets
 
 
 def test_nltk_names_and_synsets_are_keys(
@@ -72,7 +73,7 @@ def test_nltk_names_and_synsets_are_keys(
     for ours, theirs in pairs[:500]:
         assert full[theirs] == full[theirs.name()] == ours
         for lemma in theirs.lemmas():  # NLTK takes any of the lemmas in a name
-            for number in range(1, 1 + len(full.find(lemma.name()))):
+            for number in range(1, 1 + len(full.tables.senses(lemma.name()))):
                 name = f"{lemma.name().lower()}.n.{number:02d}"
                 assert full[name].name == nltk_wordnet.synset(name).name()
     tench = nltk_wordnet.synset("tench.n.01")
@@ -81,6 +82,31 @@ def test_nltk_names_and_synsets_are_keys(
     assert einstein not in h
     with pytest.raises(UnknownSynsetError, match="not in this hierarchy"):
         h[einstein]
+
+
+def test_nltks_own_synsets(
+    h: Hierarchy, pairs: list[tuple[Synset, Any]], nltk_wordnet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nltk.corpus.wordnet", nltk_wordnet)
+    for ours, theirs in pairs[:500]:
+        assert ours.nltk() == theirs and ours.hierarchy[ours.nltk()] == ours
+    monkeypatch.setattr(nltk_wordnet, "synset_from_pos_and_offset", lambda pos, offset: pairs[0][1])
+    with pytest.raises(ImgtoolError, match=r"not WordNet 3\.0"):
+        h[0].nltk()
+
+
+def test_no_nltk(h: Hierarchy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nltk.corpus", None)
+    with pytest.raises(ImgtoolError, match=r"pip install 'imgtool\[nltk\]'"):
+        h[0].nltk()
+
+
+def test_nltk_without_its_corpus(h: Hierarchy, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = pytest.importorskip("nltk.corpus")
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setattr(corpus, "wordnet", corpus.LazyCorpusLoader("wordnet", corpus.WordNetCorpusReader, None))
+    with pytest.raises(ImgtoolError, match=r"nltk\.downloader wordnet"):
+        h[0].nltk()
 
 
 def test_exceptions(full: Hierarchy, nltk_wordnet: Any) -> None:

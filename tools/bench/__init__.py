@@ -11,6 +11,7 @@ import click
 
 CLAIMS = {
     "learning": "a few epochs on the CPU learn real pictures",
+    "wordnet": "the hierarchy starts in milliseconds and answers in arrays",
 }
 
 

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ WARMUP_LIMIT = 0.2  # of the run, so that a run of three epochs is not all warm-
 EMA_LIMIT = 0.05  # of the run, so that a run of fifty steps does not average its beginning in
 ENOUGH_STEPS = 100  # an epoch of a small data set should have about these many steps …
 SMALLEST_BATCH = 32  # … unless the batch would fall under this, where batch norm's statistics get noisy
-SPOKEN = {bool: "true or false", int: "a whole number", float: "a number"}
+SPOKEN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Recipe:
     hflip: float  # probability of a mirrored training image
     imgsz: int  # pixels a side at validation
     progressive: tuple[tuple[float, int], ...]  # ((from this fraction of the run, train at this size), …); () for imgsz
+    loss: str = "ce"  # NAME or NAME:option=value,…; see imgtool.training.losses
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -124,9 +125,9 @@ class Recipe:
 
 
 def from_dict(values: Mapping[str, Any]) -> Recipe:
-    """The recipe of these values, all of them needed. Raises InputError in one line."""
+    """The recipe of these values; only those with a default may be left out. Raises InputError in one line."""
     _refuse_unknown(values)
-    missing = [field.name for field in fields(Recipe) if field.name not in values]
+    missing = [field.name for field in fields(Recipe) if field.name not in values and field.default is MISSING]
     if missing:
         raise InputError(f"the recipe lacks {', '.join(missing)}")
     return Recipe(**values)
@@ -163,8 +164,8 @@ def _typed(name: str, value: Any) -> Any:
             return tuple((float(start), _typed("imgsz", size)) for start, size in value)
         except (TypeError, ValueError):
             raise InputError(f"progressive must be a list of [from fraction, imgsz] pairs, not {value!r}") from None
-    if kind is bool:
-        good = isinstance(value, bool)
+    if kind in (bool, str):
+        good = isinstance(value, kind)
     elif kind is int:
         good = isinstance(value, int) and not isinstance(value, bool)
     else:

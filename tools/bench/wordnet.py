@@ -1,0 +1,263 @@
+"""Claim: the hierarchy starts in milliseconds and answers in arrays, where NLTK takes seconds and goes pair by pair.
+
+    imgtool bench wordnet
+
+Both answer the same questions, about the same random synsets and classes, each in a fresh process a round with numpy
+imported, turn by turn; what they answer is compared. NLTK is asked about a sample of the pairs, of which the time for
+all is computed. It reads WordNet's own files (Debian: wordnet-base), put where it wants them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+
+class Row(NamedTuple):
+    """A line of the table; its name is the key of a measurement."""
+
+    title: str
+    unit: str
+    scale: float = 1.0  # units a second
+
+
+ROWS = {
+    "load": Row("import, and load the nouns and the 1000 classes", "ms", 1e3),
+    "memory": Row("memory added by that", "MiB"),
+    "memory_after": Row("memory added after all of the below", "MiB"),
+    "names": Row("2,000 synsets by name, each for the first time", "ms", 1e3),
+    "names_again": Row("the same again", "ms", 1e3),
+    "ancestors": Row("ancestors of each class", "ms", 1e3),
+    "descendants": Row("descendants of animal.n.01, all nouns", "ms", 1e3),
+    "lca": Row("lowest common ancestor of 10,000 random pairs", "ms", 1e3),
+    "path": Row("path similarity of them", "ms", 1e3),
+    "wup": Row("Wu-Palmer similarity of them", "ms", 1e3),
+    "lca_matrix": Row("lowest common ancestors, 1000 × 1000", "ms", 1e3),
+}
+SAMPLED = ("lca", "path", "wup", "lca_matrix")  # where NLTK's time is computed
+PAIRS = 10_000
+
+
+def nltk_corpus(folder: Path, wordnet: Path = Path("/usr/share/wordnet")) -> Path:
+    """Makes NLTK's corpus of WordNet's own files below ``folder``, which then is NLTK's data path; returns the corpus.
+
+    NLTK opens only real files within its data path, and wants lexnames, which Debian's folder lacks.
+    """
+    from imgtool.wordnet.tables import FIRST_LEXNAME, LEXNAMES
+
+    corpus = folder / "corpora" / "wordnet"
+    corpus.mkdir(parents=True)
+    for suffix in ("noun", "verb", "adj", "adv"):
+        for name in (f"data.{suffix}", f"index.{suffix}", f"{suffix}.exc"):
+            shutil.copyfile(wordnet / name, corpus / name)
+    for name in ("cntlist.rev", "index.sense"):  # opened when asked about words' frequencies and sense keys
+        (corpus / name).touch()
+    others = [f"other.{number}" for number in range(FIRST_LEXNAME)]  # before the nouns: adj.all, adj.pert, adv.all
+    verbs = [f"verb.{number}" for number in range(16)]  # after them, and adj.ppl
+    lexnames = enumerate([*others, *LEXNAMES, *verbs])
+    (corpus / "lexnames").write_text("".join(f"{number:02d}\t{name}\t0\n" for number, name in lexnames))
+    return corpus
+
+
+def resident() -> float:
+    """MiB of memory that this process holds."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError as error:
+        raise click.ClickException(f"memory is read from /proc, which only Linux has: {error}") from error
+
+
+def seconds(ask: Callable[[], Any], times: int = 1) -> float:
+    """The median of so many times."""
+    took = []
+    for _ in range(times):
+        start = time.perf_counter()
+        ask()
+        took.append(time.perf_counter() - start)
+    return statistics.median(took)
+
+
+def ours(names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int, int]], sample: int) -> dict[str, Any]:
+    """The measurements by row, and answers to compare, in this process."""
+    import numpy as np
+
+    before = resident()
+    start = time.perf_counter()
+    from imgtool import wordnet
+
+    full, h = wordnet.load("full"), wordnet.load("in1k")
+    measured = {"load": time.perf_counter() - start, "memory": resident() - before}
+    a, b = np.array(pairs).T
+    measured |= {
+        "names": seconds(lambda: [full[name] for name in names]),
+        "names_again": seconds(lambda: [full[name] for name in names]),
+        "lca_matrix": seconds(h.lca_matrix),
+        "ancestors": seconds(lambda: [h[index].ancestors() for index in range(h.num_classes)]),
+        "descendants": seconds(full["animal.n.01"].descendants, times=5),
+        "lca": seconds(lambda: h.lca(a, b)),
+        "path": seconds(lambda: h.path(a, b)),
+        "wup": seconds(lambda: h.wup(a, b)),
+        "memory_after": resident() - before,
+    }
+    a, b = a[:sample], b[:sample]
+    answers = {
+        "names": [full[name].wnid for name in names],
+        "ancestors": sum(len(h[index].ancestors()) for index in range(h.num_classes)),
+        "descendants": len(full["animal.n.01"].descendants()),
+        "lca": h.depths[1][h.lca(a, b)].tolist(),
+        "path": h.path(a, b).tolist(),
+        "wup": h.wup(a, b).tolist(),
+    }
+    return {"measured": measured, "answers": answers}
+
+
+def theirs(names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int, int]], sample: int) -> dict[str, Any]:
+    """The same by NLTK, whose data path the environment names."""
+    before = resident()
+    start = time.perf_counter()
+    from nltk.corpus import wordnet
+
+    wordnet.ensure_loaded()
+    measured = {"load": time.perf_counter() - start, "memory": resident() - before}
+    measured["names"] = seconds(lambda: [wordnet.synset(name) for name in names])
+    measured["names_again"] = seconds(lambda: [wordnet.synset(name) for name in names])
+    classes = [wordnet.synset_from_pos_and_offset("n", int(wnid[1:])) for wnid in wnids]
+    both = [(classes[a], classes[b]) for a, b in pairs[:sample]]
+    animal = wordnet.synset("animal.n.01")
+    answers: dict[str, Any] = {"names": [f"n{wordnet.synset(name).offset():08d}" for name in names]}
+
+    def keep(row: str, ask: Callable[[], Any]) -> Callable[[], None]:
+        return lambda: answers.update({row: ask()})
+
+    above = keep("ancestors", lambda: sum(len(set(s.closure(lambda s: s.hypernyms()))) for s in classes))
+    below = keep("descendants", lambda: len(set(animal.closure(lambda s: s.hyponyms() + s.instance_hyponyms()))))
+    lca = keep("lca", lambda: [x.lowest_common_hypernyms(y)[0].max_depth() for x, y in both])
+    measured["ancestors"] = seconds(above)
+    measured["descendants"] = seconds(below, times=5)
+    measured["lca"] = seconds(lca) * len(pairs) / sample
+    measured["path"] = seconds(keep("path", lambda: [x.path_similarity(y) for x, y in both])) * len(pairs) / sample
+    measured["wup"] = seconds(keep("wup", lambda: [x.wup_similarity(y) for x, y in both])) * len(pairs) / sample
+    measured["lca_matrix"] = measured["lca"] / len(pairs) * len(classes) ** 2
+    measured["memory_after"] = resident() - before
+    return {"measured": measured, "answers": answers}
+
+
+def child() -> None:
+    """In a fresh process: reads the questions from stdin, prints measurements and answers."""
+    import numpy  # noqa: F401  what both have before the clock starts
+
+    question = json.load(sys.stdin)
+    asked = {"ours": ours, "nltk": theirs}[question.pop("who")]
+    print(json.dumps(asked(**question)))
+
+
+def ask_fresh(who: str, question: dict[str, Any], nltk_data: Path) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(
+        fresh("from imgtool.bench.wordnet import child; child()", json.dumps({"who": who, **question}), nltk_data)
+    )
+    return answer
+
+
+def fresh(code: str, stdin: str, nltk_data: Path) -> str:
+    """What this code prints in a process of its own."""
+    # Modules are compiled once, as where they are installed, whatever the environment says of bytecode.
+    environment = {**os.environ, "NLTK_DATA": str(nltk_data), "PYTHONPYCACHEPREFIX": str(nltk_data / "compiled")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        input=stdin,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode:
+        raise click.ClickException((run.stderr.strip() or "a measuring process ended without a word").splitlines()[-1])
+    return run.stdout
+
+
+def measure(rounds: int, sample: int, seed: int, wordnet: Path) -> dict[str, Any]:
+    """Medians over the rounds by row and by who, in seconds and MiB; every round's numbers too."""
+    import random
+
+    from imgtool.wordnet import load
+
+    draw = random.Random(seed)
+    classes = load("in1k")
+    question = {
+        "names": [synset.name for synset in draw.sample(list(load("full")), 2000)],
+        "wnids": classes.wnids,
+        "pairs": [(draw.randrange(classes.num_classes), draw.randrange(classes.num_classes)) for _ in range(PAIRS)],
+        "sample": sample,
+    }
+    taken: dict[str, list[dict[str, float]]] = {"ours": [], "nltk": []}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            nltk_corpus(Path(folder), wordnet)
+        except OSError as error:
+            raise click.ClickException(f"{error}; WordNet 3.0's own files are wanted (Debian: wordnet-base)") from error
+        fresh("import numpy, click, imgtool.wordnet, nltk.corpus", "", Path(folder))  # compiles the modules
+        for _ in range(rounds):
+            answers = []
+            for who, rows in taken.items():
+                answer = ask_fresh(who, question, Path(folder))
+                rows.append(answer["measured"])
+                answers.append(answer["answers"])
+            differing = [row for row in answers[0] if answers[0][row] != answers[1][row]]
+            if differing:
+                raise click.ClickException(f"the two answer differently: {', '.join(differing)}")
+    medians = {row: {who: statistics.median(r[row] for r in taken[who]) for who in taken} for row in ROWS}
+    return {
+        "bench": "wordnet",
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "rounds": rounds,
+        "seed": seed,
+        "nltk_pairs": sample,
+        "rows": medians,
+        "raw": taken,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The medians as a Markdown table."""
+    lines = ["| | | ours | NLTK | ratio |", "| --- | --- | ---: | ---: | ---: |"]
+    for name, row in ROWS.items():
+        us, nltk = (result["rows"][name][who] * row.scale for who in ("ours", "nltk"))
+        about = "*" if name in SAMPLED else ""
+        ratio = nltk / max(us, 1e-9)
+        lines.append(
+            f"| {row.title} | {row.unit} | {us:,.2f} | {nltk:,.1f}{about} | {ratio:,.{0 if ratio >= 10 else 1}f} |"
+        )
+    return "\n".join(lines)
+
+
+@click.command("wordnet", help=__doc__)
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option("--sample", default=500, show_default=True, type=click.IntRange(1, PAIRS), help="Pairs NLTK is asked.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--wordnet", "folder", default="/usr/share/wordnet", show_default=True, help="WordNet 3.0's own files.")
+@click.option("--json", "json_path", help="Write the raw numbers here.")
+def main(rounds: int, sample: int, seed: int, folder: str, json_path: str | None) -> None:
+    result = measure(rounds, sample, seed, Path(folder))
+    click.echo(table(result))
+    click.echo(
+        f"\n{result['machine']}; medians of {rounds} rounds, each a fresh process with numpy imported. The two give "
+        f"the same answers.\n* computed from the time for {sample:,} pairs."
+    )
+    if json_path:
+        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Losses: plain cross-entropy, and those that know the hierarchy. `make_loss` makes one by name.
+
+Every loss is a module: ``loss(logits [N, outputs], labels int64 [N])`` → the mean over the images, a float32 scalar,
+computed in float32 whatever the logits' type.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imgtool.wordnet import Hierarchy, load
+from imgtool.wordnet.errors import InputError, UnknownSynsetError
+from imgtool.wordnet.trees import Tree, make_tree
+
+Array = npt.NDArray[Any]
+
+
+class Loss(nn.Module):
+    """What all of them are.
+
+    Attributes:
+        outputs: how many logits an image has.
+    """
+
+    outputs: int
+
+    def class_scores(self, logits: Tensor) -> Tensor:
+        """float32 [N, classes] to rank the classes by, from the network's logits: these themselves but in WordTree."""
+        return logits.float()
+
+
+class CrossEntropy(Loss):
+    """-log softmax(logits)[label], with labels smoothed as `torch.nn.functional.cross_entropy` does it."""
+
+    def __init__(self, num_classes: int, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
+        self.outputs, self.label_smoothing = num_classes, label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+
+
+class SoftLabels(Loss):
+    """Cross-entropy with the soft labels of Bertinetto et al., "Making Better Mistakes" (2020).
+
+    The target of label y is softmax over classes c of ``-beta * distance[y, c]``. A large ``beta``
+    tends to one-hot labels, 0 gives uniform ones.
+
+    Args:
+        distance: [C, C], 0 where the classes are the same; it is divided by its maximum.
+    """
+
+    target: Tensor
+
+    def __init__(self, distance: npt.ArrayLike, beta: float = 15.0) -> None:
+        super().__init__()
+        if not 0 <= beta < float("inf"):
+            raise InputError(f"beta must be at least 0, not {beta}")
+        d = np.asarray(distance, np.float64)
+        if d.ndim != 2 or d.shape[0] != d.shape[1]:
+            raise InputError(f"distances must be [classes, classes], not {list(d.shape)}")
+        weights = np.exp(-beta * d / max(d.max(initial=0), np.finfo(float).tiny))
+        self.outputs = len(d)
+        target = torch.from_numpy(weights / weights.sum(axis=1, keepdims=True)).float()
+        self.register_buffer("target", target, persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return -(self.target[labels] * F.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
+
+
+class HierarchicalCrossEntropy(Loss):
+    """HXE of Bertinetto et al., "Making Better Mistakes" (2020): of label y's path up the tree,
+
+        -sum over its nodes n but the root of exp(-alpha * depth(n)) * log p(n | parent of n)
+
+    p(n) being the softmax over classes, summed over those at or below n. With ``alpha`` 0 the sum telescopes to
+    cross-entropy; a larger one cares more for the coarse part of the answer. The weight is by distance from the root,
+    as the authors' program has it (their text has "height"); it also divides the weights by their sum over the
+    tree, which is left out here: it only scales the learning rate. A class with other classes below it counts as a leaf
+    hung under its own node.
+    """
+
+    level: Tensor
+    weight: Tensor
+
+    def __init__(self, tree: Tree, alpha: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= alpha < float("inf"):
+            raise InputError(f"alpha must be at least 0, not {alpha}")
+        self.outputs = tree.num_classes
+        level, weight = _path_levels(tree, alpha)
+        self.register_buffer("level", torch.from_numpy(level), persistent=False)
+        self.register_buffer("weight", torch.from_numpy(weight).float(), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        # Everything below the path's node l: the classes whose branch leaves the label's path there or lower.
+        joins = _group_logsumexp(logits.float(), self.level[labels].long(), self.weight.shape[1] + 1)
+        below = torch.logcumsumexp(joins, dim=1)
+        return (self.weight[labels] * below.diff(dim=1)).sum(dim=1).mean()
+
+
+class WordTree(Loss):
+    """Conditional probabilities down the tree: Redmon and Farhadi, "YOLO9000" (2016).
+
+    The network has a logit a node. A softmax over each group of siblings gives p(node | parent), their product down
+    the path is a class's probability, and the loss is minus its logarithm. An only child has p = 1, so has the one
+    root; several roots are siblings. A class with other classes below it stops at its own node, as the paper has it:
+    its probability then includes theirs.
+    """
+
+    group: Tensor
+    paths: Tensor
+
+    def __init__(self, tree: Tree) -> None:
+        super().__init__()
+        self.outputs = len(tree)
+        # Groups are numbered by the parent, the roots' is 0. Paths are padded with one more node, of log p = 0.
+        self.register_buffer("group", torch.from_numpy(tree.parent + 1), persistent=False)
+        paths = np.where(tree.paths >= 0, tree.paths, len(tree))
+        self.register_buffer("paths", torch.from_numpy(paths), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return -self._conditional(logits).gather(1, self.paths[labels]).sum(dim=1).mean()
+
+    def class_scores(self, logits: Tensor) -> Tensor:
+        """The classes' log-probabilities."""
+        conditional = self._conditional(logits)
+        scores = conditional[:, self.paths[:, 0]]
+        for step in range(1, self.paths.shape[1]):
+            scores = scores + conditional[:, self.paths[:, step]]
+        return scores
+
+    def _conditional(self, logits: Tensor) -> Tensor:
+        """float32 [N, nodes + 1]: log p(node | parent), and 0."""
+        logits = logits.float()
+        group = self.group.expand_as(logits)
+        return F.pad(logits - _group_logsumexp(logits, group, self.outputs + 1).gather(1, group), (0, 1))
+
+
+def _group_logsumexp(x: Tensor, group: Tensor, groups: int) -> Tensor:
+    """[N, groups]: log of the sum of exp(x) over each group; far below any number where a group is empty.
+
+    Args:
+        x: [N, n].
+        group: int64 [N, n], 0 to groups - 1.
+    """
+    empty = torch.full((len(x), groups), torch.finfo(x.dtype).min / 4, dtype=x.dtype, device=x.device)
+    top = empty.scatter_reduce(1, group, x.detach(), "amax")
+    total = torch.zeros_like(top).scatter_add(1, group, (x - top.gather(1, group)).exp())
+    return top + total.where(total > 0, torch.ones_like(total)).log()
+
+
+def _path_levels(tree: Tree, alpha: float) -> tuple[Array, Array]:
+    """What HXE needs to know of the tree.
+
+    Returns:
+        int16 [C, C]: how many steps up from y the lowest node stands that has class c below it too. 0 is class y
+        alone, 1 its own node, and so on; above the root stands what several roots have in common;
+        float64 [C, steps]: the weight of the step from there to the next one up, 0 beyond the root.
+    """
+    below = tree.membership().T
+    on_path = tree.paths >= 0
+    level = np.ones((tree.num_classes,) * 2, np.int16)
+    for nodes, there in zip(tree.paths.T, on_path.T, strict=True):
+        level += there[:, None] & ~below[nodes]  # what a node has below it, all those above it have too
+    np.fill_diagonal(level, 0)
+    # The weight is by the depth of the step's lower end. The lowest step, to class y's own node, matters only where
+    # other classes are below that node.
+    depth = np.where(on_path, tree.depth[tree.paths], 0)
+    weight = np.exp(-alpha * np.concatenate([depth[:, :1] + 1, depth], axis=1))
+    weight[:, 1:][~on_path] = 0
+    return level, weight
+
+
+def _cross_entropy(h: Hierarchy, label_smoothing: float = 0.0) -> CrossEntropy:
+    return CrossEntropy(h.num_classes, label_smoothing)
+
+
+def _soft_labels(h: Hierarchy, beta: float = 15.0) -> SoftLabels:
+    distance = h.class_matrix("lca_height").copy()
+    np.fill_diagonal(distance, 0)
+    return SoftLabels(distance, beta)
+
+
+def _hxe(h: Hierarchy, alpha: float = 0.1, tree: str | Mapping[Any, Any] = "longest") -> HierarchicalCrossEntropy:
+    return HierarchicalCrossEntropy(make_tree(h, tree), alpha)
+
+
+def _word_tree(h: Hierarchy, tree: str | Mapping[Any, Any] = "longest") -> WordTree:
+    return WordTree(make_tree(h, tree))
+
+
+_MAKERS: dict[str, Callable[..., Loss]] = {
+    "ce": _cross_entropy,
+    "soft": _soft_labels,
+    "hxe": _hxe,
+    "wordtree": _word_tree,
+}
+LOSSES = tuple(_MAKERS)
+
+
+def from_spec(spec: str, wnids: Sequence[str], label_smoothing: float = 0.0) -> Loss:
+    """The loss of a recipe or of ``--loss`` over these classes: ``"hxe"``, ``"hxe:alpha=0.2,tree=first"``.
+
+    Label smoothing is cross-entropy's; the others do without. Raises InputError for what `make_loss` refuses, and for
+    a loss on the hierarchy over classes that are not WordNet's.
+    """
+    name, _, text = spec.partition(":")
+    options: dict[str, Any] = {}
+    for option in filter(None, text.split(",")):
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise InputError(f"loss {spec!r}: options are name=value, and {option!r} is not")
+        try:
+            options[key.strip()] = float(value)
+        except ValueError:
+            options[key.strip()] = value.strip()
+    if name == "ce":
+        return CrossEntropy(len(wnids), **{"label_smoothing": label_smoothing, **options})
+    if name not in LOSSES:
+        raise InputError(f"no loss {name!r}: there are {', '.join(LOSSES)}")
+    try:
+        hierarchy = load(list(wnids))
+    except UnknownSynsetError as error:
+        raise InputError(f"loss {name!r} wants classes with a place in the hierarchy: {error}") from None
+    return make_loss(name, hierarchy, **options)
+
+
+def make_loss(name: str, hierarchy: Hierarchy, **options: Any) -> Loss:
+    """A loss over the hierarchy's classes.
+
+    Args:
+        name: and its options
+
+            - ``"ce"``: cross-entropy; ``label_smoothing`` (0);
+            - ``"soft"``: soft labels by LCA height on the whole graph; ``beta`` (15);
+            - ``"hxe"``: hierarchical cross-entropy; ``alpha`` (0.1) and ``tree`` ("longest"), the policy of
+              :func:`imgtool.wordnet.trees.make_tree`;
+            - ``"wordtree"``: conditional probabilities, a logit a node: ``loss.outputs`` of them; ``tree``.
+
+    Returns:
+        a module; its tables are buffers, moved by ``.to(device)`` and kept out of state dicts.
+
+    Raises:
+        InputError: no such loss, an option it does not have, or a value out of range.
+    """
+    if name not in _MAKERS:
+        raise InputError(f"no loss {name!r}: there are {', '.join(LOSSES)}")
+    maker = _MAKERS[name]
+    known = list(inspect.signature(maker).parameters)[1:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"loss {name!r} has no option {unknown[0]!r}: it has {', '.join(known)}")
+    return maker(hierarchy, **options)

@@ -1,0 +1,128 @@
+"""Class queries: ``"dog.n.01 - poodle.n.01, n02123045"`` and the class indices it stands for.
+
+A query is made of keys and operators. A key stands for the classes at or below its synset, and is any that ``h[key]``
+takes: a wnid, an NLTK name, a lemma, or a class index in digits. A key with spaces or operators in it goes in single
+or double quotes: ``"domestic dog"``.
+
+=============  ==============================  =========================================
+operators      meaning                         precedence
+=============  ==============================  =========================================
+``( )``        grouping
+``&``          in both                         binds most tightly
+``+ | -``      in either (+ and |), without    equal among themselves, from left to right
+``,``          in either                       binds least: it sets whole queries side by side
+=============  ==============================  =========================================
+
+So ``a - b + c & d, e`` is ``((a - b) + (c & d)), e``, and ``a, b - c`` takes c from b alone. A hyphen within a word
+is part of the word ("black-footed ferret" needs quotes only for its space): a minus wants a space before it, but not
+after a wnid or an NLTK name, where nothing else can be meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from imgtool.wordnet.errors import InputError, UnknownSynsetError
+
+if TYPE_CHECKING:
+    from imgtool.wordnet.hierarchy import Hierarchy
+
+_PRECEDENCE = {"&": 3, "+": 2, "|": 2, "-": 2, ",": 1, "(": 0}
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<operator>[-+|&,()])
+        | "(?P<double>[^"]*)" | '(?P<single>[^']*)'(?![^\s+|&,()-])   # 'hood is a word
+        | (?P<key> n\d{8}(?=-) | [^\s+|&,()"]*?\.n\.\d+(?=-) | [^\s+|&,()"]+ )
+    )""",
+    re.VERBOSE,
+)
+
+
+class _Token(NamedTuple):
+    column: int  # from 1
+    text: str
+    is_operator: bool = False
+    is_quoted: bool = False
+
+
+def query(h: Hierarchy, text: str) -> npt.NDArray[np.int64]:
+    """The classes that a query stands for; the grammar stands at this module's head.
+
+    Returns:
+        int64, class indices in ascending order; perhaps none.
+
+    Raises:
+        UnknownSynsetError: no synset, or several, go by a key; it names the column.
+        InputError: the query cannot be read; it names the column.
+    """
+    operands: list[npt.NDArray[np.bool_]] = []
+    waiting: list[_Token] = []  # operators and open parentheses, as in Dijkstra's shunting yard
+    wants_key = True
+    for token in _tokens(text):
+        if wants_key:
+            if not token.is_operator:
+                operands.append(_classes(h, text, token))
+                wants_key = False
+            elif token.text == "(":
+                waiting.append(token)
+            else:
+                raise _error(text, token.column, f"a key is wanted, not {token.text!r}")
+        elif not token.is_operator or token.text == "(":
+            hint = "" if token.is_operator else "; a key of several words goes in quotes"
+            raise _error(text, token.column, f"an operator, + | - & or a comma, is wanted before {token.text!r}{hint}")
+        elif token.text == ")":
+            _reduce(operands, waiting, 1)
+            if not waiting:
+                raise _error(text, token.column, "')' closes nothing")
+            waiting.pop()
+        else:
+            _reduce(operands, waiting, _PRECEDENCE[token.text])
+            waiting.append(token)
+            wants_key = True
+    if wants_key:
+        raise _error(text, len(text) + 1, "a key is wanted, not the end")
+    _reduce(operands, waiting, 1)
+    if waiting:
+        raise _error(text, waiting[-1].column, "'(' is not closed")
+    return np.flatnonzero(operands.pop())
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    end = len(text.rstrip())
+    position = 0
+    while position < end:
+        match = _TOKEN.match(text, position)
+        if match is None:
+            column = position + len(text[position:]) - len(text[position:].lstrip()) + 1
+            raise _error(text, column, "the quote is not closed")
+        kind = str(match.lastgroup)
+        column = match.start(kind) + 1 - (kind in ("double", "single"))
+        yield _Token(column, match[kind], kind == "operator", kind in ("double", "single"))
+        position = match.end()
+
+
+def _classes(h: Hierarchy, text: str, token: _Token) -> npt.NDArray[np.bool_]:
+    """bool [classes]: those at or below this key."""
+    key = int(token.text) if token.text.isdecimal() and not token.is_quoted else token.text
+    chosen = np.zeros(h.num_classes, np.bool_)
+    try:
+        chosen[h.classes(under=key)] = True
+    except UnknownSynsetError as error:
+        raise UnknownSynsetError(str(_error(text, token.column, str(error)))) from None
+    return chosen
+
+
+def _reduce(operands: list[npt.NDArray[np.bool_]], waiting: list[_Token], precedence: int) -> None:
+    """Carry out the waiting operators that bind at least so tightly."""
+    while waiting and _PRECEDENCE[waiting[-1].text] >= precedence:
+        operator, right, left = waiting.pop().text, operands.pop(), operands.pop()
+        operands.append(left & right if operator == "&" else left & ~right if operator == "-" else left | right)
+
+
+def _error(text: str, column: int, what: str) -> InputError:
+    return InputError(f"query {text!r}, column {column}: {what}")

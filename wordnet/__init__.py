@@ -12,19 +12,32 @@
 Importing this package brings numpy and nothing else; the tables are read when first asked.
 """
 
+from importlib import import_module
+from typing import Any
+
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import ImgtoolError, InputError, UnknownSynsetError
 from imgtool.wordnet.hierarchy import Hierarchy, load
 from imgtool.wordnet.labelmap import label_table
+from imgtool.wordnet.relabel import LabelMap
 from imgtool.wordnet.synset import Synset
 
 __all__ = [
     "Hierarchy",
     "ImgtoolError",
     "InputError",
+    "LabelMap",
     "Synset",
     "UnknownSynsetError",
     "label_table",
     "load",
     "orders",
 ]
+
+_ON_USE = ("evaluation", "metrics", "splits", "subsets", "trees")  # modules; start-up stays a matter of milliseconds
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_USE:
+        return import_module(f"imgtool.wordnet.{name}")
+    raise AttributeError(f"module 'imgtool.wordnet' has no attribute {name!r}")

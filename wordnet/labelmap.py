@@ -1,4 +1,4 @@
-"""The label map of a data set's classes: a table with a row a class, joined to WordNet. And :class:`LabelMap`."""
+"""The label map of a data set's classes: a table with a row a class, joined to WordNet."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from imgtool.wordnet.hierarchy import load
 from imgtool.wordnet.keys import listed
 from imgtool.wordnet.names import unique_names
 from imgtool.wordnet.orders import ilsvrc2012_ids, ilsvrc2012_wnids
-from imgtool.wordnet.relabel import LabelMap
 from imgtool.wordnet.tables import tables
-
-__all__ = ["LabelMap", "label_table"]
 
 
 def label_table(wnids: Iterable[str]) -> dict[str, list[Any]]:

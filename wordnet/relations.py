@@ -43,6 +43,18 @@ class Relations:
         """int64, ascending: the nodes without children. But for "full", they are all classes."""
         return np.flatnonzero(self.heights == 0)
 
+    def ancestors(self, keys: Key | Many) -> npt.NDArray[np.int64]:
+        """int64: the nodes above any of these synsets, these left out, nearest first. :meth:`synsets` makes synsets."""
+        return self._beyond(keys, self.dag.up)
+
+    def descendants(self, keys: Key | Many) -> npt.NDArray[np.int64]:
+        """int64: the nodes below any of these synsets, these left out, nearest first."""
+        return self._beyond(keys, self.dag.down)
+
+    def _beyond(self, keys: Key | Many, walk: Callable[[Any], npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+        start = np.unique(self._whole.nodes(keys).ravel())
+        return walk(start)[len(start) :].astype(np.int64, copy=False)
+
     @overload
     def is_a(self, a: Many, b: Key | Many) -> npt.NDArray[np.bool_]: ...
     @overload

@@ -191,3 +191,24 @@ def test_wrong_arguments(h: Hierarchy, full: Hierarchy) -> None:
         h.is_a(["dgo.n.01"], "dog.n.01")
     with pytest.raises(UnknownSynsetError, match="a key is"):
         h.nodes(np.array([0.5]))
+
+
+@given(rooted(), st.data())
+def test_walks_begin_with_where_they_start(parents: list[list[int]], data: st.DataObject) -> None:
+    """Each once: `ancestors` and `descendants` of several synsets leave out the first so many."""
+    n = len(parents)
+    start = data.draw(st.lists(st.integers(0, n - 1), unique=True, min_size=1).map(sorted))
+    dag = Small(parents, list(range(n))).dag
+    for walk in (dag.up, dag.down):
+        reached = walk(start).tolist()
+        assert sorted(reached[: len(start)]) == start
+        assert len(set(reached)) == len(reached)
+
+
+def test_ancestors_and_descendants_as_nodes(h: Hierarchy) -> None:
+    for key in ("dog.n.01", "entity.n.01", 207):
+        assert [s.node for s in h[key].ancestors()] == h.ancestors(key).tolist()
+        assert [s.node for s in h[key].descendants()] == h.descendants(key).tolist()
+    both = set(h.descendants("dog.n.01")) | set(h.descendants("cat.n.01"))
+    assert set(h.descendants(["dog.n.01", "cat.n.01"])) == both
+    assert set(h.ancestors(np.array([207, 281]))) == set(h.ancestors(207)) | set(h.ancestors(281))

@@ -40,13 +40,16 @@ ROWS = {
     "names": Row("2,000 synsets by name, each for the first time", "ms", 1e3),
     "names_again": Row("the same again", "ms", 1e3),
     "ancestors": Row("ancestors of each class", "ms", 1e3),
-    "descendants": Row("descendants of animal.n.01, all nouns", "ms", 1e3),
+    "descendants": Row("descendants of animal.n.01, all nouns, as synsets", "ms", 1e3),
+    "descendants_nodes": Row("the same as an array of nodes", "ms", 1e3),
     "lca": Row("lowest common ancestor of 10,000 random pairs", "ms", 1e3),
     "path": Row("path similarity of them", "ms", 1e3),
     "wup": Row("Wu-Palmer similarity of them", "ms", 1e3),
     "lca_matrix": Row("lowest common ancestors, 1000 × 1000", "ms", 1e3),
+    "severity": Row("hierarchical distance of 50,000 × top-20 (NLTK: their common ancestors alone)", "ms", 1e3),
 }
-SAMPLED = ("lca", "path", "wup", "lca_matrix")  # where NLTK's time is computed
+SAMPLED = ("lca", "path", "wup", "lca_matrix", "severity")  # where NLTK's time is computed
+IMAGES, TOP = 50_000, 20
 PAIRS = 10_000
 
 
@@ -99,6 +102,8 @@ def ours(names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int, 
 
     full, h = wordnet.load("full"), wordnet.load("in1k")
     measured = {"load": time.perf_counter() - start, "memory": resident() - before}
+    from imgtool.wordnet import metrics
+
     a, b = np.array(pairs).T
     measured |= {
         "names": seconds(lambda: [full[name] for name in names]),
@@ -106,11 +111,15 @@ def ours(names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int, 
         "lca_matrix": seconds(h.lca_matrix),
         "ancestors": seconds(lambda: [h[index].ancestors() for index in range(h.num_classes)]),
         "descendants": seconds(full["animal.n.01"].descendants, times=5),
+        "descendants_nodes": seconds(lambda: full.descendants("animal.n.01"), times=5),
         "lca": seconds(lambda: h.lca(a, b)),
         "path": seconds(lambda: h.path(a, b)),
         "wup": seconds(lambda: h.wup(a, b)),
         "memory_after": resident() - before,
     }
+    rng = np.random.default_rng(0)
+    predictions, labels = rng.integers(0, h.num_classes, (IMAGES, TOP)), rng.integers(0, h.num_classes, IMAGES)
+    measured["severity"] = seconds(lambda: metrics.hierarchical_distance(h, predictions, labels, TOP), times=5)
     a, b = a[:sample], b[:sample]
     answers = {
         "names": [full[name].wnid for name in names],
@@ -149,7 +158,9 @@ def theirs(names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int
     measured["lca"] = seconds(lca) * len(pairs) / sample
     measured["path"] = seconds(keep("path", lambda: [x.path_similarity(y) for x, y in both])) * len(pairs) / sample
     measured["wup"] = seconds(keep("wup", lambda: [x.wup_similarity(y) for x, y in both])) * len(pairs) / sample
+    measured["descendants_nodes"] = measured["descendants"]
     measured["lca_matrix"] = measured["lca"] / len(pairs) * len(classes) ** 2
+    measured["severity"] = measured["lca"] / len(pairs) * IMAGES * TOP
     measured["memory_after"] = resident() - before
     return {"measured": measured, "answers": answers}
 

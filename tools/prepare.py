@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--src", required=True, help="Raw data set: a folder with the ILSVRC2012 archives, or Tiny-ImageNet.")
+@click.option(
+    "--src",
+    required=True,
+    help="Raw data set: a folder with the ILSVRC2012 archives, Tiny-ImageNet, or folders of class folders.",
+)
 @click.option("--out", default="data/imagenet", show_default=True, help="Folder for shards, manifest and label map.")
 @click.option("--max-side", type=click.IntRange(0), help="Shrink so that the longer side is at most this. [500]")
 @click.option("--short-side", type=click.IntRange(0), help="Shrink so that the shorter side is at most this. [off]")

@@ -24,11 +24,6 @@ class Source(Protocol):
     ilsvrc2012_ids: dict[str, int]
     splits: tuple[str, ...]
 
-    @classmethod
-    def recognise(cls, path: Path) -> bool:
-        """Whether ``path`` looks like this layout; cheap."""
-        ...
-
     def records(self, split: str) -> Iterator[Record]:
         """The pictures of a split, in the source's own order.
 
@@ -39,8 +34,10 @@ class Source(Protocol):
 
 def open_source(path: str | Path) -> Source:
     """Opens the raw data set at ``path``, whatever its layout. Raises SourceError if it is none that is known."""
+    from imgtool.pipelines.sources.class_folders import ClassFolders
     from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012, TRAIN, VAL
     from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
+    from imgtool.pipelines.sources.tree import Tree
 
     path = Path(path)
     if not path.exists():
@@ -49,10 +46,17 @@ def open_source(path: str | Path) -> Source:
         raise SourceError(f"{path}: permission denied")
     if path.name in (TRAIN, VAL):
         raise SourceError(f"{path}: is one archive of several; give the folder that holds them: --src {path.parent}")
-    for kind in (ILSVRC2012, TinyImageNet):
-        if kind.recognise(path):
-            return kind(path)
+    if ILSVRC2012.recognise(path):
+        return ILSVRC2012(path)
+    if path.is_dir() or path.suffix == ".tar":
+        tree = Tree(path)
+        if TinyImageNet.recognise(tree):
+            return TinyImageNet(tree)
+        if tree.truncated and any("/images/" in name for name in tree.files):
+            raise SourceError(f"{tree.truncated}; Tiny-ImageNet's class list was behind the cut")
+        if ClassFolders.recognise(tree):
+            return ClassFolders(tree)
     raise SourceError(
         f"{path}: not a layout this version reads; it reads a folder with ILSVRC2012_img_train.tar and/or "
-        "ILSVRC2012_img_val.tar, and Tiny-ImageNet as a folder or a tar"
+        "ILSVRC2012_img_val.tar, and, as a folder or a tar, Tiny-ImageNet and folders of class folders"
     )

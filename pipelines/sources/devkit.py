@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from imgtool.wordnet.errors import SourceError
 
+DEVKITS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
 META = "data/meta.mat"
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 

@@ -10,13 +10,12 @@ from typing import ClassVar
 
 from imgtool.pipelines.records import Locator, Record, sorted_wnids
 from imgtool.pipelines.sources import tar
-from imgtool.pipelines.sources.devkit import Devkit, read_devkit
+from imgtool.pipelines.sources.devkit import DEVKITS, Devkit, read_devkit
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"
-DEVKITS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
 
 
 class ILSVRC2012:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar
 
 from imgtool.pipelines.records import Box, Record, sorted_wnids
@@ -24,19 +23,13 @@ class TinyImageNet:
     layout: ClassVar[str] = "tiny-imagenet"
 
     @classmethod
-    def recognise(cls, path: Path) -> bool:
-        if path.is_dir():
-            return (path / WNIDS).is_file() and (path / "train").is_dir()
-        return path.suffix == ".tar"
+    def recognise(cls, tree: Tree) -> bool:
+        return WNIDS in tree.files and any(name.startswith("train/") for name in tree.files)
 
-    def __init__(self, path: Path) -> None:
-        self._tree = Tree(path)
-        self.root = self._tree.root
-        files = self._tree.files
-        if WNIDS not in files:
-            raise SourceError(
-                self._tree.truncated or f"{path}: no {WNIDS} inside; a tar is read as Tiny-ImageNet, which has one"
-            )
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self.root = tree.root
+        files = tree.files
         self.wnids = sorted_wnids(self._tree.read_text(WNIDS).split())
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.splits = tuple(s for s in ("train", "val") if any(name.startswith(f"{s}/") for name in files))

@@ -193,3 +193,132 @@ def test_what_is_no_source_is_said_in_one_line(tmp_path, make):
         open_source(path)
     assert "x.tar" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def extracted(drawn, tmp_path_factory):
+    """The drawn archives, extracted: train/WNID, and the validation pictures flat in val."""
+    root = tmp_path_factory.mktemp("extracted") / "imagenet"
+    for record_split in ("train", "val"):
+        source = open_source(drawn)
+        for record in source.records(record_split):
+            folder = root / record_split / (record.wnids[0] if record_split == "train" else "")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{record.key}.JPEG").write_bytes(bytes_of(source, record))
+    return root
+
+
+def labels_of(source, split):
+    return {r.key: r.wnids for r in source.records(split)}
+
+
+def test_class_folders(extracted, drawn, tmp_path):
+    """train/WNID and val/WNID, as Imagenette has it: the archives' labels, pictures, nothing that is no picture."""
+    archives = open_source(drawn)
+    root = tmp_path / "imagenette2"
+    shutil.copytree(extracted / "train", root / "train")
+    truth = labels_of(archives, "val")
+    for key, (wnid,) in truth.items():
+        (root / "val" / wnid).mkdir(parents=True, exist_ok=True)
+        shutil.copy(extracted / f"val/{key}.JPEG", root / "val" / wnid)
+    (root / "noisy_imagenette.csv").write_text("path,noisy\n")
+    (root / "train" / ".DS_Store").write_bytes(b"x")
+    (root / "train" / archives.wnids[0] / "._hidden.JPEG").write_bytes(b"x")
+    with tarfile.open(tmp_path / "imagenette2.tar", "w") as archive:
+        archive.add(root, "imagenette2")
+    for path in (root, tmp_path / "imagenette2.tar"):
+        source = open_source(path)
+        assert (source.layout, source.splits) == ("class-folders", ("train", "val"))
+        assert source.wnids == archives.wnids
+        for split in source.splits:
+            assert labels_of(source, split) == labels_of(archives, split)
+        record = next(iter(source.records("val")))
+        assert bytes_of(source, record) == (extracted / f"val/{record.key}.JPEG").read_bytes()
+
+
+def test_folders_of_any_name(tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "001.png")
+    (tmp_path / "readme.txt").write_text("mine")
+    source = open_source(tmp_path)
+    assert (source.wnids, source.splits) == (["cats", "dogs"], ("train",))
+    assert [(r.key, r.wnids, str(r.locator)) for r in source.records("train")] == [
+        ("001", ("cats",), "cats/001.png"),
+        ("001", ("dogs",), "dogs/001.png"),
+    ]
+    from imgtool.pipelines.dataset import Dataset
+    from imgtool.pipelines.prepare import prepare
+
+    out = tmp_path.with_name("out")
+    assert prepare(tmp_path, out, workers=1).stored == {"train": 2}
+    assert Dataset(out).names == ["cats", "dogs"]
+
+
+def test_extracted_with_flat_validation(extracted, drawn, tmp_path):
+    """Labelled by the development kit beside, or by its ground truth alone."""
+    truth = labels_of(open_source(drawn), "val")
+    with pytest.raises(SourceError, match="is in no class folder, and nothing states its class"):
+        list(open_source(extracted).records("val"))
+    root = tmp_path / "imagenet"
+    shutil.copytree(extracted, root)
+    kit = "ILSVRC2012_devkit_t12.tar.gz"
+    shutil.copy(drawn / kit, root)
+    assert labels_of(open_source(root), "val") == truth
+    with tarfile.open(root / kit) as archive:
+        name = "ILSVRC2012_validation_ground_truth.txt"
+        (root / name).write_bytes(archive.extractfile(f"ILSVRC2012_devkit_t12/data/{name}").read())
+    (root / kit).unlink()
+    assert labels_of(open_source(root), "val") == truth
+
+
+def test_kaggles_tree(extracted, drawn, tmp_path):
+    truth = labels_of(open_source(drawn), "val")
+    shutil.copytree(extracted, tmp_path / "ILSVRC/Data/CLS-LOC")
+    (tmp_path / "ILSVRC/Data/CLS-LOC/test").mkdir()
+    shutil.copy(
+        next((extracted / "val").iterdir()), tmp_path / "ILSVRC/Data/CLS-LOC/test/ILSVRC2012_test_00000001.JPEG"
+    )
+    lines = [f"{key},{wnid} 1 2 30 40 {wnid} 5 6 7 8 \n" for key, (wnid,) in truth.items()]
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "".join(lines))
+    shutil.move(tmp_path / "ILSVRC/Data/CLS-LOC/val", tmp_path / "aside")
+    assert open_source(tmp_path).splits == ("train",), "the test pictures have no labels"
+    shutil.move(tmp_path / "aside", tmp_path / "ILSVRC/Data/CLS-LOC/val")
+    source = open_source(tmp_path)
+    assert source.splits == ("train", "val")
+    assert len(source.wnids) == 10
+    assert labels_of(source, "val") == truth
+    assert labels_of(source, "train") == labels_of(open_source(drawn), "train")
+    record = next(iter(source.records("val")))
+    assert [tuple(box) for box in record.boxes] == [(record.wnids[0], 1, 2, 30, 40), (record.wnids[0], 5, 6, 7, 8)]
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01 x\n")
+    with pytest.raises(SourceError, match=r"LOC_val_solution\.csv, line 2"):
+        list(open_source(tmp_path).records("val"))
+
+
+def test_class_folders_that_do_not_fit(extracted, tmp_path):
+    root = tmp_path / "a"
+    shutil.copytree(extracted / "train", root / "train")
+    (root / "val/n99999999").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(root / "val/n99999999/1.png")
+    with pytest.raises(SourceError, match="n99999999 is not among the 10 train folders"):
+        list(open_source(root).records("val"))
+    deep = next((root / "train").iterdir()) / "deeper"
+    deep.mkdir()
+    Image.new("RGB", (8, 8)).save(deep / "1.png")
+    with pytest.raises(SourceError, match="lies deeper than a class folder"):
+        open_source(root)
+
+
+def test_a_truncated_tar_of_class_folders(extracted, tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(extracted / "train", "train")
+    whole = list(open_source(path).records("train"))
+    with open(path, "r+b") as file:
+        file.truncate(whole[-3].locator.offset + 5)
+    found = []
+    with pytest.raises(TruncatedSourceError, match=r"a\.tar is truncated"):
+        for record in open_source(path).records("train"):
+            found.append(record)
+    assert [r.key for r in found] == [r.key for r in whole[:-3]]

@@ -1,4 +1,4 @@
-"""What importing and loading cost, in a fresh process."""
+"""What importing and loading bring along, in a fresh process. How long they take, `imgtool bench wordnet` says."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from typing import Any
 import pytest
 
 MEASURE = """
-import json, sys, time
+import json, sys
 import numpy
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
 before = resident()
 from imgtool import wordnet
 modules = sorted({name.split(".")[0] for name in sys.modules})
-start = time.perf_counter()
 h = wordnet.load("CLASSES")
-seconds = time.perf_counter() - start
 h["dog.n.01"].depth, h.find("crane"), h["dog.n.01"].descendants()
-print(json.dumps({"ms": 1e3 * seconds, "mib": resident() - before, "modules": modules}))
+print(json.dumps({"mib": resident() - before, "modules": modules}))
 """
 
 
@@ -30,6 +28,5 @@ print(json.dumps({"ms": 1e3 * seconds, "mib": resident() - before, "modules": mo
 def test_cost(classes: str) -> None:
     command = [sys.executable, "-c", MEASURE.replace("CLASSES", classes)]
     runs: list[dict[str, Any]] = [json.loads(subprocess.check_output(command)) for _ in range(3)]
-    assert min(run["ms"] for run in runs) <= 20
     assert min(run["mib"] for run in runs) <= 30
     assert not {"nltk", "pyarrow", "torch", "scipy", "click"} & set(runs[0]["modules"])

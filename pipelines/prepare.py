@@ -25,7 +25,7 @@ from imgtool.pipelines.atomic import write_text
 from imgtool.pipelines.engines import Progress, available_cpus, run_local
 from imgtool.pipelines.manifest import label_map, write_table
 from imgtool.pipelines.plan import Plan, make_plan
-from imgtool.pipelines.shard_task import PARTS, Settings, ShardTask, Tally, read_rows, shard_entry
+from imgtool.pipelines.shard_task import PARTS, Settings, ShardTask, Tally, is_whole, read_rows, shard_entry
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, TruncatedSourceError
 
@@ -238,8 +238,7 @@ def _tidy(out: Path) -> None:
 
 
 def _shards_whole(out: Path, finished: dict[str, Any]) -> bool:
-    shards = [shard for split in finished["splits"].values() for shard in split["shards"]]
-    return all((out / s["path"]).exists() and (out / s["path"]).stat().st_size == s["bytes"] for s in shards)
+    return all(is_whole(out, shard) for split in finished["splits"].values() for shard in split["shards"])
 
 
 def _summary(out: Path, plan: Plan, already_complete: bool = False) -> Summary:

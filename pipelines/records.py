@@ -88,6 +88,11 @@ class LocatorReader:
         self.close()
 
 
+def key_of(name: str) -> str:
+    """A sample's key: its original file name without folders and ending, ILSVRC2012_val_00000001."""
+    return os.path.splitext(os.path.basename(name))[0]
+
+
 def sorted_wnids(wnids: Iterable[str]) -> list[str]:
     """The one class order used inside: sorted wnids, each once; class index = position."""
     return sorted(set(wnids))

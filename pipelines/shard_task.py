@@ -171,10 +171,13 @@ def read_rows(task: ShardTask) -> pa.Table | None:
     if not task.rows_path.exists():
         return None
     rows = pq.read_table(task.rows_path)
-    shard = shard_entry(rows, task.path)
-    path = Path(task.out) / task.path
-    whole = shard["samples"] == 0 or (path.exists() and path.stat().st_size == shard["bytes"])
-    return rows if whole else None
+    return rows if is_whole(Path(task.out), shard_entry(rows, task.path)) else None
+
+
+def is_whole(out: Path, shard: dict[str, Any]) -> bool:
+    """Whether the shard of an entry lies there in its full size; one without samples has no file."""
+    path = out / shard["path"]
+    return shard["samples"] == 0 or (path.exists() and path.stat().st_size == shard["bytes"])
 
 
 def shard_entry(rows: pa.Table, path: str) -> dict[str, Any]:

@@ -70,8 +70,8 @@ class Classifier:
     def _load(self, path: Path) -> None:
         content = checkpoint.load(path)
         self.loss = content["recipe"].get("loss", "ce")
-        criterion = losses.from_spec(self.loss, content["wnids"])
-        model = models.build(content["size"], criterion.outputs, content["dropout"])
+        self._criterion = losses.from_spec(self.loss, content["wnids"])
+        model = models.build(content["size"], self._criterion.outputs, content["dropout"])
         try:
             model.load_state_dict(content["ema"])
         except RuntimeError:
@@ -285,8 +285,7 @@ class Classifier:
 
     def _class_scores(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """What turns the model's outputs into logits a class."""
-        scores: Callable[[Tensor], Tensor] = losses.from_spec(self.loss, self.wnids).to(device).class_scores
-        return scores
+        return self._criterion.to(device).class_scores
 
     def _require_weights(self) -> None:
         if self.checkpoint is None:

@@ -19,7 +19,6 @@ Picture: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
 Source: TypeAlias = Picture | Sequence[Picture]
 
 BATCH = 64  # pictures computed at a time
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}  # taken from a folder
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,13 @@ def pictures(source: Source) -> list[Picture]:
                 raise InputError(f"there is no picture {path}")
             return [path]
         found: list[Picture] = []
-        found += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        found += sorted(
+            file for file in path.rglob("*") if file.suffix.lower() in codec.PICTURE_SUFFIXES and file.is_file()
+        )
         if not found:
-            raise InputError(f"there is no picture in {path}: none of its files ends in {', '.join(sorted(SUFFIXES))}")
+            raise InputError(
+                f"there is no picture in {path}: none of its files ends in {', '.join(codec.PICTURE_SUFFIXES)}"
+            )
         return found
     if isinstance(source, Image.Image | np.ndarray):
         return [source]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
@@ -89,12 +90,18 @@ class _Picture:
             parts.append(f"{self.means[node]:.4g}")
         return "  ".join(parts)
 
+    @cached_property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest mean in the picture; only asked for where a node drawn has one."""
+        assert self.means is not None
+        drawn = self.means[[row.node for row in self.rows]]
+        return float(np.nanmin(drawn)), float(np.nanmax(drawn))
+
     def colour(self, node: int) -> str:
         """From red (the least value in the picture) over yellow to green; white without a value."""
         if self.means is None or np.isnan(self.means[node]):
             return "#ffffff"
-        drawn = self.means[[row.node for row in self.rows]]
-        low, high = np.nanmin(drawn), np.nanmax(drawn)
+        low, high = self.range
         t = (self.means[node] - low) / (high - low) if high > low else 0.5
         stops = np.array([[244, 165, 130], [255, 247, 188], [146, 197, 142]])
         r, g, b = (round(float(np.interp(t, [0, 0.5, 1], stop))) for stop in stops.T)

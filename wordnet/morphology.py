@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imgtool.wordnet.tables import tables
+from imgtool.wordnet.tables import lemma_key, tables
 
 # The endings of plurals and what stands in their place: WordNet's, morphy(7WN), and NLTK's "ves".
 DETACHMENT = (
@@ -23,7 +23,7 @@ def base_forms(word: str) -> list[str]:
     Returns:
         lower-cased lemmas with underscores, no two alike; perhaps none.
     """
-    form = "_".join(word.lower().replace("_", " ").split())
+    form = lemma_key(word)
     forms = tables().exceptions.get(form)
     if forms is None:
         forms = tuple(form.removesuffix(old) + new for old, new in DETACHMENT if form.endswith(old))

@@ -105,7 +105,7 @@ class Tables:
 
     def senses(self, lemma: str) -> list[int]:
         """The rows that have this lemma, in WordNet's sense order; case, spaces and underscores do not matter."""
-        key = "_".join(lemma.lower().replace("_", " ").split()).encode()
+        key = lemma_key(lemma).encode()
         words = self._by_lemma
         first = bisect_left(words, key, key=self._lower)
         rows: list[int] = []
@@ -147,6 +147,11 @@ class Tables:
 
     def _lower(self, word: int) -> bytes:
         return self._lower_text[self._text_indptr[word] : self._text_indptr[word + 1]]
+
+
+def lemma_key(word: str) -> str:
+    """A word as lemmas are compared: lower-cased, underscores for spaces."""
+    return "_".join(word.lower().replace("_", " ").split())
 
 
 @cache

@@ -21,6 +21,7 @@ from imgtool.wordnet.errors import ImageError
 
 __all__ = [
     "MAX_PIXELS",
+    "PICTURE_SUFFIXES",
     "Pool",
     "Recoded",
     "center_crop",
@@ -33,6 +34,9 @@ __all__ = [
 
 Pixels = npt.NDArray[np.uint8]
 Pool = _native.Pool
+PICTURE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Endings, lower-cased, by which a picture is told from other files in a folder; its content decides how it is read."""
+
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before memory is taken; the extension holds JPEG to the same limit."""
 

@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
-from imgtool.pipelines.records import Box, Record, sorted_wnids
-from imgtool.pipelines.sources.devkit import DEVKITS, GROUND_TRUTH, read_devkit
+from imgtool.pipelines.codec import PICTURE_SUFFIXES
+from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
+from imgtool.pipelines.sources.devkit import GROUND_TRUTH, find_devkit, read_devkit
 from imgtool.pipelines.sources.tree import Tree
 from imgtool.wordnet import orders
-from imgtool.wordnet.errors import SourceError, TruncatedSourceError
+from imgtool.wordnet.errors import InputError, SourceError, TruncatedSourceError
 
-PICTURES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VAL_NAMES = ("val", "valid", "validation", "test")
 SOLUTION = "LOC_val_solution.csv"
 _TRAIN = re.compile(r"((?:[^/]+/)*?)train/[^/]+/[^/]+$")  # what is above train, in the path of a training picture
@@ -76,7 +76,7 @@ class ClassFolders:
         for name in self._pictures:
             if not name.startswith(top):
                 continue
-            key = os.path.splitext(os.path.basename(name))[0]
+            key = key_of(name)
             label = Label(_class_of(name, top))
             if not label.wnid:
                 flat = self._flat_labels() if flat is None else flat
@@ -97,22 +97,24 @@ class ClassFolders:
         solution = next((name for name in files if os.path.basename(name) == SOLUTION), None)
         if solution:
             return dict(_read_solution(tree.read_text(solution), f"{tree.path}: {solution}"))
-        devkit = next((tree.path / name for name in DEVKITS if (tree.path / name).is_file()), None)
+        devkit = find_devkit(tree.path)
+        listed = next((name for name in files if name.endswith(os.path.basename(GROUND_TRUTH))), None)
         if devkit:
-            kit = read_devkit(devkit)
-            wnid_of_id = {identifier: wnid for wnid, identifier in kit.ids.items()}
-            truth = kit.ground_truth
+            wnids = read_devkit(devkit).val_wnids()
+        elif listed:
+            published = orders.ilsvrc2012_wnids()
+            try:
+                truth = [int(line) for line in tree.read_text(listed).split()]
+                wnids = [published[i] for i in orders.convert(truth, "ilsvrc2012_id", "sorted")]
+            except (ValueError, InputError) as error:
+                raise SourceError(f"{tree.path}: {listed}: {error}") from None
         else:
-            listed = next((name for name in files if name.endswith(os.path.basename(GROUND_TRUTH))), None)
-            if not listed:
-                return {}
-            truth = [int(line) for line in tree.read_text(listed).split() if line.isdigit()]
-            wnid_of_id = dict(zip(orders.ilsvrc2012_ids().tolist(), orders.ilsvrc2012_wnids(), strict=True))
-        return {f"ILSVRC2012_val_{n:08d}": Label(wnid_of_id[i]) for n, i in enumerate(truth, 1) if i in wnid_of_id}
+            return {}
+        return {f"ILSVRC2012_val_{n:08d}": Label(wnid) for n, wnid in enumerate(wnids, 1)}
 
 
 def _is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES) and not os.path.basename(name).startswith(".")
+    return name.lower().endswith(PICTURE_SUFFIXES) and not os.path.basename(name).startswith(".")
 
 
 def _class_of(name: str, top: str) -> str:

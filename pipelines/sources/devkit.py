@@ -21,6 +21,16 @@ class Devkit(NamedTuple):
     ids: dict[str, int]
     ground_truth: list[int]
 
+    def val_wnids(self) -> list[str]:
+        """The wnid of validation picture n at position n - 1."""
+        wnid_of_id = {identifier: wnid for wnid, identifier in self.ids.items()}
+        return [wnid_of_id[identifier] for identifier in self.ground_truth]
+
+
+def find_devkit(folder: Path) -> Path | None:
+    """The development kit in a folder, under the names that it is downloaded by."""
+    return next((folder / name for name in DEVKITS if (folder / name).is_file()), None)
+
 
 def read_devkit(path: Path) -> Devkit:
     """Reads ILSVRC2012_devkit_t12.tar.gz (or t3) in place. Raises SourceError if it is not one."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from imgtool.pipelines.records import Locator, Record, sorted_wnids
+from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
 from imgtool.pipelines.sources import tar
-from imgtool.pipelines.sources.devkit import DEVKITS, Devkit, read_devkit
+from imgtool.pipelines.sources.devkit import DEVKITS, Devkit, find_devkit, read_devkit
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -33,7 +33,7 @@ class ILSVRC2012:
 
     def __init__(self, path: Path) -> None:
         self.root = str(path)
-        devkit = next((path / name for name in DEVKITS if (path / name).is_file()), None)
+        devkit = find_devkit(path)
         if devkit is None and (path / VAL).is_file():
             raise SourceError(f"{path / VAL} has no labels of its own: put {DEVKITS[0]} beside it")
         self._devkit = read_devkit(devkit) if devkit else Devkit({}, [])
@@ -75,7 +75,7 @@ class ILSVRC2012:
                 try:
                     for inner in tar.scan(descriptor, f"{TRAIN}!{outer.name}", outer.offset, end):
                         member = f"{outer.name}/{inner.name}"
-                        yield Record(_key(inner), (wnid,), Locator(TRAIN, member, inner.offset, inner.size))
+                        yield Record(key_of(inner.name), (wnid,), Locator(TRAIN, member, inner.offset, inner.size))
                 except TruncatedSourceError as error:
                     truncated.append(str(error))
         except TruncatedSourceError as error:
@@ -86,14 +86,13 @@ class ILSVRC2012:
             raise TruncatedSourceError("; ".join(truncated))
 
     def _val(self) -> Iterator[Record]:
-        wnid_of_id = {identifier: wnid for wnid, identifier in self._devkit.ids.items()}
-        truth = self._devkit.ground_truth
+        truth = self._devkit.val_wnids()
         for member in self._scan(VAL):
-            key = _key(member)
+            key = key_of(member.name)
             number = re.search(r"(\d+)$", key)
             if number is None or not 1 <= int(number[1]) <= len(truth):
                 raise SourceError(f"{VAL}: {member.name} has no line in the devkit's ground truth ({len(truth)} lines)")
-            wnid = wnid_of_id[truth[int(number[1]) - 1]]
+            wnid = truth[int(number[1]) - 1]
             yield Record(key, (wnid,), Locator(VAL, member.name, member.offset, member.size))
 
 
@@ -102,8 +101,3 @@ def _wnid(member: tar.Member) -> str:
     if ending != ".tar":
         raise SourceError(f"{TRAIN}: {member.name} is not a class tar (nXXXXXXXX.tar)")
     return stem
-
-
-def _key(member: tar.Member) -> str:
-    """The picture's file name without its ending: ILSVRC2012_val_00000001."""
-    return os.path.splitext(os.path.basename(member.name))[0]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
-from imgtool.pipelines.records import Box, Record, sorted_wnids
+from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
 from imgtool.pipelines.sources.tree import Tree
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -54,7 +54,7 @@ class TinyImageNet:
             wnid = folder.split("/")[1]
             if wnid not in known:
                 raise SourceError(f"{self._tree.path}: {name}: {wnid} is not in {WNIDS}")
-            yield Record(os.path.splitext(file)[0], (wnid,), locator, boxes.get(file, ()))
+            yield Record(key_of(file), (wnid,), locator, boxes.get(file, ()))
 
     def _val(self) -> Iterator[Record]:
         labels = {}
@@ -70,7 +70,7 @@ class TinyImageNet:
             if file not in labels:
                 raise SourceError(f"{self._tree.path}: {name} has no line in {VAL_ANNOTATIONS}")
             wnid, box = labels[file]
-            yield Record(os.path.splitext(file)[0], (wnid,), locator, (box,))
+            yield Record(key_of(file), (wnid,), locator, (box,))
 
     def _lines(self, name: str, fields: int) -> Iterator[list[str]]:
         for number, line in enumerate(self._tree.read_text(name).splitlines(), 1):

@@ -270,6 +270,11 @@ def test_extracted_with_flat_validation(extracted, drawn, tmp_path):
         (root / name).write_bytes(archive.extractfile(f"ILSVRC2012_devkit_t12/data/{name}").read())
     (root / kit).unlink()
     assert labels_of(open_source(root), "val") == truth
+    lines = (root / name).read_text()
+    for wrong in ("x", "1001"):  # a line that is passed over would shift the labels of all pictures behind it
+        (root / name).write_text(f"{wrong}\n{lines}")
+        with pytest.raises(SourceError, match=f"{name}: .*{wrong}"):
+            list(open_source(root).records("val"))
 
 
 def test_kaggles_tree(extracted, drawn, tmp_path):

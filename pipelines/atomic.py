@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from pathlib import Path
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path to write; on success it is synced and takes the place of ``path``, else it is removed."""
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    # A name of its own: of two writers of one file, say a task and its retry elsewhere, neither sees the other's.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         sync(temporary)

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgtool.pipelines.atomic import replacing
+from imgtool.pipelines.records import BOX
 from imgtool.wordnet.labelmap import label_table
-
-BOX = pa.struct([("wnid", pa.string()), *((side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax"))])
 
 MANIFEST = pa.schema(
     [

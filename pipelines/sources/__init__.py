@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from imgtool.pipelines.records import Record
+from imgtool.pipelines.storage import is_url, open_folder
 from imgtool.wordnet.errors import SourceError
 
 
@@ -33,23 +34,21 @@ class Source(Protocol):
 
 
 def open_source(path: str | Path) -> Source:
-    """Opens the raw data set at ``path``, whatever its layout. Raises SourceError if it is none that is known."""
+    """Opens the raw data set at ``path`` (or URL), whatever its layout. Raises SourceError if it is none known here."""
     from imgtool.pipelines.sources.class_folders import ClassFolders
     from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012, TRAIN, VAL
     from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
     from imgtool.pipelines.sources.tree import Tree
 
-    path = Path(path)
-    if not path.exists():
-        raise SourceError(f"{path}: no such file or folder; --src takes a raw data set")
-    if not os.access(path, os.R_OK):
-        raise SourceError(f"{path}: permission denied")
-    if path.name in (TRAIN, VAL):
-        raise SourceError(f"{path}: is one archive of several; give the folder that holds them: --src {path.parent}")
-    if ILSVRC2012.recognise(path):
-        return ILSVRC2012(path)
-    if path.is_dir() or path.suffix == ".tar":
-        tree = Tree(path)
+    above, _, name = str(path).rstrip("/").rpartition("/")
+    above = above or ("/" if str(path).startswith("/") else ".")
+    is_file = _is_file(path, above, name)
+    if name in (TRAIN, VAL):
+        raise SourceError(f"{path}: is one archive of several; give the folder that holds them: --src {above}")
+    if not is_file and ILSVRC2012.recognise(str(path)):
+        return ILSVRC2012(str(path))
+    if not is_file or name.endswith(".tar"):
+        tree = Tree(above, name) if is_file else Tree(str(path))
         if TinyImageNet.recognise(tree):
             return TinyImageNet(tree)
         if tree.truncated and any("/images/" in name for name in tree.files):
@@ -60,3 +59,13 @@ def open_source(path: str | Path) -> Source:
         f"{path}: not a layout this version reads; it reads a folder with ILSVRC2012_img_train.tar and/or "
         "ILSVRC2012_img_val.tar, and, as a folder or a tar, Tiny-ImageNet and folders of class folders"
     )
+
+
+def _is_file(path: str | Path, above: str, name: str) -> bool:
+    if is_url(path):
+        return open_folder(above).size(name) is not None
+    if not os.path.exists(path):
+        raise SourceError(f"{path}: no such file or folder; --src takes a raw data set")
+    if not os.access(path, os.R_OK):
+        raise SourceError(f"{path}: permission denied")
+    return not os.path.isdir(path)

@@ -13,6 +13,7 @@ from imgtool.pipelines.codec import PICTURE_SUFFIXES
 from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
 from imgtool.pipelines.sources.devkit import GROUND_TRUTH, find_devkit, read_devkit
 from imgtool.pipelines.sources.tree import Tree
+from imgtool.pipelines.storage import open_folder
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import InputError, SourceError, TruncatedSourceError
 
@@ -97,10 +98,11 @@ class ClassFolders:
         solution = next((name for name in files if os.path.basename(name) == SOLUTION), None)
         if solution:
             return dict(_read_solution(tree.read_text(solution), f"{tree.path}: {solution}"))
-        devkit = find_devkit(tree.path)
+        folder = open_folder(tree.root)
+        devkit = find_devkit(folder)
         listed = next((name for name in files if name.endswith(os.path.basename(GROUND_TRUTH))), None)
         if devkit:
-            wnids = read_devkit(devkit).val_wnids()
+            wnids = read_devkit(folder, devkit).val_wnids()
         elif listed:
             published = orders.ilsvrc2012_wnids()
             try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import tarfile
-from pathlib import Path
 from typing import NamedTuple
 
+from imgtool.pipelines.storage import Folder, join
 from imgtool.wordnet.errors import SourceError
 
 DEVKITS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
@@ -27,15 +27,16 @@ class Devkit(NamedTuple):
         return [wnid_of_id[identifier] for identifier in self.ground_truth]
 
 
-def find_devkit(folder: Path) -> Path | None:
-    """The development kit in a folder, under the names that it is downloaded by."""
-    return next((folder / name for name in DEVKITS if (folder / name).is_file()), None)
+def find_devkit(folder: Folder) -> str | None:
+    """The name of the development kit in a folder, among those that it is downloaded by."""
+    return next((name for name in DEVKITS if folder.size(name) is not None), None)
 
 
-def read_devkit(path: Path) -> Devkit:
+def read_devkit(folder: Folder, name: str) -> Devkit:
     """Reads ILSVRC2012_devkit_t12.tar.gz (or t3) in place. Raises SourceError if it is not one."""
+    path = join(folder.url, name)
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(fileobj=io.BytesIO(folder.read(name))) as archive:
             members = {name: m for m in archive for name in (META, GROUND_TRUTH) if m.name.endswith(name)}
             missing = [name for name in (META, GROUND_TRUTH) if name not in members]
             if missing:
@@ -61,7 +62,7 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def _class_ids(meta: bytes, path: Path) -> dict[str, int]:
+def _class_ids(meta: bytes, path: str) -> dict[str, int]:
     import scipy.io  # deferred: a third of a second, and only archives with a devkit need it
 
     try:

@@ -6,10 +6,10 @@ was cut off at a member's boundary for a whole one. Formats: ustar, GNU (long na
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from imgtool.pipelines.storage import RandomFile
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 BLOCK = 512
@@ -27,22 +27,21 @@ class Member(NamedTuple):
 
 
 def scan(
-    descriptor: int, where: str, start: int = 0, end: int | None = None, *, cut_off: bool = False
+    file: RandomFile, where: str, start: int = 0, end: int | None = None, *, cut_off: bool = False
 ) -> Iterator[Member]:
-    """Yields the regular files of the tar in bytes [start, end) of an open file, in order.
+    """Yields the regular files of the tar in bytes [start, end) of a file, in order.
 
     ``where`` names the archive in messages. Directories, links and devices are passed over. Raises SourceError for
     what is no tar or has a member named outside its folder, and TruncatedSourceError, after the last whole member,
     when the archive ends before its end-of-archive block. With ``cut_off`` the member that the end cuts off is
     yielded too, for a caller that can use the whole parts of it.
     """
-    if end is None:
-        end = os.fstat(descriptor).st_size
+    end = file.size if end is None else end
     at = start
     long_name: str | None = None
     pax: dict[str, str] = {}
     while True:
-        header = os.pread(descriptor, BLOCK, at) if at + BLOCK <= end else b""
+        header = file.read(at, BLOCK) if at + BLOCK <= end else b""
         if len(header) < BLOCK:
             raise TruncatedSourceError(f"{where} is truncated: it ends at byte {end - start} without an end mark")
         if not header.strip(b"\0"):
@@ -67,9 +66,9 @@ def scan(
             if size > MAX_METADATA:
                 raise SourceError(f"{where}: a header of {size} bytes at {data - start}; the archive is damaged")
             if kind == b"L":
-                long_name = os.pread(descriptor, size, data).rstrip(b"\0").decode("utf-8", "surrogateescape")
+                long_name = file.read(data, size).rstrip(b"\0").decode("utf-8", "surrogateescape")
             elif kind == b"x":
-                pax = _pax(os.pread(descriptor, size, data))
+                pax = _pax(file.read(data, size))
             continue
         name = _name(header, long_name, pax)
         long_name, pax = None, {}

@@ -2,54 +2,41 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
 from imgtool.pipelines.records import Locator, LocatorReader
 from imgtool.pipelines.sources import tar
+from imgtool.pipelines.storage import join, open_folder
 from imgtool.wordnet.errors import TruncatedSourceError
 
 
 class Tree:
-    """The files below a folder, or in a tar, by their path with forward slashes.
+    """The files below ``root`` (a path or URL), or in an ``archive`` there, by their path with forward slashes.
 
     ``truncated`` holds the message of a tar that ended early; its whole members are there.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, root: str, archive: str | None = None) -> None:
+        self.path = root if archive is None else join(root, archive)
+        self.root = root
         self.truncated: str | None = None
-        if path.is_dir():
-            self.root = str(path)
-            files = {name: Locator(name, "", 0, size) for name, size in _walk(self.root, "")}
+        folder = open_folder(root)
+        if archive is None:
+            files = {name: Locator(name, "", 0, size) for name, size in folder.walk()}
         else:
-            self.root = str(path.parent)
             files = {}
-            descriptor = os.open(path, os.O_RDONLY)
+            file = folder.open(archive)
             try:
-                for member in tar.scan(descriptor, path.name):
-                    files[member.name] = Locator(path.name, member.name, member.offset, member.size)
+                for member in tar.scan(file, archive):
+                    files[member.name] = Locator(archive, member.name, member.offset, member.size)
             except TruncatedSourceError as error:
                 self.truncated = str(error)
             finally:
-                os.close(descriptor)
+                file.close()
         self.files = _without_common_folder(files)
 
     def read_text(self, name: str) -> str:
         """A small text file, as UTF-8."""
         with LocatorReader(self.root) as reader:
             return reader.read(self.files[name]).decode("utf-8", "replace")
-
-
-def _walk(root: str, below: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(os.path.join(root, below)) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            name = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir():
-                yield from _walk(root, name)
-            elif entry.is_file():
-                yield name, entry.stat().st_size
 
 
 def _without_common_folder(files: dict[str, Locator]) -> dict[str, Locator]:

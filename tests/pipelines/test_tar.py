@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
 import tarfile
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgtool.pipelines.sources import tar
+from imgtool.pipelines.storage import LocalFile
 from imgtool.wordnet.errors import ImgtoolError, SourceError, TruncatedSourceError
 
 NAMES = st.lists(
@@ -33,11 +34,8 @@ def make(files: dict[str, bytes], form: int = tarfile.GNU_FORMAT) -> bytes:
 
 def scan(data: bytes, path: Path, **options) -> list[tar.Member]:
     path.write_bytes(data)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return list(tar.scan(descriptor, "a.tar", **options))
-    finally:
-        os.close(descriptor)
+    with contextlib.closing(LocalFile(str(path))) as file:
+        return list(tar.scan(file, "a.tar", **options))
 
 
 @pytest.fixture(scope="module")
@@ -70,26 +68,21 @@ def test_a_cut_archive_yields_its_whole_members_then_says_so(path, data):
     members = scan(whole, path)
     cut = data.draw(st.integers(0, members[-1].offset + (members[-1].size + 511) // 512 * 512))
     path.write_bytes(whole[:cut])
-    descriptor = os.open(path, os.O_RDONLY)
     found = []
-    try:
+    with contextlib.closing(LocalFile(str(path))) as file:
         with pytest.raises(TruncatedSourceError, match=r"a\.tar is truncated"):
-            for member in tar.scan(descriptor, "a.tar"):
+            for member in tar.scan(file, "a.tar"):
                 found.append(member)
-    finally:
-        os.close(descriptor)
     assert found == [m for m in members if m.offset + m.size <= cut]
 
 
 def test_the_cut_member_is_there_for_those_who_ask(path):
     data = make({"a": b"x" * 700, "b": b"y" * 3000})
     path.write_bytes(data[:2600])
-    descriptor = os.open(path, os.O_RDONLY)
     found = []
-    with pytest.raises(TruncatedSourceError):
-        for member in tar.scan(descriptor, "a.tar", cut_off=True):
+    with contextlib.closing(LocalFile(str(path))) as file, pytest.raises(TruncatedSourceError):
+        for member in tar.scan(file, "a.tar", cut_off=True):
             found.append(member.name)
-    os.close(descriptor)
     assert found == ["a", "b"]
 
 

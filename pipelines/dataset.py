@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import xxhash
 
 from imgtool.pipelines.selection import classes_of
+from imgtool.pipelines.settings import FORMATS
+from imgtool.pipelines.storage import is_url
 from imgtool.wordnet.errors import DatasetError
 from imgtool.wordnet.relabel import LabelMap
 
@@ -29,6 +31,8 @@ class Dataset:
     """
 
     def __init__(self, path: str | Path, labelmap: LabelMap | None = None) -> None:
+        if is_url(path):
+            raise DatasetError(f"{path}: is not on this machine; copy it here first, its files are read by memory map")
         self.path = Path(path)
         self.labelmap = labelmap
         file = self.path / INFO
@@ -70,15 +74,11 @@ class Dataset:
 
     def manifest(self, split: str) -> pa.Table:
         """The manifest of a split: a row a sample, stored or skipped."""
-        return self.manifest_at(self.path, split)
-
-    @staticmethod
-    def manifest_at(path: Path, split: str) -> pa.Table:
-        """The same of a data set that need not be complete."""
+        file = self.path / f"{split}.parquet"
         try:
-            return pq.read_table(path / f"{split}.parquet")
+            return pq.read_table(file)
         except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"{path / split}.parquet: cannot be read: {error}") from error
+            raise DatasetError(f"{file}: cannot be read: {error}") from error
 
     @cached_property
     def stored_wnids(self) -> list[str]:
@@ -111,9 +111,15 @@ class Dataset:
         counts = np.array(self.labels[f"{split}_count"].to_pylist())
         return int(counts[self.target_of_class >= 0].sum())
 
-    def shards(self, split: str) -> list[Path]:
-        """The split's shards, in order."""
-        return [self.path / shard["path"] for shard in self._split(split)["shards"]]
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """ "beton", "wds" or both."""
+        return FORMATS[self.info["settings"]["format"]]
+
+    def shards(self, split: str, ending: str = ".beton") -> list[Path]:
+        """The split's shards of one kind (.beton, or .tar of WebDataset), in order; none if it was not made so."""
+        files = [file["path"] for shard in self._split(split)["shards"] for file in shard["files"]]
+        return [self.path / path for path in files if path.endswith(ending)]
 
     def _split(self, split: str) -> dict[str, Any]:
         try:

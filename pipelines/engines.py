@@ -1,26 +1,49 @@
-"""Where shard tasks run: in this process, or in worker processes of this machine."""
+"""Where shard tasks run: in this process, in worker processes of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
-from imgtool.pipelines.shard_task import ShardTask, write_shard
-from imgtool.wordnet.errors import ImgtoolError
+from imgtool.pipelines.shard_task import Report, Shard, ShardTask, Skip, write_shard
+from imgtool.wordnet.errors import ImgtoolError, InputError
 
 POLL_SECONDS = 0.2
+RETRIES = 20
+"""How often a task is started anew, elsewhere, when the Ray node that it ran on is lost."""
+
+ENGINES = ("local", "ray")
+MakeTask = Callable[[Shard], ShardTask]
 
 
-class Progress(Protocol):
-    """Called with the number of samples done, and of those the skipped ones, since the last call."""
+@dataclass(frozen=True)
+class Engine:
+    """``kind``: "local" or "ray". ``workers``: tasks at once (default: this machine's cores, or the cluster's CPUs).
+    ``address``: of the Ray cluster ("auto" for the one this machine belongs to; default: a cluster of this machine)."""
 
-    def __call__(self, samples: int, skipped: int, /) -> None: ...
+    kind: str = "local"
+    workers: int | None = None
+    address: str | None = None
+
+    def run(self, shards: Sequence[Shard], make_task: MakeTask, report: Report) -> None:
+        """Makes the shards. The first error stops the rest and is raised; finished shards stay."""
+        if not shards:
+            return
+        if self.kind == "ray":
+            run_ray(shards, make_task, report, self.workers, self.address)
+        elif self.kind == "local":
+            run_local(shards, make_task, report, self.workers or available_cpus())
+        else:
+            raise InputError(f"no engine {self.kind!r}; there are {', '.join(ENGINES)}")
 
 
 def available_cpus() -> int:
@@ -28,27 +51,28 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_local(tasks: Sequence[ShardTask], workers: int, progress: Progress) -> None:
-    """Runs the tasks on ``workers`` processes. The first error stops the rest and is raised; finished shards stay."""
-    if workers == 1 or len(tasks) <= 1:
-        for task in tasks:
-            write_shard(task, progress)
+def run_local(shards: Sequence[Shard], make_task: MakeTask, report: Report, workers: int) -> None:
+    """On ``workers`` processes of this machine, or in this one if one is enough."""
+    if workers == 1 or len(shards) <= 1:
+        for shard in shards:
+            write_shard(make_task(shard), report)
         return
     # spawn: a forked child would inherit the threads' locks of whatever library this process has loaded
     context = multiprocessing.get_context("spawn")
-    counts = context.Array("q", 2)
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (counts,))
+    reports = context.Queue()
+    pool = ProcessPoolExecutor(min(workers, len(shards)), context, _start_worker, (reports,))
+    left = iter(shards)
     try:
-        pending: set[Future[None]] = {pool.submit(_work, task) for task in tasks}
-        seen = (0, 0)
-        while pending:
-            finished, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
-            samples, skipped = counts[:]
-            progress(samples - seen[0], skipped - seen[1])
-            seen = (samples, skipped)
+        # A task holds its records: only as many are made as the workers will need next.
+        running = {pool.submit(_work, make_task(shard)) for shard in islice(left, 2 * workers)}
+        while running:
+            finished, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
             for future in finished:
                 future.result()
+                running |= {pool.submit(_work, make_task(shard)) for shard in islice(left, 1)}
+            _pass_on(reports, report)
         pool.shutdown()
+        _pass_on(reports, report)
     except BrokenProcessPool:
         raise ImgtoolError(
             "a worker process died (out of memory, or killed); the finished shards are kept: run the same command again"
@@ -56,6 +80,18 @@ def run_local(tasks: Sequence[ShardTask], workers: int, progress: Progress) -> N
     except BaseException:
         _terminate(pool)
         raise
+
+
+def _pass_on(reports: Any, report: Report) -> None:
+    samples, skips = 0, []
+    while True:
+        try:
+            more, skipped = reports.get_nowait()
+        except queue.Empty:
+            break
+        samples += more
+        skips += skipped
+    report(samples, skips)
 
 
 def _terminate(pool: ProcessPoolExecutor) -> None:
@@ -67,21 +103,15 @@ def _terminate(pool: ProcessPoolExecutor) -> None:
         process.join()
 
 
-_count: Callable[[int, int], None]
+_reports: Any
 
 
-def _start_worker(counts: Any) -> None:
-    global _count
+def _start_worker(reports: Any) -> None:
+    global _reports
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-
-    def count(samples: int, skipped: int) -> None:
-        with counts.get_lock():
-            counts[0] += samples
-            counts[1] += skipped
-
-    _count = count
+    _reports = reports
 
 
 def _die_with_parent() -> None:
@@ -93,4 +123,83 @@ def _die_with_parent() -> None:
 
 
 def _work(task: ShardTask) -> None:
-    write_shard(task, _count)
+    gathered = _Gathered(lambda samples, skips: _reports.put((samples, skips)))
+    write_shard(task, gathered)
+    gathered.flush()
+
+
+class _Gathered:
+    """Passes reports on a few dozen at a time: one message a sample would cost more than reading it."""
+
+    EVERY = 32
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._samples = 0
+        self._skips: list[Skip] = []
+
+    def __call__(self, samples: int, skips: list[Skip]) -> None:
+        self._samples += samples
+        self._skips += skips
+        if self._samples >= self.EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        self._report(self._samples, self._skips)
+        self._samples, self._skips = 0, []
+
+
+def run_ray(
+    shards: Sequence[Shard], make_task: MakeTask, report: Report, workers: int | None, address: str | None
+) -> None:
+    """On a Ray cluster. Ray runs a task again elsewhere when its node is lost; a shard made twice has the same bytes.
+
+    Source and output must be reachable under the same path or URL from every node, and imgtool installed there.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--engine ray needs Ray: pip install 'imgtool[ray]'") from None
+
+    ours = not ray.is_initialized()
+    if ours:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ImgtoolError(f"no Ray cluster at {address}: {error}") from error
+
+    @ray.remote(num_cpus=1, max_retries=RETRIES)  # type: ignore[untyped-decorator]
+    def work(task: ShardTask) -> list[Skip]:
+        skips: list[Skip] = []
+        write_shard(task, lambda samples, more: skips.extend(more))
+        return skips
+
+    at_once = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    left = iter(shards)
+    running: dict[Any, Shard] = {}
+
+    def start(count: int) -> None:
+        # A task holds its records: the queue is kept just long enough that no CPU waits for the next one.
+        for shard in islice(left, count):
+            running[work.remote(make_task(shard))] = shard
+
+    try:
+        start(at_once if workers else 2 * at_once)
+        while running:
+            finished, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            for reference in finished:
+                shard = running.pop(reference)
+                report(shard.end - shard.begin, ray.get(reference))
+                start(1)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else ImgtoolError(str(error)) from error
+    except ray.exceptions.RayError as error:
+        raise ImgtoolError(
+            f"Ray lost a task for good ({str(error).splitlines()[0]}); the finished shards are kept: run the same "
+            "command again"
+        ) from error
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        if ours:
+            ray.shutdown()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgtool.pipelines.atomic import replacing
 from imgtool.pipelines.records import BOX
+from imgtool.pipelines.storage import Folder
 from imgtool.wordnet.labelmap import label_table
 
 MANIFEST = pa.schema(
@@ -51,10 +50,10 @@ LABELS = pa.schema(
 )
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a parquet file atomically."""
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+def write_table(folder: Folder, name: str, table: pa.Table) -> None:
+    """Writes a parquet file whole or not at all."""
+    with folder.writing(name) as path:
+        pq.write_table(table, path, compression="zstd")
 
 
 def label_map(wnids: Sequence[str], ilsvrc2012_ids: dict[str, int], counts: dict[str, dict[int, int]]) -> pa.Table:

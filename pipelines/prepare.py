@@ -6,41 +6,67 @@ a pure function of the source's bytes and the settings.
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from imgtool.pipelines import dataset
-from imgtool.pipelines.atomic import write_text
-from imgtool.pipelines.engines import Progress, available_cpus, run_local
-from imgtool.pipelines.manifest import label_map, write_table
+from imgtool.pipelines.commit import Tally, commit, rows_of, tally
+from imgtool.pipelines.engines import Engine
+from imgtool.pipelines.lock import LOCK, locked
+from imgtool.pipelines.manifest import write_table
 from imgtool.pipelines.plan import Plan, make_plan
-from imgtool.pipelines.shard_task import PARTS, Settings, ShardTask, Tally, is_whole, read_rows, shard_entry
+from imgtool.pipelines.settings import Settings
+from imgtool.pipelines.shard_task import PARTS, Shard, Skip
 from imgtool.pipelines.sources import open_source
+from imgtool.pipelines.storage import Folder, open_folder, write_text
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, TruncatedSourceError
 
 STATE = ".prepare.json"
-LOCK = ".lock"
+SPOOL = ".source"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What stops a prepare although it could go on: any skipped sample, more than so many, a truncated source.
+
+    ``max_skipped`` None is no limit.
+    """
+
+    strict: bool = False
+    max_skipped: int | None = None
+    accept_truncated: bool = False
+
+    def check(self, skipped: int, last: Skip | None) -> None:
+        """Raises ImgtoolError if this many skipped samples are too many."""
+        which = f", {last.key} ({last.source}): {last.cause}" if last else ""
+        kept = "the finished shards are kept; mend the source, or run the same command again"
+        if self.strict and skipped:
+            raise ImgtoolError(f"{skipped} samples cannot be stored{which}; {kept} without --strict")
+        if self.max_skipped is not None and skipped > self.max_skipped:
+            raise ImgtoolError(
+                f"{skipped} samples cannot be stored, more than --max-skipped {self.max_skipped}; the last one"
+                f"{which}; {kept} with a higher limit"
+            )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What prepare did: samples stored and skipped by status and split, and bytes in and out."""
+    """What prepare left: samples stored by split, the tally of all, what the source noted."""
 
-    out: Path
+    out: str
     tally: Tally
     stored: dict[str, int]
     already_complete: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -49,36 +75,34 @@ def prepare(
     settings: Settings | None = None,
     *,
     workers: int | None = None,
-    accept_truncated: bool = False,
+    engine: Engine | None = None,
+    limits: Limits | None = None,
+    spool: str | Path | None = None,
     on_plan: Callable[[Plan, int], None] | None = None,
-    progress: Progress = lambda samples, skipped: None,
+    progress: Callable[[int, int], None] = lambda samples, skipped: None,
 ) -> Summary:
-    """Turns the raw data set ``src`` into shards, manifest and label map below ``out``.
+    """Turns the raw data set ``src`` into shards, manifest and label map below ``out``; both are paths or URLs.
 
-    ``workers`` is the number of processes (default: the cores of this machine). ``on_plan(plan, samples_left)`` is
-    called once the plan stands. Raises SourceError or DatasetError for what cannot be done as asked, and
-    TruncatedSourceError, after saving what is whole and marking the data set incomplete, for an archive that ended
-    early, unless ``accept_truncated``.
+    ``workers`` is the number of processes (default: the cores of this machine) and ``engine`` where else they are to
+    run. ``spool`` is a folder for what has to be unpacked (a compressed archive; default: below ``out``). ``on_plan(
+    plan, samples_left)`` is called once the plan stands, ``progress(samples, skipped)`` as it goes. Raises SourceError
+    or DatasetError for what cannot be done as asked, ImgtoolError where ``limits`` stop it, and TruncatedSourceError,
+    after saving what is whole and marking the data set incomplete, for an archive that ended early.
     """
-    settings = settings or Settings()
-    source = open_source(src)
-    out = Path(out)
+    settings, limits = settings or Settings(), limits or Limits()
+    run = _Run(open_folder(out), settings, limits, engine or Engine(workers=workers), on_plan, progress)
     try:
+        run.check_folder()
+        source = open_source(src, *([Path(spool)] if spool else []))
         plan = make_plan(source, settings)
-        complete = accept_truncated or not plan.truncated
-        with _locked(out):
-            finished = _check_existing(out, plan)
-            if finished and finished["complete"] == complete and _shards_whole(out, finished):
-                _tidy(out)
-                summary = _summary(out, plan, already_complete=True)
-            else:
-                summary = _make(out, plan, finished, complete, workers or available_cpus(), on_plan, progress)
+        with locked(run.folder):
+            summary = run.make(plan, Path(str(src)).name)
     except OSError as error:
         raise ImgtoolError(
-            f"{error.filename or out}: {error.strerror}; the finished shards are kept: mend this and run the same "
-            "command again"
+            f"{error.filename or out}: {error.strerror or error}; the finished shards are kept: mend this and run the "
+            "same command again"
         ) from error
-    if not complete:
+    if plan.truncated and not limits.accept_truncated:
         raise TruncatedSourceError(
             f"{'; '.join(plan.truncated)}. What is whole ({sum(summary.stored.values())} samples) is saved in {out}, "
             "marked incomplete: mend the source and run again, or accept it with --accept-truncated"
@@ -86,166 +110,167 @@ def prepare(
     return summary
 
 
-def _make(
-    out: Path,
-    plan: Plan,
-    finished: dict[str, Any] | None,
-    complete: bool,
-    workers: int,
-    on_plan: Callable[[Plan, int], None] | None,
-    progress: Progress,
-) -> Summary:
-    state = {"settings": plan.settings.to_dict(), "source": _describe(plan)}
-    write_text(out / STATE, json.dumps(state, indent=1))
-    tasks = list(plan.tasks(out))
-    _restore_parts(out, tasks, finished)
-    left = [task for task in tasks if read_rows(task) is None]
-    if on_plan:
-        on_plan(plan, sum(len(task.records) for task in left))
-    run_local(left, workers, progress)
-    _commit(out, plan, tasks, complete)
-    _tidy(out)
-    return _summary(out, plan)
+@dataclass
+class _Run:
+    folder: Folder
+    settings: Settings
+    limits: Limits
+    engine: Engine
+    on_plan: Callable[[Plan, int], None] | None
+    progress: Callable[[int, int], None]
 
+    def check_folder(self) -> None:
+        if self.folder.remote:
+            found = {name.partition("/")[0] for name, _ in self.folder.walk()}
+        else:
+            path = Path(self.folder.url)
+            if path.exists() and not path.is_dir():
+                raise DatasetError(f"{path}: is a file; --out takes a folder")
+            found = {entry.name for entry in path.iterdir()} if path.exists() else set()
+        if found and not found & {dataset.INFO, STATE, LOCK, SPOOL}:
+            raise DatasetError(f"{self.folder.url}: is not empty and not a prepared data set; choose another --out")
 
-def _describe(plan: Plan) -> dict[str, Any]:
-    return {"layout": plan.source.layout, "name": Path(plan.source.root).name, "fingerprint": plan.fingerprint}
+    def make(self, plan: Plan, name: str) -> Summary:
+        source = {"layout": plan.source.layout, "name": name, "fingerprint": plan.fingerprint}
+        complete = self.limits.accept_truncated or not plan.truncated
+        finished = self._check_existing(plan, source)
+        present = dict(self.folder.walk())
+        if finished and finished["complete"] == complete and _whole(finished, present):
+            done = self._finish(plan, already=True, report=complete and REPORT not in present)
+            self.limits.check(done.tally.skipped, None)
+            return done
+        write_text(self.folder, STATE, json.dumps({"settings": self.settings.to_dict(), "source": source}, indent=1))
+        shards = list(plan.shards())
+        if finished:
+            self._restore_parts(shards, finished, present)
+        left, skipped = self._left(shards, present)
+        if self.on_plan:
+            self.on_plan(plan, sum(shard.end - shard.begin for shard in left))
+        self.limits.check(skipped, None)
 
+        def report(samples: int, skips: list[Skip]) -> None:
+            nonlocal skipped
+            skipped += len(skips)
+            self.progress(samples, len(skips))
+            if skips:
+                self.limits.check(skipped, skips[-1])
 
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Holds the output folder against a second prepare; the kernel lets go when this process ends, however it ends."""
-    if out.exists() and not out.is_dir():
-        raise DatasetError(f"{out}: is a file; --out takes a folder")
-    ours = (dataset.INFO, STATE, LOCK)
-    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
-        raise DatasetError(f"{out}: is not empty and not a prepared data set; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder removes the file when it is done: a lock on a removed file locks nobody out.
-            os.stat(out / LOCK)
-        except (BlockingIOError, FileNotFoundError):
-            raise DatasetError(f"{out}: another imgtool prepare is writing here") from None
-        yield
-        (out / LOCK).unlink()
-    finally:
-        os.close(descriptor)
+        self.engine.run(left, lambda shard: plan.task(shard, self.folder.url), report)
+        commit(self.folder, plan, source, complete)
+        return self._finish(plan, already=False, report=complete)
 
+    def _left(self, shards: list[Shard], present: dict[str, int]) -> tuple[list[Shard], int]:
+        """The shards that are still to be made, and the samples skipped in those that are not."""
+        left, skipped = [], 0
+        for shard in shards:
+            if shard.rows_name not in present:
+                left.append(shard)
+                continue
+            entry, rows = rows_of(self.folder, shard)
+            if all(present.get(file["path"]) == file["bytes"] for file in entry["files"]):
+                skipped += rows["position"].null_count
+            else:
+                left.append(shard)
+        return left, skipped
 
-def _check_existing(out: Path, plan: Plan) -> dict[str, Any] | None:
-    """The description of a data set of this very plan, None if nothing is finished. Raises DatasetError on another."""
-    found: dict[str, Any] = {}
-    for name in (dataset.INFO, STATE):
-        if (out / name).exists():
+    def _check_existing(self, plan: Plan, source: dict[str, Any]) -> dict[str, Any] | None:
+        """The description of a data set of this very plan, None if nothing is finished. DatasetError on another."""
+        found: dict[str, Any] = {}
+        for name in (dataset.INFO, STATE):
             try:
-                found = json.loads((out / name).read_text())
-                before, source = found["settings"], found["source"]
+                found = json.loads(self.folder.read(name))
+                before, origin = found["settings"], found["source"]
+            except FileNotFoundError:
+                continue
             except (ValueError, KeyError, TypeError):
-                raise DatasetError(f"{out / name}: is damaged; delete {out} and prepare again") from None
+                raise DatasetError(
+                    f"{self.folder.url}: {name} is damaged; delete the folder and prepare again"
+                ) from None
             break
-    else:
-        return None
-    differing = [
-        "another label map" if key == "labelmap" else f"{key} {before.get(key)!r} → {value!r}"
-        for key, value in plan.settings.to_dict().items()
-        if before.get(key) != value
-    ]
-    incomplete = found.get("complete") is False
-    if differing:
-        raise DatasetError(
-            f"{out}: was prepared with other settings ({', '.join(differing)}); choose another --out or delete it"
-        )
-    if source["fingerprint"] != plan.fingerprint:
-        if not incomplete:
+        else:
+            return None
+        words = {"labelmap": "another label map", "real": "other ReaL labels"}
+        differing = [
+            words.get(key, f"{key} {before.get(key)!r} → {value!r}")
+            for key, value in plan.settings.to_dict().items()
+            if before.get(key) != value
+        ]
+        if differing:
             raise DatasetError(
-                f"{out}: was prepared from another source ({source['layout']} {source['name']}, now "
-                f"{plan.source.layout} {Path(plan.source.root).name}); choose another --out or delete it"
+                f"{self.folder.url}: was prepared with other settings ({', '.join(differing)}); choose another --out "
+                "or delete it"
             )
-        _clear(out)  # the truncated source has been mended: its shards are of another order
-        return None
-    return found if "splits" in found else None
+        if origin["fingerprint"] != source["fingerprint"]:
+            if found.get("complete") is not False:
+                raise DatasetError(
+                    f"{self.folder.url}: was prepared from another source ({origin['layout']} {origin['name']}, now "
+                    f"{source['layout']} {source['name']}); choose another --out or delete it"
+                )
+            self._clear(plan)  # the truncated source has been mended: its shards are of another order
+            return None
+        return found if "splits" in found else None
 
+    def _clear(self, plan: Plan) -> None:
+        for name in (dataset.INFO, dataset.LABELS, REPORT, STATE, PARTS):
+            self.folder.remove(name)
+        for split in {*plan.splits, "train", "val"}:
+            self.folder.remove(split)
+            self.folder.remove(f"{split}.parquet")
 
-def _clear(out: Path) -> None:
-    for name in (dataset.INFO, dataset.LABELS, STATE):
-        (out / name).unlink(missing_ok=True)
-    for split in ("train", "val"):
-        shutil.rmtree(out / split, ignore_errors=True)
-        (out / f"{split}.parquet").unlink(missing_ok=True)
-    shutil.rmtree(out / PARTS, ignore_errors=True)
+    def _restore_parts(self, shards: list[Shard], finished: dict[str, Any], present: dict[str, int]) -> None:
+        """Takes a finished data set's manifest apart again, so that only the shards that are gone are made anew."""
+        for split, entry in finished["splits"].items():
+            if f"{split}.parquet" not in present:
+                continue
+            with self.folder.fetched(f"{split}.parquet") as path:
+                rows = pq.read_table(path)
+            entries = {shard["index"]: shard for shard in entry["shards"]}
+            for shard in shards:
+                if shard.split == split and shard.index in entries and shard.rows_name not in present:
+                    part = rows.filter(pc.equal(rows["shard"], shard.index))
+                    part = part.replace_schema_metadata({"shard": json.dumps(entries[shard.index])})
+                    write_table(self.folder, shard.rows_name, part)
+                    present[shard.rows_name] = 1
 
+    def _finish(self, plan: Plan, already: bool, report: bool) -> Summary:
+        """Writes the report, and removes what only an unfinished run needs and what killed ones left."""
+        if report:
+            self._write_report(list(plan.splits))
+        for name in (STATE, PARTS, SPOOL):
+            self.folder.remove(name)
+        if not self.folder.remote:
+            for leftover in Path(self.folder.url).rglob("*.tmp"):
+                leftover.unlink(missing_ok=True)
+        counted, stored = tally(self.folder, list(plan.splits))
+        notes = list(getattr(plan.source, "notes", ()))
+        return Summary(self.folder.url, counted, stored, already, notes)
 
-def _restore_parts(out: Path, tasks: list[ShardTask], finished: dict[str, Any] | None) -> None:
-    """Takes a finished data set's manifest apart again, so that only the shards that are gone are made anew."""
-    if finished is None:
-        return
-    for split, entry in finished["splits"].items():
+    def _write_report(self, splits: list[str]) -> None:
         try:
-            rows = dataset.Dataset.manifest_at(out, split)
-        except DatasetError:
-            continue
-        entries = {shard["path"]: shard for shard in entry["shards"]}
-        for task in tasks:
-            if task.split == split and task.path in entries and not task.rows_path.exists():
-                shard = entries[task.path]
-                meta = {key: str(shard[key]) for key in ("samples", "bytes", "xxh3")}
-                task.rows_path.parent.mkdir(exist_ok=True)
-                part = rows.filter(pc.equal(rows["shard"], task.index))
-                write_table(task.rows_path, part.replace_schema_metadata(meta))
+            from imgtool.pipelines.report import write_report
+        except ImportError:
+            return
+
+        if not self.folder.remote:
+            write_report(Path(self.folder.url))
+            return
+        # The report needs the tables and the first shards: they are brought here for it.
+        with tempfile.TemporaryDirectory(prefix="imgtool-") as temporary:
+            here = Path(temporary)
+            names = [dataset.INFO, dataset.LABELS, *(f"{split}.parquet" for split in splits)]
+            info = json.loads(self.folder.read(dataset.INFO))
+            for entry in info["splits"].values():
+                names += [file["path"] for shard in entry["shards"][:1] for file in shard["files"]]
+            for name in names:
+                (here / name).parent.mkdir(exist_ok=True)
+                with self.folder.fetched(name) as path:
+                    shutil.copyfile(path, here / name)
+            made = write_report(here)
+            with self.folder.writing(REPORT) as path:
+                shutil.copyfile(made, path)
 
 
-def _commit(out: Path, plan: Plan, tasks: list[ShardTask], complete: bool) -> None:
-    splits: dict[str, Any] = {}
-    counts: dict[str, dict[int, int]] = {}
-    for split in plan.splits:
-        parts = [(task, read_rows(task)) for task in tasks if task.split == split]
-        entries = []
-        for task, rows in parts:
-            if rows is None:
-                raise ImgtoolError(f"{out / task.path}: vanished while preparing; run the same command again")
-            entries.append(shard_entry(rows, task.path))
-        table = pa.concat_tables([rows.replace_schema_metadata(None) for _, rows in parts if rows is not None])
-        write_table(out / f"{split}.parquet", table)
-        stored = table.filter(pc.is_valid(table["position"]))
-        counts[split] = dict(collections.Counter(stored["class_index"].to_pylist()))
-        splits[split] = {
-            "samples": stored.num_rows,
-            "skipped": table.num_rows - stored.num_rows,
-            "shards": [entry for entry in entries if entry["samples"]],
-        }
-    write_table(out / dataset.LABELS, label_map(plan.selection.wnids, plan.source.ilsvrc2012_ids, counts))
-    info = {
-        "format": dataset.FORMAT,
-        "complete": complete,
-        "problem": "; ".join(plan.truncated) or None,
-        "source": _describe(plan),
-        "settings": plan.settings.to_dict(),
-        "classes": len(plan.selection.wnids),
-        "splits": splits,
-    }
-    write_text(out / dataset.INFO, json.dumps(info, indent=1) + "\n")
-
-
-def _tidy(out: Path) -> None:
-    """Removes what only an unfinished run needs, and what killed ones left."""
-    (out / STATE).unlink(missing_ok=True)
-    shutil.rmtree(out / PARTS, ignore_errors=True)
-    for leftover in out.rglob("*.tmp"):
-        leftover.unlink(missing_ok=True)
-
-
-def _shards_whole(out: Path, finished: dict[str, Any]) -> bool:
-    return all(is_whole(out, shard) for split in finished["splits"].values() for shard in split["shards"])
-
-
-def _summary(out: Path, plan: Plan, already_complete: bool = False) -> Summary:
-    tally = Tally()
-    stored = {}
-    for split in plan.splits:
-        rows = dataset.Dataset.manifest_at(out, split)
-        tally.add_rows(rows)
-        stored[split] = rows.num_rows - rows["position"].null_count
-    return Summary(out, tally, stored, already_complete)
+def _whole(finished: dict[str, Any], present: dict[str, int]) -> bool:
+    """Whether all the shards of a finished data set lie there in their full size."""
+    files = (f for split in finished["splits"].values() for shard in split["shards"] for f in shard["files"])
+    return all(present.get(file["path"]) == file["bytes"] for file in files)

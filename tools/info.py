@@ -75,7 +75,7 @@ def _dataset(path: str) -> dict[str, Any]:
         "classes": dataset.num_classes,
     }
     for name, split in dataset.info["splits"].items():
-        size = sum(shard["bytes"] for shard in split["shards"])
+        size = sum(file["bytes"] for shard in split["shards"] for file in shard["files"])
         out[name] = (
             f"{split['samples']:,} samples, {split['skipped']:,} skipped, "
             f"{len(split['shards'])} shards, {size / 1e6:,.1f} MB"

@@ -57,7 +57,7 @@ def prepare(
     Archives are read in place. A rerun of the same command makes only what is missing.
     """
     from imgtool.pipelines.prepare import prepare as run
-    from imgtool.pipelines.shard_task import Settings
+    from imgtool.pipelines.settings import Settings
     from imgtool.progress import SampleProgress
     from imgtool.wordnet.relabel import LabelMap
 

@@ -26,9 +26,11 @@ from PIL import Image
 
 from imgtool.pipelines import codec
 from imgtool.pipelines.dataset import Dataset
-from imgtool.pipelines.prepare import LOCK, STATE, prepare
+from imgtool.pipelines.lock import LOCK
+from imgtool.pipelines.prepare import STATE, Limits, prepare
 from imgtool.pipelines.records import LocatorReader
-from imgtool.pipelines.shard_task import PARTS, Settings, file_xxh3
+from imgtool.pipelines.settings import Settings
+from imgtool.pipelines.shard_task import PARTS, file_xxh3
 from imgtool.pipelines.shards.beton import BetonReader
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError, TruncatedSourceError
@@ -111,8 +113,9 @@ def test_dataset_json_states_each_shard(drawn_data):
     info = json.loads((drawn_data / "dataset.json").read_text())
     for split in info["splits"].values():
         for shard in split["shards"]:
-            path = drawn_data / shard["path"]
-            assert (path.stat().st_size, file_xxh3(path)) == (shard["bytes"], shard["xxh3"])
+            for file in shard["files"]:
+                path = drawn_data / file["path"]
+                assert (path.stat().st_size, file_xxh3(path)) == (file["bytes"], file["xxh3"])
     left = {p.name for p in drawn_data.iterdir()}
     assert left == {"dataset.json", "labels.parquet", "train", "train.parquet", "val", "val.parquet"}
 
@@ -173,7 +176,7 @@ def test_a_truncated_archive_stops_it_after_saving_what_is_whole(drawn, tmp_path
         Dataset(out)
     with pytest.raises(TruncatedSourceError):
         prepare(root, out, SMALL, workers=1)
-    assert prepare(root, out, SMALL, workers=1, accept_truncated=True).stored["train"] == whole
+    assert prepare(root, out, SMALL, workers=1, limits=Limits(accept_truncated=True)).stored["train"] == whole
     assert Dataset(out).num_samples("train") == whole
 
 
@@ -214,7 +217,7 @@ def test_a_lost_shard_is_made_again(drawn, tmp_path):
 RUN = """
 import sys
 from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.shard_task import Settings
+from imgtool.pipelines.settings import Settings
 if __name__ == "__main__":
     prepare(sys.argv[1], sys.argv[2], Settings(max_side=120, shard_size=1), workers=2)
 """

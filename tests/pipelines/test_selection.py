@@ -12,7 +12,7 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.selection import select
-from imgtool.pipelines.shard_task import Settings
+from imgtool.pipelines.settings import Settings
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import DatasetError, InputError
 

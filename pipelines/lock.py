@@ -41,8 +41,10 @@ def _local_lock(out: Path) -> Iterator[None]:
             os.stat(out / LOCK)
         except (BlockingIOError, FileNotFoundError):
             raise DatasetError(f"{out}: another imgtool prepare is writing here") from None
-        yield
-        (out / LOCK).unlink()
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 

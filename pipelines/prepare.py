@@ -93,8 +93,7 @@ def prepare(
     run = _Run(open_folder(out), settings, limits, engine or Engine(workers=workers), on_plan, progress)
     try:
         run.check_folder()
-        source = open_source(src, *([Path(spool)] if spool else []))
-        plan = make_plan(source, settings)
+        plan = make_plan(open_source(src, _spool(spool, run.folder)), settings)
         with locked(run.folder):
             summary = run.make(plan, Path(str(src)).name)
     except OSError as error:
@@ -108,6 +107,17 @@ def prepare(
             "marked incomplete: mend the source and run again, or accept it with --accept-truncated"
         )
     return summary
+
+
+def dry_plan(src: str | Path, out: str | Path, settings: Settings, *, spool: str | Path | None = None) -> Plan:
+    """The plan that ``prepare`` would follow; nothing is written, except that a compressed archive is unpacked."""
+    return make_plan(open_source(src, _spool(spool, open_folder(out))), settings)
+
+
+def _spool(spool: str | Path | None, folder: Folder) -> Path | None:
+    if spool is None and not folder.remote:
+        return Path(folder.url) / SPOOL
+    return Path(spool) if spool else None
 
 
 @dataclass

@@ -99,6 +99,31 @@ class LocalFile:
         os.close(self._descriptor)
 
 
+class ReadAhead:
+    """A file read mostly forwards: small steps are served from blocks, long ones read only what is asked for.
+
+    For one thread at a time.
+    """
+
+    BLOCK = 1 << 16
+
+    def __init__(self, file: RandomFile) -> None:
+        self._file = file
+        self.size = file.size
+        self._block, self._at, self._last = b"", 0, 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        begin = offset - self._at
+        if not 0 <= begin <= begin + size <= len(self._block):
+            near = 0 <= offset - self._last <= self.BLOCK
+            self._block, self._at, begin = self._file.read(offset, max(size, self.BLOCK * near)), offset, 0
+        self._last = offset
+        return self._block[begin : begin + size]
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class LocalFolder:
     """A folder of this machine, or of a disk that several mount."""
 

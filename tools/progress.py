@@ -46,3 +46,25 @@ class SampleProgress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class ByteProgress:
+    """Bytes of a long reading, on standard error: called with bytes done and bytes in all."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._bar, self._said = what, None, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            if self._bar is None:
+                from tqdm import tqdm
+
+                self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=self._what)
+            self._bar.update(done - self._bar.n)
+        elif time.monotonic() - self._said > LINE_EVERY:
+            self._said = time.monotonic()
+            print(f"{self._what}: {done / 1e9:,.1f} of {total / 1e9:,.1f} GB", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

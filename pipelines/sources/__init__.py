@@ -33,7 +33,7 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, spool: Path | None = None) -> Source:
     """Opens the raw data set at ``path`` (or URL), whatever its layout. Raises SourceError if it is none known here."""
     from imgtool.pipelines.sources.class_folders import ClassFolders
     from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012, TRAIN, VAL

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from imgtool.pipelines.storage import RandomFile
+from imgtool.pipelines.storage import RandomFile, ReadAhead
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 BLOCK = 512
@@ -37,6 +37,7 @@ def scan(
     yielded too, for a caller that can use the whole parts of it.
     """
     end = file.size if end is None else end
+    file = ReadAhead(file)
     at = start
     long_name: str | None = None
     pax: dict[str, str] = {}

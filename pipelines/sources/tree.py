@@ -1,17 +1,20 @@
-"""A data set's files by name, whether they lie in a folder or in a tar: sources need not care which."""
+"""A data set's files by name, whether they lie in a folder, in a tar or in a zip: sources need not care which."""
 
 from __future__ import annotations
 
 from imgtool.pipelines.records import Locator, LocatorReader
 from imgtool.pipelines.sources import tar
+from imgtool.pipelines.sources import zip as zips
 from imgtool.pipelines.storage import join, open_folder
 from imgtool.wordnet.errors import TruncatedSourceError
 
 
 class Tree:
-    """The files below ``root`` (a path or URL), or in an ``archive`` there, by their path with forward slashes.
+    """The files below ``root`` (a path or URL), or in an ``archive`` there (.tar or .zip), by their path with forward
+    slashes.
 
-    ``truncated`` holds the message of a tar that ended early; its whole members are there.
+    ``truncated`` holds the message of a tar that ended early; its whole members are there. A zip that ended early has
+    lost its directory: it raises TruncatedSourceError.
     """
 
     def __init__(self, root: str, archive: str | None = None) -> None:
@@ -25,9 +28,15 @@ class Tree:
             files = {}
             file = folder.open(archive)
             try:
-                for member in tar.scan(file, archive):
-                    files[member.name] = Locator(archive, member.name, member.offset, member.size)
+                if archive.endswith(".zip"):
+                    # macOS puts its own attributes of every file beside the files, in a folder of that name
+                    files = {m.member: m for m in zips.scan(file, archive) if not m.member.startswith("__MACOSX/")}
+                else:
+                    for member in tar.scan(file, archive):
+                        files[member.name] = Locator(archive, member.name, member.offset, member.size)
             except TruncatedSourceError as error:
+                if not files:
+                    raise
                 self.truncated = str(error)
             finally:
                 file.close()

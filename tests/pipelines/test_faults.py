@@ -1,0 +1,196 @@
+"""prepare, stopped in every way there is: killed at any moment, disk full, source gone. Nothing false is left behind."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imgtool.pipelines import atomic, prepare
+from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.settings import Settings
+from imgtool.pipelines.shard_task import file_xxh3
+from imgtool.sample import write_sample
+from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError
+
+SETTINGS = Settings(max_side=0, quality=95, shard_size=1)
+KILLS = 60
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): file_xxh3(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 and 10 pictures, half a dozen shards."""
+    out = tmp_path_factory.mktemp("faults") / "ILSVRC2012"
+    write_sample(out, train_count=30, val_count=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
+    """An uninterrupted run's files, and its seconds."""
+    out = tmp_path_factory.mktemp("whole") / "data"
+    started = time.monotonic()
+    prepare.prepare(source, out, SETTINGS, workers=1)
+    assert sum(name.endswith(".beton") for name in contents(out)) > 4
+    return contents(out), time.monotonic() - started
+
+
+def child(job: Callable[[], object]) -> int:
+    """Runs the job in a forked process, which needs no time to start: its process id."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            job()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def check_nothing_false(out: Path, expected: dict[str, str]) -> None:
+    """Whatever has its final name is whole; a data set that says so is complete."""
+    for path in out.rglob("*"):
+        name = str(path.relative_to(out))
+        if path.is_file() and not name.startswith(".") and not name.endswith(".tmp"):
+            assert file_xxh3(path) == expected[name], name
+    if (out / "dataset.json").exists():
+        assert Dataset(out).num_samples("train") == 300
+
+
+def test_killed_at_random_moments(source, whole, tmp_path):
+    """kill -9 at any moment, again and again over one output and from its beginning: the bytes are the same."""
+    expected, seconds = whole
+    moments, out = random.Random(0), tmp_path / "out"
+    finished = killed = 0
+    while killed < KILLS:
+        pid = child(lambda: prepare.prepare(source, out, SETTINGS, workers=1))
+        time.sleep(moments.uniform(0, 0.5 * seconds))
+        os.kill(pid, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        check_nothing_false(out, expected)
+        if (out / "dataset.json").exists():
+            finished += 1
+            shutil.rmtree(out)
+    prepare.prepare(source, out, SETTINGS, workers=1)
+    assert contents(out) == expected
+    assert finished, "some runs got to the end, so that all of it was interrupted"
+
+
+def test_killed_at_each_rename(source, whole, tmp_path, monkeypatch):
+    """A file appears by a rename: killed right before and right behind each of them."""
+    expected, _ = whole
+    replace, out = os.replace, tmp_path / "out"
+
+    def run(stop: int, behind: bool) -> None:
+        count = itertools.count()
+
+        def replace_or_die(source: object, target: object) -> None:
+            last = next(count) == stop
+            if last and not behind:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(atomic.os, "replace", replace_or_die)
+        prepare.prepare(source, out, SETTINGS, workers=1)
+
+    for deaths in itertools.count():
+        # Each run goes on where the ones before died, and one rename further.
+        status = os.waitpid(child(functools.partial(run, deaths // 2, bool(deaths % 2))), 0)[1]
+        check_nothing_false(out, expected)
+        if not os.WIFSIGNALED(status):
+            break
+    assert contents(out) == expected
+    assert deaths > 8
+
+
+def test_a_full_disk(source, whole, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "none", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        out = disk / "out"
+        with pytest.raises(ImgtoolError, match="No space left on device; the finished shards are kept"):
+            prepare.prepare(source, out, SETTINGS, workers=1)
+        check_nothing_false(out, whole[0])
+        assert not list(out.rglob("*.tmp"))
+        with pytest.raises(DatasetError, match="has not finished"):
+            Dataset(out)
+        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        prepare.prepare(source, out, SETTINGS, workers=1)
+        assert contents(out) == whole[0]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("what", ["source", "output"])
+def test_permission_denied(source, tmp_path, what):
+    """As a user who is not root, since root may do everything."""
+    root, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(source, root)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o755)
+    out.mkdir(mode=0o555 if what == "output" else 0o777)
+    out.chmod(0o555 if what == "output" else 0o777)
+    if what == "source":
+        (root / "ILSVRC2012_img_train.tar").chmod(0)
+    result = tmp_path / "result"
+    result.mkdir(mode=0o777)
+    result.chmod(0o777)
+
+    def run() -> None:
+        if os.getuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        try:
+            prepare.prepare(root, out, SETTINGS, workers=1)
+        except ImgtoolError as error:
+            (result / "error").write_text(str(error))
+
+    assert os.waitpid(child(run), 0)[1] == 0
+    message = (result / "error").read_text()
+    assert "Permission denied" in message and str(root if what == "source" else out) in message
+    assert "\n" not in message
+    assert not list(out.rglob("*.beton"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_source_that_vanishes(source, whole, tmp_path, workers):
+    root, out = tmp_path / "ILSVRC2012", tmp_path / "out"
+    shutil.copytree(source, root)
+    gone = root / "ILSVRC2012_img_train.tar"
+    with pytest.raises(SourceError, match=r"ILSVRC2012_img_train\.tar: No such file"):
+        prepare.prepare(root, out, SETTINGS, workers=workers, on_plan=lambda plan, left: gone.unlink())
+    check_nothing_false(out, whole[0])
+    shutil.copy(source / gone.name, gone)
+    prepare.prepare(root, out, SETTINGS, workers=workers)
+    assert contents(out) == whole[0]
+
+
+def test_a_source_that_shrinks(source, tmp_path):
+    root = tmp_path / "ILSVRC2012"
+    shutil.copytree(source, root)
+    tar = root / "ILSVRC2012_img_train.tar"
+    with pytest.raises(SourceError, match="has become shorter while it was being read"):
+        prepare.prepare(
+            root, tmp_path / "out", SETTINGS, workers=1, on_plan=lambda plan, left: os.truncate(tar, 1_000_000)
+        )
+    assert not (tmp_path / "out" / "dataset.json").exists()

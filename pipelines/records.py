@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from imgtool.pipelines.storage import RandomFile, join, open_folder
-from imgtool.wordnet.errors import SourceError
+from imgtool.wordnet.errors import ImageError, SourceError
 
 MAX_BYTES = 400_000_000
 """A picture of more bytes than the largest one that is decoded has raw pixels is none: refused before it is read."""
@@ -75,17 +75,19 @@ class LocatorReader:
         self._open: dict[str, RandomFile] = {}
 
     def read(self, locator: Locator) -> bytes:
-        """The picture's bytes. Raises SourceError if the file is gone or has become shorter."""
+        """The picture's bytes. Raises SourceError if the file is gone or has become shorter, ImageError if these bytes
+        alone are no good: too many, or packed and damaged."""
         data = _read(self.root, self._file(locator), locator)
         if not locator.member:
             # A plain file is read once: thousands of open files would meet the process's limit.
             self._open.pop(locator.file).close()
         return data
 
-    def read_many(self, locators: Iterable[Locator]) -> Iterator[bytes]:
-        """The bytes of each in turn; from a remote source several are under way at once."""
+    def read_many(self, locators: Iterable[Locator]) -> Iterator[bytes | ImageError]:
+        """The bytes of each in turn, or what is wrong with them; from a remote source several are under way at once."""
         if not self._folder.remote:
-            yield from map(self.read, locators)
+            for locator in locators:
+                yield _or_error(lambda locator=locator: self.read(locator))
             return
         with ThreadPoolExecutor(self.AHEAD) as pool:
             rest = iter(locators)
@@ -93,11 +95,10 @@ class LocatorReader:
             try:
                 while True:
                     for locator in itertools.islice(rest, self.AHEAD - len(under_way)):
-                        self._file(locator)  # opened here, so that the threads share what is open and do not race
-                        under_way.append(pool.submit(_read, self.root, self._open[locator.file], locator))
+                        under_way.append(pool.submit(_read, self.root, self._file(locator), locator))
                     if not under_way:
                         return
-                    yield under_way.popleft().result()
+                    yield _or_error(under_way.popleft().result)
             finally:
                 for future in under_way:
                     future.cancel()
@@ -124,7 +125,16 @@ class LocatorReader:
         self.close()
 
 
+def _or_error(read: Callable[[], bytes]) -> bytes | ImageError:
+    try:
+        return read()
+    except ImageError as error:
+        return error
+
+
 def _read(root: str, file: RandomFile, locator: Locator) -> bytes:
+    if locator.size > MAX_BYTES:
+        raise ImageError(f"{locator.size} bytes are too many for a picture")
     try:
         data = _unpacker(locator.packing)(file, locator) if locator.packing else file.read(locator.offset, locator.size)
     except OSError as error:

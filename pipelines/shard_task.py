@@ -15,7 +15,7 @@ import xxhash
 
 from imgtool.pipelines import codec
 from imgtool.pipelines.manifest import MANIFEST, write_table
-from imgtool.pipelines.records import MAX_BYTES, LocatorReader, Record, from_table
+from imgtool.pipelines.records import LocatorReader, Record, from_table
 from imgtool.pipelines.settings import Settings
 from imgtool.pipelines.shards.beton import PAGE_SIZE, BetonWriter
 from imgtool.pipelines.storage import Folder, open_folder
@@ -144,7 +144,7 @@ def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any
     """The manifest row of each record, and why it was skipped if it was."""
     records = list(from_table(task.records))
     with LocatorReader(task.root) as reader:
-        pictures = reader.read_many(r.locator for r in records if r.locator.size <= MAX_BYTES)
+        pictures = reader.read_many(record.locator for record in records)
         for record, label in zip(records, task.labels, strict=True):
             row = dict.fromkeys(MANIFEST.names)
             row |= {
@@ -157,9 +157,10 @@ def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any
                 "shard": task.shard.index,
             }
             try:
-                if record.locator.size > MAX_BYTES:
-                    raise ImageError(f"{record.locator.size} bytes are too many for a picture")
-                row |= _stored(record, label, next(pictures), task.settings, writers, row)
+                data = next(pictures)
+                if isinstance(data, ImageError):
+                    raise data
+                row |= _stored(record, label, data, task.settings, writers, row)
                 yield row, None
             except ImageError as error:
                 row["status"] = f"skipped:{error}"

@@ -60,11 +60,8 @@ class Settings:
             short_side=self.short_side,
             quality=self.quality,
             exif=self.exif == "apply",
-            **(
-                {}
-                if (self.store, self.subsampling) == ("jpeg", "420")
-                else {"store": self.store, "subsampling": self.subsampling}
-            ),
+            store=self.store,
+            subsampling=self.subsampling,
         )
         if min(recoded.source_width, recoded.source_height) < self.skip_smaller:
             raise ImageError(f"smaller than {self.skip_smaller} pixels")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgtool.pipelines.codec import _native
-from imgtool.wordnet.errors import ImageError
+from imgtool.wordnet.errors import ImageError, InputError
 
 __all__ = [
     "MAX_PIXELS",
@@ -37,15 +37,20 @@ Pool = _native.Pool
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings, lower-cased, by which a picture is told from other files in a folder; its content decides how it is read."""
 
+STORES = ("jpeg", "fit")
+SUBSAMPLINGS = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
+"""Luma's sampling factors where chroma's are 1, 1."""
+
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before memory is taken; the extension holds JPEG to the same limit."""
 
 
 @dataclass(frozen=True)
 class Recoded:
-    """A recoded picture: baseline 4:2:0 RGB JPEG ``data`` of ``width`` x ``height`` pixels.
+    """A picture as it is stored: baseline YCbCr JPEG ``data`` of ``width`` x ``height`` pixels.
 
     ``repairs`` names what was unusual about the source: png (or another format), cmyk, grayscale, exif, damaged.
+    ``how``: "recoded", "passed" (the source's own bytes) or "transcoded" (rewritten without loss).
     """
 
     data: bytes
@@ -54,6 +59,7 @@ class Recoded:
     source_width: int
     source_height: int
     repairs: tuple[str, ...]
+    how: str = "recoded"
 
 
 @contextlib.contextmanager
@@ -92,19 +98,39 @@ def decode(data: bytes, *, exif: bool = True) -> Pixels:
         return pixels
 
 
-def recode(data: bytes, *, max_side: int = 0, short_side: int = 0, quality: int = 90, exif: bool = True) -> Recoded:
-    """Decodes a picture of any format, shrinks it (never enlarges) and encodes it as baseline 4:2:0 JPEG.
+def recode(
+    data: bytes,
+    *,
+    max_side: int = 0,
+    short_side: int = 0,
+    quality: int = 90,
+    exif: bool = True,
+    store: str = "jpeg",
+    subsampling: str = "420",
+) -> Recoded:
+    """A picture of any format as it is stored: shrunk (never enlarged) and encoded as baseline JPEG.
 
-    ``max_side`` and ``short_side`` bound the longer and the shorter side in pixels; 0 is no bound.
-    ``quality`` is libjpeg's 1..100.
+    ``max_side`` and ``short_side`` bound the longer and the shorter side in pixels; 0 is no bound. ``quality`` is
+    libjpeg's 1..100, ``subsampling`` of chroma "420", "422" or "444". ``store`` "jpeg" encodes every picture anew. With
+    "fit" a JPEG within the bounds that needs no turning is passed on as it is if it is whole, YCbCr, baseline and of
+    common subsampling, and rewritten without loss if it is progressive or of uncommon sampling; quality and subsampling
+    then stay the source's. Whole is judged by its markers: damage between them is passed on too. Raises ImageError;
+    InputError for another ``store`` or ``subsampling``.
+
+    Pixels never leave YCbCr unless they must (CMYK, RGB, EXIF-turned): planes are decoded, resized (antialiased bilinear)
+    and encoded one by one.
     """
+    if store not in STORES or subsampling not in SUBSAMPLINGS:
+        raise InputError(f"no store {store!r} with subsampling {subsampling!r}: {STORES}, {tuple(SUBSAMPLINGS)}")
+    factors = SUBSAMPLINGS[subsampling]
     if not data:
         raise ImageError("empty")
     if not _is_jpeg(data):
-        return _recode_other(data, max_side, short_side, quality, exif)
+        return _recode_other(data, max_side, short_side, quality, exif, factors)
     with _image_errors():
-        header = _native.probe(data)
-        recoded, width, height, damaged = _native.recode(data, max_side, short_side, quality, exif)
+        recoded, width, height, damaged, how, header = _native.recode(
+            data, max_side, short_side, quality, exif, store == "fit", factors
+        )
     repairs = []
     if header["space"] in ("cmyk", "ycck"):
         repairs.append("cmyk")
@@ -114,7 +140,7 @@ def recode(data: bytes, *, max_side: int = 0, short_side: int = 0, quality: int 
         repairs.append("exif")
     if damaged:
         repairs.append("damaged")
-    return Recoded(recoded, width, height, header["width"], header["height"], tuple(repairs))
+    return Recoded(recoded, width, height, header["width"], header["height"], tuple(repairs), how)
 
 
 def resize_crop(
@@ -192,11 +218,13 @@ def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
         raise ImageError(f"cannot be decoded: {error or type(error).__name__}") from None
 
 
-def _recode_other(data: bytes, max_side: int, short_side: int, quality: int, exif: bool) -> Recoded:
+def _recode_other(
+    data: bytes, max_side: int, short_side: int, quality: int, exif: bool, factors: tuple[int, int]
+) -> Recoded:
     pixels, repairs = _decode_other(data, exif)
     source_height, source_width = pixels.shape[:2]
     width, height = _native.target_size(max_side, short_side, source_width, source_height)
     if (width, height) != (source_width, source_height):
         pixels = resize_crop(pixels, (0, 0, source_width, source_height), (width, height))
     with _image_errors():
-        return Recoded(_native.encode(pixels, quality), width, height, source_width, source_height, tuple(repairs))
+        return Recoded(_native.encode(pixels, quality, factors), width, height, source_width, source_height, tuple(repairs))

@@ -260,23 +260,3 @@ def test_the_batch_stays_inside_its_buffers(picture, encoded):
     assert "no such shard" in pool.decode_batch([data], zero + 1, zero.astype(np.uint64), size, *args)[0][1]
     with pytest.raises(ValueError, match="shapes"):
         pool.decode_batch([data], zero, huge, size, args[0], args[1], np.zeros((2, 32, 32, 3), np.uint8))
-
-
-def test_real_pictures_keep_their_quality(mini):
-    """At the default settings a recoded picture is as near to the resized original as Pillow's own recoding is."""
-    from imgtool.pipelines.records import LocatorReader
-    from imgtool.pipelines.sources import open_source
-
-    def psnr(data, want):
-        return 10 * np.log10(255**2 / np.mean((pillow(data) - want.astype(float)) ** 2))
-
-    source = open_source(mini)
-    with LocatorReader(source.root) as reader:
-        for record in list(source.records("val"))[:40]:
-            data = reader.read(record.locator)
-            recoded = codec.recode(data, max_side=500, quality=90)
-            image = Image.fromarray(pillow(data))
-            image = image.resize((recoded.width, recoded.height), Image.Resampling.BILINEAR)
-            buffer = io.BytesIO()
-            image.save(buffer, "JPEG", quality=90)
-            assert psnr(recoded.data, np.asarray(image)) > psnr(buffer.getvalue(), np.asarray(image)) - 0.05  # dB

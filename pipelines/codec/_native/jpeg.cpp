@@ -52,13 +52,6 @@ void check_scans(j_common_ptr cinfo) {
   std::longjmp(state->jump, 1);
 }
 
-void install(ErrorState& state) {
-  jpeg_std_error(&state.base);
-  state.base.error_exit = on_error;
-  state.base.emit_message = on_message;
-  state.base.output_message = no_output;
-}
-
 // The orientation in an APP1 "Exif" segment (TIFF 6.0 header, IFD0, tag 0x0112), or 1.
 int exif_orientation(const uint8_t* p, size_t n) {
   if (n < 14 || std::memcmp(p, "Exif\0\0", 6) != 0) return 1;
@@ -98,13 +91,29 @@ void cmyk_to_rgbx(uint8_t* row, int width, bool inverted) {
 
 }  // namespace
 
+void install(ErrorState& state) {
+  jpeg_std_error(&state.base);
+  state.base.error_exit = on_error;
+  state.base.emit_message = on_message;
+  state.base.output_message = no_output;
+}
+
+void limit_scans(jpeg_decompress_struct& cinfo, jpeg_progress_mgr& progress) {
+  progress.progress_monitor = check_scans;
+  cinfo.progress = &progress;
+}
+
+void set_source(jpeg_decompress_struct& cinfo, const uint8_t* data, size_t size) {
+  jpeg_mem_src(&cinfo, data, static_cast<unsigned long>(size));
+  cinfo.src->fill_input_buffer = end_of_data;
+}
+
 Decoder::Decoder() {
   install(error_);
   cinfo_.err = &error_.base;
   if (setjmp(error_.jump)) throw ImageError(error_.message);
   jpeg_create_decompress(&cinfo_);
-  progress_.progress_monitor = check_scans;
-  cinfo_.progress = &progress_;
+  limit_scans(cinfo_, progress_);
   jpeg_save_markers(&cinfo_, JPEG_APP0 + 1, 0xFFFF);
 }
 
@@ -122,16 +131,25 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
   error_.ended = error_.truncated = error_.damaged = false;
   error_.first_bad_row = -1;
   if (setjmp(error_.jump)) fail();
-  jpeg_mem_src(&cinfo_, data, static_cast<unsigned long>(size));
-  cinfo_.src->fill_input_buffer = end_of_data;
+  set_source(cinfo_, data, size);
   jpeg_read_header(&cinfo_, TRUE);
   header_.width = static_cast<int>(cinfo_.image_width);
   header_.height = static_cast<int>(cinfo_.image_height);
   header_.components = cinfo_.num_components;
+  if (cinfo_.data_precision != 8) {
+    std::snprintf(error_.message, sizeof error_.message, "%d bits a sample are not supported", cinfo_.data_precision);
+    fail();
+  }
   header_.space = cinfo_.jpeg_color_space;
   header_.progressive = cinfo_.progressive_mode;
+  header_.arithmetic = cinfo_.arith_code;
   header_.h_samp = cinfo_.comp_info[0].h_samp_factor;
   header_.v_samp = cinfo_.comp_info[0].v_samp_factor;
+  const jpeg_component_info* c = cinfo_.comp_info;
+  const bool same = cinfo_.num_components == 3 && c[1].h_samp_factor == c[2].h_samp_factor &&
+                    c[1].v_samp_factor == c[2].v_samp_factor;
+  header_.chroma_h = same ? c[1].h_samp_factor : 0;
+  header_.chroma_v = same ? c[1].v_samp_factor : 0;
   header_.orientation = 1;
   for (auto* m = cinfo_.marker_list; m && header_.orientation == 1; m = m->next)
     header_.orientation = exif_orientation(m->data, m->data_length);
@@ -175,36 +193,31 @@ const uint8_t* Decoder::row() {
   return pixels;
 }
 
-std::string encode(const uint8_t* rgb, int width, int height, size_t stride, int quality) {
-  jpeg_compress_struct cinfo{};
-  ErrorState error;
-  install(error);
-  cinfo.err = &error.base;
-  unsigned char* buffer = nullptr;
-  unsigned long size = 0;
-  if (setjmp(error.jump)) {
-    jpeg_destroy_compress(&cinfo);
-    std::free(buffer);
-    throw ImageError(error.message);
+void Decoder::read(Planes& planes) {
+  if (setjmp(error_.jump)) fail();
+  cinfo_.out_color_space = cinfo_.jpeg_color_space;
+  cinfo_.raw_data_out = TRUE;
+  jpeg_start_decompress(&cinfo_);
+  planes.count = cinfo_.num_components;
+  planes.width = header_.width;
+  planes.height = header_.height;
+  for (int k = 0; k < planes.count; ++k) {
+    const jpeg_component_info& c = cinfo_.comp_info[k];
+    planes.span_x[k] = static_cast<double>(cinfo_.max_h_samp_factor) / c.h_samp_factor;
+    planes.span_y[k] = static_cast<double>(cinfo_.max_v_samp_factor) / c.v_samp_factor;
+    planes.plane[k].resize(static_cast<int>(c.downsampled_width), static_cast<int>(c.downsampled_height));
   }
-  jpeg_create_compress(&cinfo);
-  jpeg_mem_dest(&cinfo, &buffer, &size);
-  cinfo.image_width = static_cast<JDIMENSION>(width);
-  cinfo.image_height = static_cast<JDIMENSION>(height);
-  cinfo.input_components = 3;
-  cinfo.in_color_space = JCS_RGB;
-  jpeg_set_defaults(&cinfo);
-  jpeg_set_quality(&cinfo, quality, TRUE);
-  jpeg_start_compress(&cinfo, TRUE);
-  while (cinfo.next_scanline < cinfo.image_height) {
-    JSAMPROW rows[1] = {const_cast<uint8_t*>(rgb) + stride * cinfo.next_scanline};
-    jpeg_write_scanlines(&cinfo, rows, 1);
+  const int lines = cinfo_.max_v_samp_factor * DCTSIZE;
+  for (int mcu_row = 0; cinfo_.output_scanline < cinfo_.output_height; ++mcu_row) {
+    JSAMPROW rows[3][4 * DCTSIZE];
+    JSAMPARRAY arrays[3];
+    for (int k = 0; k < planes.count; ++k) {
+      const int height = cinfo_.comp_info[k].v_samp_factor * DCTSIZE;
+      for (int i = 0; i < height; ++i) rows[k][i] = planes.plane[k].row(mcu_row * height + i);
+      arrays[k] = rows[k];
+    }
+    jpeg_read_raw_data(&cinfo_, arrays, static_cast<JDIMENSION>(lines));
   }
-  jpeg_finish_compress(&cinfo);
-  jpeg_destroy_compress(&cinfo);
-  std::string out(reinterpret_cast<char*>(buffer), size);
-  std::free(buffer);
-  return out;
 }
 
 }  // namespace imgtool

@@ -11,6 +11,8 @@
 
 #include <jpeglib.h>
 
+#include "planes.hpp"
+
 namespace imgtool {
 
 // A picture that cannot be decoded; what() is one line fit for a user.
@@ -28,7 +30,9 @@ struct Header {
   J_COLOR_SPACE space = JCS_UNKNOWN;
   bool progressive = false;
   int orientation = 1;           // EXIF tag 0x0112, 1..8
+  bool arithmetic = false;
   int h_samp = 1, v_samp = 1;    // luma sampling factors: 2, 2 is 4:2:0
+  int chroma_h = 1, chroma_v = 1;  // those of both chroma planes, 0 where they differ
 };
 
 struct ErrorState {
@@ -40,6 +44,15 @@ struct ErrorState {
   bool damaged = false;          // the entropy-coded data is wrong somewhere
   int first_bad_row = -1;        // output row being decoded when either was first seen
 };
+
+// Makes the state libjpeg's handler: errors jump to `jump`, warnings are sorted into the flags.
+void install(ErrorState& state);
+
+// Makes more than kMaxScans scans an error. `progress` must live as long as the decompressor.
+void limit_scans(jpeg_decompress_struct& cinfo, jpeg_progress_mgr& progress);
+
+// Reads from memory; that the data ran out is noted in the ErrorState, which must be installed.
+void set_source(jpeg_decompress_struct& cinfo, const uint8_t* data, size_t size);
 
 // One decoder is reused for many pictures (one a thread): creating libjpeg's state costs more than a header.
 class Decoder {
@@ -55,6 +68,8 @@ class Decoder {
   void begin(int x, int y, int w, int h);
   // The next row, w pixels of 4 bytes (R, G, B, unused), valid until the next call.
   const uint8_t* row();
+  // Decodes the whole picture as its planes (YCbCr or grayscale only), instead of begin() and row().
+  void read(Planes& planes);
   // Ends the picture early or late; safe to call at any time.
   void end() noexcept;
 
@@ -71,7 +86,14 @@ class Decoder {
   int width_ = 0;
 };
 
-// Encodes RGB rows (3 bytes a pixel, `stride` bytes apart) as baseline 4:2:0 JPEG. Throws ImageError.
-std::string encode(const uint8_t* rgb, int width, int height, size_t stride, int quality);
+// Encodes RGB rows (3 bytes a pixel, `stride` bytes apart) as baseline JPEG. Throws ImageError.
+std::string encode(const uint8_t* rgb, int width, int height, size_t stride, int quality, Subsampling subsampling);
+
+// The same from planes of that subsampling, whose padding is filled here.
+std::string encode(Planes& planes, int quality, Subsampling subsampling);
+
+// Rewrites a JPEG as baseline without decoding its pixels, which stay the same: a progressive or arithmetic-coded one,
+// or one with larger sampling factors than it needs. Throws ImageError; a truncated or damaged one is an error here.
+std::string transcode(const uint8_t* data, size_t size);
 
 }  // namespace imgtool

@@ -1,6 +1,7 @@
 // The Python face of the codec. Every call that decodes releases the GIL.
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <pybind11/numpy.h>
@@ -9,6 +10,7 @@
 
 #include "picture.hpp"
 #include "pool.hpp"
+#include "recode.hpp"
 
 namespace py = pybind11;
 using namespace imgtool;
@@ -43,11 +45,7 @@ void check_rgb(const Pixels& a) {
     throw py::value_error("expected uint8 pixels of shape [H, W, 3]");
 }
 
-py::dict probe(const py::buffer& data) {
-  const py::buffer_info info = data.request();
-  const Bytes bytes(info);
-  const Header h = local_worker().decoder.open(bytes.data, bytes.size);
-  local_worker().decoder.end();
+py::dict header_dict(const Header& h) {
   static const char* kSpaces[] = {"unknown", "grayscale", "rgb", "ycbcr", "cmyk", "ycck"};
   py::dict out;
   out["width"] = h.width;
@@ -58,6 +56,14 @@ py::dict probe(const py::buffer& data) {
   out["orientation"] = h.orientation;
   out["sampling"] = py::make_tuple(h.h_samp, h.v_samp);
   return out;
+}
+
+py::dict probe(const py::buffer& data) {
+  const py::buffer_info info = data.request();
+  const Bytes bytes(info);
+  const Header h = local_worker().decoder.open(bytes.data, bytes.size);
+  local_worker().decoder.end();
+  return header_dict(h);
 }
 
 py::tuple decode(const py::buffer& data, int max_side, int short_side, bool upright) {
@@ -71,26 +77,27 @@ py::tuple decode(const py::buffer& data, int max_side, int short_side, bool upri
   return py::make_tuple(to_array(picture), picture.damaged);
 }
 
-py::tuple recode(const py::buffer& data, int max_side, int short_side, int quality, bool upright) {
+py::tuple recode_bytes(const py::buffer& data, int max_side, int short_side, int quality, bool upright, bool fit,
+                 std::pair<int, int> subsampling) {
   const py::buffer_info info = data.request();
   const Bytes bytes(info);
-  Picture picture;
-  std::string out;
+  Stored stored;
   {
     py::gil_scoped_release release;
-    picture = decode_picture(local_worker(), bytes.data, bytes.size, {max_side, short_side}, upright);
-    out = encode(picture.rgb.data(), picture.width, picture.height, 3 * static_cast<size_t>(picture.width), quality);
+    stored = recode(local_worker(), bytes.data, bytes.size, {max_side, short_side}, quality, upright, fit,
+                             {subsampling.first, subsampling.second});
   }
-  return py::make_tuple(py::bytes(out), picture.width, picture.height, picture.damaged);
+  return py::make_tuple(py::bytes(stored.data), stored.width, stored.height, stored.damaged, stored.how,
+                        header_dict(stored.source));
 }
 
-py::bytes encode_array(const Pixels& rgb, int quality) {
+py::bytes encode_array(const Pixels& rgb, int quality, std::pair<int, int> subsampling) {
   check_rgb(rgb);
   const int h = static_cast<int>(rgb.shape(0)), w = static_cast<int>(rgb.shape(1));
   std::string out;
   {
     py::gil_scoped_release release;
-    out = encode(rgb.data(), w, h, 3 * static_cast<size_t>(w), quality);
+    out = encode(rgb.data(), w, h, 3 * static_cast<size_t>(w), quality, {subsampling.first, subsampling.second});
   }
   return out;
 }
@@ -164,9 +171,9 @@ PYBIND11_MODULE(_native, m) {
   });
   m.def("probe", &probe, py::arg("data"));
   m.def("decode", &decode, py::arg("data"), py::arg("max_side"), py::arg("short_side"), py::arg("upright"));
-  m.def("recode", &recode, py::arg("data"), py::arg("max_side"), py::arg("short_side"), py::arg("quality"),
-        py::arg("upright"));
-  m.def("encode", &encode_array, py::arg("rgb"), py::arg("quality"));
+  m.def("recode", &recode_bytes, py::arg("data"), py::arg("max_side"), py::arg("short_side"), py::arg("quality"),
+        py::arg("upright"), py::arg("fit"), py::arg("subsampling"));
+  m.def("encode", &encode_array, py::arg("rgb"), py::arg("quality"), py::arg("subsampling"));
   m.def("resize", &resize_array, py::arg("rgb"), py::arg("crop"), py::arg("width"), py::arg("height"));
   m.def("target_size", [](int max_side, int short_side, int width, int height) {
     int w, h;

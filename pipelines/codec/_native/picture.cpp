@@ -84,23 +84,35 @@ void target_size(const Target& target, int width, int height, int* out_w, int* o
   *out_h = std::max(1, static_cast<int>(std::lround(height * scale)));
 }
 
+void check_whole(const Decoder& decoder, const Header& header) {
+  if (decoder.state().truncated)
+    throw ImageError("truncated: the data ends at row " + std::to_string(decoder.state().first_bad_row) + " of " +
+                     std::to_string(header.height));
+}
+
 Picture decode_picture(Worker& worker, const uint8_t* data, size_t size, const Target& target, bool upright) {
   Decoder& decoder = worker.decoder;
   Resizer& resizer = worker.resizer;
   const Header header = decoder.open(data, size);
   Picture out;
   target_size(target, header.width, header.height, &out.width, &out.height);
-  make_axes(resizer, {0, 0, header.width, header.height, out.width, out.height, 0, 0, false}, out.width, out.height);
+  const bool same_size = out.width == header.width && out.height == header.height;
+  const size_t stride = 3 * static_cast<size_t>(out.width);
+  out.rgb.resize(stride * static_cast<size_t>(out.height));
+  if (!same_size)
+    make_axes(resizer, {0, 0, header.width, header.height, out.width, out.height, 0, 0, false}, out.width, out.height);
   decoder.begin(0, 0, header.width, header.height);
-  for (int r = 0; r < header.height; ++r) resizer.push(decoder.row());
-  const ErrorState& state = decoder.state();
-  if (state.truncated)
-    throw ImageError("truncated: the data ends at row " + std::to_string(state.first_bad_row) + " of " +
-                     std::to_string(header.height));
-  out.damaged = state.damaged;
+  for (int r = 0; r < header.height; ++r) {
+    const uint8_t* row = decoder.row();
+    if (same_size)
+      for (int x = 0; x < out.width; ++x) std::copy(row + 4 * x, row + 4 * x + 3, &out.rgb[stride * r + 3 * x]);
+    else
+      resizer.push(row);
+  }
+  check_whole(decoder, header);
+  out.damaged = decoder.state().damaged;
   decoder.end();
-  out.rgb.resize(3 * static_cast<size_t>(out.width) * out.height);
-  resizer.finish(out.rgb.data(), 3 * static_cast<size_t>(out.width));
+  if (!same_size) resizer.finish(out.rgb.data(), stride);
   return upright && header.orientation > 1 ? oriented(out, header.orientation) : out;
 }
 

@@ -1,8 +1,7 @@
-// The three jobs of the codec: a crop for a batch, a whole picture, a recoded picture.
+// Two jobs of the codec: a crop for a batch, and a whole picture.
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "jpeg.hpp"
@@ -46,6 +45,9 @@ struct Target {                  // 0: no limit
 
 // The size a picture is stored at: never enlarged, aspect kept, each side rounded and at least 1.
 void target_size(const Target& target, int width, int height, int* out_w, int* out_h);
+
+// Throws ImageError if the data ended before the picture did.
+void check_whole(const Decoder& decoder, const Header& header);
 
 // Decodes a whole JPEG, shrunk to the target; turned upright when `upright` and its EXIF orientation says so.
 // Throws ImageError, also when the data ends before the picture does.

@@ -41,24 +41,8 @@ void resample_row(const Axis& axis, const uint8_t* rgbx, uint8_t* rgb) {
   }
 }
 
-IMGTOOL_CLONES
-void resample_column(const uint8_t* lines, size_t pitch, const int32_t* weights, int count, uint8_t* out) {
-  for (size_t x = 0; x < pitch; x += kBlock) {
-    int32_t sum[kBlock];
-    for (size_t i = 0; i < kBlock; ++i) sum[i] = kHalf;
-    for (int t = 0; t < count; ++t) {
-      const uint8_t* line = lines + pitch * static_cast<size_t>(t) + x;
-      const int32_t weight = weights[t];
-      for (size_t i = 0; i < kBlock; ++i) sum[i] += weight * line[i];
-    }
-    for (size_t i = 0; i < kBlock; ++i) out[x + i] = static_cast<uint8_t>(sum[i] >> kBits);
-  }
-}
-
-}  // namespace
-
-void make_axis(Axis& axis, int in0, int in_length, int out_size, int window, int window_size, bool flip) {
-  const double scale = static_cast<double>(in_length) / out_size;
+// Output i of `window_size`, the first one at `window`, is centred on (window + i + 1/2) * scale of the source range.
+void fill_axis(Axis& axis, double scale, int in0, int in_length, int window, int window_size, bool flip) {
   const double support = std::max(scale, 1.0);   // the triangle filter reaches one (scaled) pixel to each side
   axis.taps = static_cast<int>(std::ceil(support)) * 2 + 1;
   axis.first.resize(window_size);
@@ -90,6 +74,30 @@ void make_axis(Axis& axis, int in0, int in_length, int out_size, int window, int
   axis.hi = in0 + hi;
 }
 
+}  // namespace
+
+IMGTOOL_CLONES
+void resample_column(const uint8_t* lines, size_t pitch, size_t n, const int32_t* weights, int count, uint8_t* out) {
+  for (size_t x = 0; x < n; x += kBlock) {
+    int32_t sum[kBlock];
+    for (size_t i = 0; i < kBlock; ++i) sum[i] = kHalf;
+    for (int t = 0; t < count; ++t) {
+      const uint8_t* line = lines + pitch * static_cast<size_t>(t) + x;
+      const int32_t weight = weights[t];
+      for (size_t i = 0; i < kBlock; ++i) sum[i] += weight * line[i];
+    }
+    for (size_t i = 0; i < kBlock; ++i) out[x + i] = static_cast<uint8_t>(sum[i] >> kBits);
+  }
+}
+
+void make_axis(Axis& axis, int in0, int in_length, int out_size, int window, int window_size, bool flip) {
+  fill_axis(axis, static_cast<double>(in_length) / out_size, in0, in_length, window, window_size, flip);
+}
+
+void make_axis(Axis& axis, double scale, int in_length, int out_size) {
+  fill_axis(axis, scale, 0, in_length, 0, out_size, false);
+}
+
 void Resizer::begin() {
   pitch_ = (3 * static_cast<size_t>(cols.size()) + 1 + kBlock - 1) / kBlock * kBlock;
   lines_.resize(pitch_ * static_cast<size_t>(rows.hi - rows.lo));
@@ -101,7 +109,7 @@ void Resizer::push(const uint8_t* rgbx) { resample_row(cols, rgbx, &lines_[pitch
 
 void Resizer::finish(uint8_t* rgb, size_t stride) {
   for (int y = 0; y < rows.size(); ++y) {
-    resample_column(&lines_[pitch_ * rows.first[y]], pitch_, &rows.weights[static_cast<size_t>(y) * rows.taps],
+    resample_column(&lines_[pitch_ * rows.first[y]], pitch_, pitch_, &rows.weights[static_cast<size_t>(y) * rows.taps],
                     rows.count[y], out_line_.data());
     std::memcpy(rgb + stride * y, out_line_.data(), 3 * static_cast<size_t>(cols.size()));
   }

@@ -22,6 +22,12 @@ struct Axis {
 // outside the range. Fills `axis`.
 void make_axis(Axis& axis, int in0, int in_length, int out_size, int window, int window_size, bool flip);
 
+// The same for a whole line of `in_length` samples, `scale` of which make one of `out_size`.
+void make_axis(Axis& axis, double scale, int in_length, int out_size);
+
+// One row of `n` samples out of `count` lines `pitch` bytes apart, weighted; writes whole blocks of 64, up to 63 more.
+void resample_column(const uint8_t* lines, size_t pitch, size_t n, const int32_t* weights, int count, uint8_t* out);
+
 // Resamples rows one by one, so that a source row is touched while it is in cache and never stored.
 class Resizer {
  public:

@@ -1,0 +1,41 @@
+// A picture as JPEG holds it: luma and chroma planes, resized and subsampled apart, without a detour through RGB.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace imgtool {
+
+// One component's samples. The rows are padded so that whole MCUs can be read into and written from it.
+struct Plane {
+  std::vector<uint8_t> data;
+  int width = 0, height = 0;
+  size_t stride = 0;
+
+  void resize(int w, int h);
+  uint8_t* row(int y) { return data.data() + stride * static_cast<size_t>(y); }
+  const uint8_t* row(int y) const { return data.data() + stride * static_cast<size_t>(y); }
+};
+
+// `count` is 3 (Y, Cb, Cr) or 1 (grayscale). `span_x[k]`, `span_y[k]`: luma pixels that a sample of plane k stands for.
+struct Planes {
+  Plane plane[3];
+  double span_x[3] = {1, 1, 1}, span_y[3] = {1, 1, 1};
+  int count = 0, width = 0, height = 0;
+};
+
+// How the chroma planes are subsampled against luma.
+struct Subsampling {
+  int x = 2, y = 2;              // 4:2:0; 2, 1 is 4:2:2, and 1, 1 is 4:4:4
+};
+
+// Shrinks the planes to a picture of width x height with this subsampling, antialiased (a triangle filter as wide as
+// the shrink, in Pillow's arithmetic). Chroma samples lie in the middle of the pixels they stand for, as JFIF has it.
+// A grayscale picture gets neutral chroma.
+void resample(const Planes& in, Planes& out, int width, int height, Subsampling subsampling);
+
+// Repeats the last column and row into the padding up to whole MCUs, which an encoder reads.
+void pad_edges(Plane& plane);
+
+}  // namespace imgtool

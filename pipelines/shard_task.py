@@ -18,6 +18,7 @@ from imgtool.pipelines.manifest import MANIFEST, write_table
 from imgtool.pipelines.records import LocatorReader, Record, from_table
 from imgtool.pipelines.settings import Settings
 from imgtool.pipelines.shards.beton import PAGE_SIZE, BetonWriter
+from imgtool.pipelines.shards.webdataset import WebDatasetWriter
 from imgtool.pipelines.storage import Folder, open_folder
 from imgtool.wordnet.errors import ImageError
 
@@ -87,8 +88,6 @@ class _Writers:
         if "beton" in settings.formats:
             self._beton = BetonWriter(open_file(".beton"), shard.end - shard.begin)
         if "wds" in settings.formats:
-            from imgtool.pipelines.shards.webdataset import WebDatasetWriter
-
             self._wds = WebDatasetWriter(open_file(".tar"), open_file(".idx"))
 
     def add(self, key: str, recoded: codec.Recoded, label: int) -> int:

@@ -117,8 +117,8 @@ def recode(
     then stay the source's. Whole is judged by its markers: damage between them is passed on too. Raises ImageError;
     InputError for another ``store`` or ``subsampling``.
 
-    Pixels never leave YCbCr unless they must (CMYK, RGB, EXIF-turned): planes are decoded, resized (antialiased bilinear)
-    and encoded one by one.
+    Pixels never leave YCbCr unless they must (CMYK, RGB, EXIF-turned): planes are decoded, resized (antialiased
+    bilinear) and encoded one by one.
     """
     if store not in STORES or subsampling not in SUBSAMPLINGS:
         raise InputError(f"no store {store!r} with subsampling {subsampling!r}: {STORES}, {tuple(SUBSAMPLINGS)}")
@@ -227,4 +227,5 @@ def _recode_other(
     if (width, height) != (source_width, source_height):
         pixels = resize_crop(pixels, (0, 0, source_width, source_height), (width, height))
     with _image_errors():
-        return Recoded(_native.encode(pixels, quality, factors), width, height, source_width, source_height, tuple(repairs))
+        encoded = _native.encode(pixels, quality, factors)
+    return Recoded(encoded, width, height, source_width, source_height, tuple(repairs))

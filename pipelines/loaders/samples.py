@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.shard_task import UNLABELLED
 from imgtool.pipelines.shards.beton import BetonReader
+from imgtool.pipelines.shards.webdataset import WebDatasetReader
 from imgtool.wordnet.errors import DatasetError
 
 
@@ -19,7 +22,11 @@ class Samples:
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         self.dataset, self.split = dataset, split
-        readers = [BetonReader(path) for path in dataset.shards(split)]
+        readers: list[BetonReader] | list[WebDatasetReader]
+        if "beton" in dataset.formats:
+            readers = [BetonReader(path) for path in dataset.shards(split)]
+        else:
+            readers = [WebDatasetReader(path) for path in dataset.shards(split, ".tar")]
         if not readers:
             raise DatasetError(f"{dataset.path}: split {split} holds no samples")
         self.paths = [reader.path for reader in readers]
@@ -29,11 +36,11 @@ class Samples:
         self.position: npt.NDArray[np.int64] = np.concatenate([np.arange(n) for n in lengths])
         self.offset = np.concatenate([reader.offset for reader in readers])
         self.size = np.concatenate([reader.size for reader in readers])
-        self.width = np.concatenate([reader.width for reader in readers])
-        self.height = np.concatenate([reader.height for reader in readers])
+        self.width, self.height = self._dimensions(readers)
         self.label = np.concatenate([reader.label for reader in readers])
         last = len(dataset.stored_wnids) - 1
-        if len(self.label) and not 0 <= self.label.min() <= self.label.max() <= last:
+        first = UNLABELLED if split == "test" else 0
+        if len(self.label) and not first <= self.label.min() <= self.label.max() <= last:
             raise DatasetError(f"{dataset.path}: split {split} has a label outside 0..{last}")
         if dataset.target_of_class is not None:
             self._gather(dataset.target_of_class)
@@ -43,10 +50,23 @@ class Samples:
                 f"{dataset.path}: split {split} has {len(self.label)} samples in its shards, {expected} in dataset.json"
             )
 
+    def _dimensions(self, readers: list[BetonReader] | list[WebDatasetReader]) -> npt.NDArray[np.int32]:
+        """Width and height of each sample, int32 [2, N]: a .beton has them, a tar's stand in the manifest."""
+        of_beton = [(reader.width, reader.height) for reader in readers if isinstance(reader, BetonReader)]
+        if of_beton:
+            return np.concatenate(of_beton, axis=1)
+        rows = self.dataset.manifest(self.split).select(["shard", "position", "width", "height", "bytes"])
+        rows = rows.filter(pc.is_valid(rows["position"])).sort_by([("shard", "ascending"), ("position", "ascending")])
+        if rows.num_rows != len(self.size) or (np.asarray(rows["bytes"]).astype(np.uint64) != self.size).any():
+            raise DatasetError(
+                f"{self.dataset.path}: the manifest of split {self.split} does not tell of its shards; prepare it again"
+            )
+        return np.stack([np.asarray(rows["width"]), np.asarray(rows["height"])]).astype(np.int32)
+
     def _gather(self, target_of_class: npt.NDArray[np.int64]) -> None:
         """Leaves out the samples of dropped classes and gives the others their target's label."""
-        target = target_of_class[self.label]
-        kept = target >= 0
+        target = np.where(self.label == UNLABELLED, UNLABELLED, target_of_class[self.label])
+        kept = (target >= 0) | (self.label == UNLABELLED)
         for column in ("shard", "position", "offset", "size", "width", "height"):
             setattr(self, column, getattr(self, column)[kept])
         self.label = target[kept]

@@ -1,4 +1,4 @@
-"""prepare, stopped in every way there is: killed at any moment, disk full, source gone. Nothing false is left behind."""
+"""prepare, stopped in every way: killed at any moment, disk full, source gone. Nothing false is left behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from imgtool.pipelines.shard_task import file_xxh3
 from imgtool.sample import write_sample
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError
 
-SETTINGS = Settings(max_side=0, quality=95, shard_size=1)
+SETTINGS = Settings(max_side=0, quality=95, shard_size=1, format="both")
 KILLS = 60
 
 

@@ -21,8 +21,8 @@ from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
 pytest.importorskip("s3fs", reason="s3fs is not installed")
 
-SMALL = Settings(max_side=96, shard_size=1)
-MANY = Settings(max_side=0, quality=95, shard_size=1)
+SMALL = Settings(max_side=96, shard_size=1, format="both")
+MANY = Settings(max_side=0, quality=95, shard_size=1, format="both")
 
 
 def filesystem():

@@ -69,10 +69,10 @@ def test_a_cut_archive_yields_its_whole_members_then_says_so(path, data):
     cut = data.draw(st.integers(0, members[-1].offset + (members[-1].size + 511) // 512 * 512))
     path.write_bytes(whole[:cut])
     found = []
-    with contextlib.closing(LocalFile(str(path))) as file:
-        with pytest.raises(TruncatedSourceError, match=r"a\.tar is truncated"):
-            for member in tar.scan(file, "a.tar"):
-                found.append(member)
+    truncated = pytest.raises(TruncatedSourceError, match=r"a\.tar is truncated")
+    with contextlib.closing(LocalFile(str(path))) as file, truncated:
+        for member in tar.scan(file, "a.tar"):
+            found.append(member)
     assert found == [m for m in members if m.offset + m.size <= cut]
 
 

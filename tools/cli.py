@@ -16,6 +16,7 @@ from imgtool.sample import sample
 from imgtool.synset import synset
 from imgtool.train import train
 from imgtool.val import val
+from imgtool.verify import verify
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -66,5 +67,5 @@ def main(debug: bool) -> None:
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
 
 
-for command in (prepare, train, val, predict, synset, info, sample, bench):
+for command in (prepare, verify, train, val, predict, synset, info, sample, bench):
     main.add_command(command)

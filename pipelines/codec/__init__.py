@@ -26,6 +26,7 @@ __all__ = [
     "Recoded",
     "center_crop",
     "center_geometry",
+    "check",
     "decode",
     "probe",
     "recode",
@@ -96,6 +97,15 @@ def decode(data: bytes, *, exif: bool = True) -> Pixels:
     with _image_errors():
         pixels: Pixels = _native.decode(data, 0, 0, exif)[0]
         return pixels
+
+
+def check(data: bytes) -> tuple[int, int]:
+    """Decodes a JPEG to see that it is whole; its width and height. Raises ImageError if any of it is damaged."""
+    with _image_errors():
+        pixels, damaged = _native.decode(data, 0, 0, False)
+    if damaged:
+        raise ImageError("the JPEG data is damaged")
+    return pixels.shape[1], pixels.shape[0]
 
 
 def recode(

@@ -1,0 +1,40 @@
+"""imgtool verify"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command()
+@click.argument("data", default="data/imagenet")
+@click.option("--deep", is_flag=True, help="Decode every sample too.")
+@click.option("--workers", type=click.IntRange(1), help="Threads. [this machine's cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def verify(data: str, deep: bool, workers: int | None, as_json: bool) -> None:
+    """Prove that a prepared data set is whole: every hash, every sample, manifest against shards.
+
+    Names each fault in a line; exit code 1 if there is one.
+    """
+    from imgtool.pipelines.dataset import Dataset
+    from imgtool.pipelines.verify import verify as run
+    from imgtool.progress import SampleProgress
+
+    dataset = Dataset(data)
+    bar = SampleProgress(sum(dataset.info["splits"][split]["samples"] for split in dataset.splits))
+    try:
+        proof = run(data, deep=deep, workers=workers, progress=bar)
+    finally:
+        bar.close()
+    if as_json:
+        faults = [fault._asdict() for fault in proof.faults]
+        click.echo(json.dumps({**vars(proof), "deep": deep, "faults": faults}))
+    else:
+        for fault in proof.faults:
+            click.echo(f"{fault.where}: {fault.what}")
+        looked = f"{proof.samples:,} samples, {proof.shards:,} shards, {proof.bytes / 1e6:,.1f} MB"
+        verdict = f"{len(proof.faults):,} faults in" if proof.faults else "is whole:"
+        click.echo(f"{data} {verdict} {looked} {'hashed and decoded' if deep else 'hashed'}")
+    if proof.faults:
+        raise SystemExit(1)

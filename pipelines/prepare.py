@@ -256,10 +256,7 @@ class _Run:
         return Summary(self.folder.url, counted, stored, already, notes)
 
     def _write_report(self, splits: list[str]) -> None:
-        try:
-            from imgtool.pipelines.report import write_report
-        except ImportError:
-            return
+        from imgtool.pipelines.report import write_report
 
         if not self.folder.remote:
             write_report(Path(self.folder.url))

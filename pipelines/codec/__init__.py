@@ -28,6 +28,7 @@ __all__ = [
     "center_geometry",
     "check",
     "decode",
+    "encode",
     "probe",
     "recode",
     "resize_crop",
@@ -97,6 +98,12 @@ def decode(data: bytes, *, exif: bool = True) -> Pixels:
     with _image_errors():
         pixels: Pixels = _native.decode(data, 0, 0, exif)[0]
         return pixels
+
+
+def encode(pixels: Pixels, *, quality: int = 90, subsampling: str = "420") -> bytes:
+    """RGB pixels as a baseline JPEG."""
+    with _image_errors():
+        return _native.encode(pixels, quality, SUBSAMPLINGS[subsampling])
 
 
 def check(data: bytes) -> tuple[int, int]:

@@ -117,7 +117,7 @@ def test_dataset_json_states_each_shard(drawn_data):
                 path = drawn_data / file["path"]
                 assert (path.stat().st_size, file_xxh3(path)) == (file["bytes"], file["xxh3"])
     left = {p.name for p in drawn_data.iterdir()}
-    assert left == {"dataset.json", "labels.parquet", "train", "train.parquet", "val", "val.parquet"}
+    assert left == {"dataset.json", "labels.parquet", "report.html", "train", "train.parquet", "val", "val.parquet"}
 
 
 def test_classes_are_mixed(drawn_data):

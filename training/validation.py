@@ -1,6 +1,5 @@
 """What `Classifier.val` measures besides top-1, and in which classes: hierarchical metrics, ReaL labels, label maps."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.sources.real import read_indices
 from imgtool.wordnet import Hierarchy, load, orders
 from imgtool.wordnet.errors import CheckpointError, InputError, UnknownSynsetError
 from imgtool.wordnet.relabel import LabelMap
@@ -51,11 +51,7 @@ def real_labels(dataset: Dataset, split: str, path: str | Path) -> list[list[int
     """
     if dataset.wnids != orders.ilsvrc2012_wnids():
         raise InputError(f"ReaL labels are of ILSVRC2012's 1000 classes, and {dataset.path} has others")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        real = [[int(index) for index in labels] for labels in content]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: no list of lists of class indices can be read: {error}") from None
+    real = read_indices(path)
     manifest = dataset.manifest(split)
     keys = manifest.filter(pc.is_valid(manifest["position"]))["key"].to_pylist()
     numbers = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", key) for key in keys]

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from imgtool.pipelines.codec import PICTURE_SUFFIXES
-from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
-from imgtool.pipelines.sources.devkit import GROUND_TRUTH, find_devkit, read_devkit
+from imgtool.pipelines.records import Box, LocatorReader, Record, key_of, sorted_wnids
+from imgtool.pipelines.sources.devkit import find_devkit, read_devkit
 from imgtool.pipelines.sources.tree import Tree
+from imgtool.pipelines.sources.val_labels import (
+    GROUND_TRUTH_FILE,
+    SOLUTION,
+    Label,
+    numbered,
+    read_ground_truth,
+    read_solution,
+)
+from imgtool.pipelines.sources.voc import MAX_XML, Annotations
 from imgtool.pipelines.storage import open_folder
-from imgtool.wordnet import orders
-from imgtool.wordnet.errors import InputError, SourceError, TruncatedSourceError
+from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 VAL_NAMES = ("val", "valid", "validation", "test")
-SOLUTION = "LOC_val_solution.csv"
 _TRAIN = re.compile(r"((?:[^/]+/)*?)train/[^/]+/[^/]+$")  # what is above train, in the path of a training picture
-
-
-class Label(NamedTuple):
-    """What is known of a picture besides where it lies."""
-
-    wnid: str
-    boxes: tuple[Box, ...] = ()
+_TEST = re.compile(r"ILSVRC2012_test_\d+\.\w+$")
 
 
 class ClassFolders:
@@ -34,8 +33,9 @@ class ClassFolders:
 
     In a folder or a tar, perhaps some folders down, as Kaggle has it (``ILSVRC/Data/CLS-LOC/train``). Class names are
     the folders', wnids or not. A validation folder without class folders is labelled by what lies beside:
-    LOC_val_solution.csv, the development kit, or its ILSVRC2012_validation_ground_truth.txt. Files that are no
-    pictures by their ending, and hidden ones, are no records.
+    LOC_val_solution.csv, the development kit, or its ILSVRC2012_validation_ground_truth.txt; ILSVRC2012's flat test
+    folder is the unlabelled split test. Boxes come from Kaggle's tables or annotations. Files that are no pictures by
+    their ending, and hidden ones, are no records.
     """
 
     layout: ClassVar[str] = "class-folders"
@@ -55,7 +55,10 @@ class ClassFolders:
         self._folder = {"train": f"{above[0]}train/" if above else ""}
         if above and (val := self._val_folder(above[0])):
             self._folder["val"] = val
+        if above and any(self._is_test(name, f"{above[0]}test/") for name in self._pictures):
+            self._folder["test"] = f"{above[0]}test/"
         self.splits = tuple(self._folder)
+        self.notes: list[str] = []
         train = self._folder["train"]
         self.wnids = sorted_wnids(
             c for name in self._pictures if name.startswith(train) and (c := _class_of(name, train))
@@ -71,13 +74,22 @@ class ClassFolders:
                 return top
         return None
 
+    @staticmethod
+    def _is_test(name: str, top: str) -> bool:
+        """Whether it is one of ILSVRC2012's test pictures, which lie flat and have no public label."""
+        return name.startswith(top) and bool(_TEST.fullmatch(name.removeprefix(top)))
+
     def records(self, split: str) -> Iterator[Record]:
         top, known = self._folder[split], set(self.wnids)
+        boxes = self._boxes(split)
         flat: dict[str, Label] | None = None
         for name in self._pictures:
             if not name.startswith(top):
                 continue
             key = key_of(name)
+            if split == "test":
+                yield Record(key, (), self._tree.files[name])
+                continue
             label = Label(_class_of(name, top))
             if not label.wnid:
                 flat = self._flat_labels() if flat is None else flat
@@ -88,31 +100,38 @@ class ClassFolders:
                 raise SourceError(
                     f"{self._tree.path}: {name}: {label.wnid} is not among the {len(known)} train folders"
                 )
-            yield Record(key, (label.wnid,), self._tree.files[name], label.boxes)
+            yield Record(key, (label.wnid,), self._tree.files[name], boxes.get(key, label.boxes))
         if self._tree.truncated:
             raise TruncatedSourceError(self._tree.truncated)
 
     def _flat_labels(self) -> dict[str, Label]:
         """Label and boxes of each validation picture by its key, from whatever labels lie at the top."""
-        files, tree = self._tree.files, self._tree
-        solution = next((name for name in files if os.path.basename(name) == SOLUTION), None)
-        if solution:
-            return dict(_read_solution(tree.read_text(solution), f"{tree.path}: {solution}"))
-        folder = open_folder(tree.root)
-        devkit = find_devkit(folder)
-        listed = next((name for name in files if name.endswith(os.path.basename(GROUND_TRUTH))), None)
-        if devkit:
-            wnids = read_devkit(folder, devkit).val_wnids()
-        elif listed:
-            published = orders.ilsvrc2012_wnids()
-            try:
-                truth = [int(line) for line in tree.read_text(listed).split()]
-                wnids = [published[i] for i in orders.convert(truth, "ilsvrc2012_id", "sorted")]
-            except (ValueError, InputError) as error:
-                raise SourceError(f"{tree.path}: {listed}: {error}") from None
-        else:
-            return {}
-        return {f"ILSVRC2012_val_{n:08d}": Label(wnid) for n, wnid in enumerate(wnids, 1)}
+        if solution := self._named(SOLUTION["val"]):
+            return self._solution(solution)
+        folder = open_folder(self._tree.root)
+        if devkit := find_devkit(folder):
+            return numbered(read_devkit(folder, devkit).val_wnids())
+        if listed := self._named(GROUND_TRUTH_FILE):
+            return read_ground_truth(self._tree.read_text(listed), f"{self._tree.path}: {listed}")
+        return {}
+
+    def _named(self, name: str) -> str | None:
+        return next((found for found in self._tree.files if os.path.basename(found) == name), None)
+
+    def _solution(self, name: str) -> dict[str, Label]:
+        return read_solution(self._tree.read_text(name), f"{self._tree.path}: {name}")
+
+    def _boxes(self, split: str) -> dict[str, tuple[Box, ...]]:
+        """Boxes by key: of Kaggle's table if it is there, else of the annotations beside the pictures."""
+        if split in SOLUTION and (solution := self._named(SOLUTION[split])):
+            return {key: label.boxes for key, label in self._solution(solution).items()}
+        annotations = Annotations()
+        with LocatorReader(self._tree.root) as reader:
+            for name, locator in self._tree.files.items():
+                if f"Annotations/CLS-LOC/{split}/" in name and name.endswith(".xml") and locator.size <= MAX_XML:
+                    annotations.add(name, reader.read(locator))
+        self.notes += annotations.notes()
+        return annotations.boxes
 
 
 def _is_picture(name: str) -> bool:
@@ -125,12 +144,3 @@ def _class_of(name: str, top: str) -> str:
     if "/" in file:
         raise SourceError(f"{name}: lies deeper than a class folder; this is not a layout known here")
     return folder if slash else ""
-
-
-def _read_solution(text: str, where: str) -> Iterator[tuple[str, Label]]:
-    """Kaggle's table: ImageId, and "wnid xmin ymin xmax ymax" once or more."""
-    for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
-        objects = re.findall(r"(\S+) (-?\d+) (-?\d+) (-?\d+) (-?\d+)(?: |$)", row.get("PredictionString") or "")
-        if not row.get("ImageId") or not objects:
-            raise SourceError(f"{where}, line {number}: expected ImageId,PredictionString with a wnid and a box")
-        yield row["ImageId"], Label(objects[0][0], tuple(Box(wnid, *map(int, corners)) for wnid, *corners in objects))

@@ -25,7 +25,9 @@ def scan(
     truncated: list[str] = []
 
     def pictures(outer: tar.Member) -> tuple[list[tar.Member], str]:
-        found = []
+        found: list[tar.Member] = []
+        if not outer.size:  # ImageNet-21k has classes without pictures
+            return found, ""
         try:
             end = min(outer.offset + outer.size, file.size)
             for inner in tar.scan(file, f"{where}!{outer.name}", outer.offset, end):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from imgtool.pipelines.records import Locator, LocatorReader
 from imgtool.pipelines.sources import tar
 from imgtool.pipelines.sources import zip as zips
 from imgtool.pipelines.storage import join, open_folder
-from imgtool.wordnet.errors import TruncatedSourceError
+from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
 
 class Tree:
@@ -43,17 +45,16 @@ class Tree:
         self.files = _without_common_folder(files)
 
     def read_text(self, name: str) -> str:
-        """A small text file, as UTF-8."""
+        """A small text file, as UTF-8. Raises SourceError if its archive is damaged there."""
         with LocatorReader(self.root) as reader:
-            return reader.read(self.files[name]).decode("utf-8", "replace")
+            try:
+                return reader.read(self.files[name]).decode("utf-8", "replace")
+            except ImageError as error:
+                raise SourceError(f"{self.path}: {name}: {error}") from None
 
 
 def _without_common_folder(files: dict[str, Locator]) -> dict[str, Locator]:
     # tiny-imagenet-200/wnids.txt in a tar is the wnids.txt of a folder
-    while files:
-        tops = {name.partition("/")[0] for name in files}
-        if len(tops) != 1 or any("/" not in name for name in files):
-            break
-        (top,) = tops
-        files = {name[len(top) + 1 :]: locator for name, locator in files.items()}
-    return files
+    common = os.path.commonprefix([min(files, default=""), max(files, default="")])  # noqa: RUF071  (of characters is meant)
+    top = common.rfind("/") + 1
+    return {name[top:]: locator for name, locator in files.items()} if top else files

@@ -287,12 +287,13 @@ def test_kaggles_tree(extracted, drawn, tmp_path):
     lines = [f"{key},{wnid} 1 2 30 40 {wnid} 5 6 7 8 \n" for key, (wnid,) in truth.items()]
     (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "".join(lines))
     shutil.move(tmp_path / "ILSVRC/Data/CLS-LOC/val", tmp_path / "aside")
-    assert open_source(tmp_path).splits == ("train",), "the test pictures have no labels"
+    assert open_source(tmp_path).splits == ("train", "test")
     shutil.move(tmp_path / "aside", tmp_path / "ILSVRC/Data/CLS-LOC/val")
     source = open_source(tmp_path)
-    assert source.splits == ("train", "val")
+    assert source.splits == ("train", "val", "test")
     assert len(source.wnids) == 10
     assert labels_of(source, "val") == truth
+    assert [(record.key, record.wnids) for record in source.records("test")] == [("ILSVRC2012_test_00000001", ())]
     assert labels_of(source, "train") == labels_of(open_source(drawn), "train")
     record = next(iter(source.records("val")))
     assert [tuple(box) for box in record.boxes] == [(record.wnids[0], 1, 2, 30, 40), (record.wnids[0], 5, 6, 7, 8)]

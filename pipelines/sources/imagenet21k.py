@@ -1,0 +1,69 @@
+"""ImageNet-21k: fall11_whole.tar or winter21_whole.tar, tars of class tars; or a folder of the class tars."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
+from imgtool.pipelines.sources import class_tars, tar
+from imgtool.pipelines.storage import open_folder
+from imgtool.wordnet.errors import TruncatedSourceError
+
+_CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar$")
+
+
+class ImageNet21k:
+    """All its classes, whichever they are, in one split, train. An empty class tar is a class without pictures."""
+
+    layout: ClassVar[str] = "imagenet-21k"
+    splits = ("train",)
+
+    @classmethod
+    def recognise(cls, root: str, archive: str | None) -> bool:
+        """Whether the first file of the archive, or one of the folder, is a class tar."""
+        folder = open_folder(root)
+        if archive is None:
+            return any(_CLASS_TAR.match(name) for name, _ in folder.walk())
+        with contextlib.closing(folder.open(archive)) as file, contextlib.suppress(TruncatedSourceError):
+            for member in tar.scan(file, archive, cut_off=True):
+                return bool(_CLASS_TAR.match(member.name))
+        return False
+
+    def __init__(self, root: str, archive: str | None) -> None:
+        self.root, self._archive = root, archive
+        self._folder = open_folder(root)
+        self.ilsvrc2012_ids: dict[str, int] = {}
+        self.notes: list[str] = []
+        self.wnids = sorted_wnids(self._listed())
+
+    def _listed(self) -> Iterator[str]:
+        """The wnids that the class tars' names say; their insides are looked at later."""
+        if self._archive is None:
+            yield from (match[1] for name, _ in self._folder.walk() if (match := _CLASS_TAR.match(name)))
+            return
+        with contextlib.closing(self._folder.open(self._archive)) as file, contextlib.suppress(TruncatedSourceError):
+            for member in tar.scan(file, self._archive, cut_off=True):
+                yield class_tars.wnid_of(member, self._archive)
+
+    def records(self, split: str) -> Iterator[Record]:
+        if self._archive is not None:
+            with contextlib.closing(self._folder.open(self._archive)) as file:
+                for wnid, member in class_tars.scan(file, self._archive, parallel=self._folder.remote):
+                    yield Record(key_of(member.name), (wnid,), Locator(self._archive, *member))
+            return
+        truncated = []
+        for name, size in self._folder.walk():
+            match = _CLASS_TAR.match(name)
+            if not match or not size:
+                continue
+            with contextlib.closing(self._folder.open(name)) as file:
+                try:
+                    for member in tar.scan(file, name):
+                        yield Record(key_of(member.name), (match[1],), Locator(name, *member))
+                except TruncatedSourceError as error:
+                    truncated.append(str(error))
+        if truncated:
+            raise TruncatedSourceError("; ".join(truncated))

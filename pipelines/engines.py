@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import queue
@@ -164,11 +165,11 @@ def run_ray(
     ours = not ray.is_initialized()
     if ours:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ImgtoolError(f"no Ray cluster at {address}: {error}") from error
 
-    @ray.remote(num_cpus=1, max_retries=RETRIES)  # type: ignore[untyped-decorator]
+    @ray.remote(num_cpus=1, max_retries=RETRIES)
     def work(task: ShardTask) -> list[Skip]:
         skips: list[Skip] = []
         write_shard(task, lambda samples, more: skips.extend(more))

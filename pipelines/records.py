@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import collections
+import functools
 import importlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -87,7 +88,7 @@ class LocatorReader:
         """The bytes of each in turn, or what is wrong with them; from a remote source several are under way at once."""
         if not self._folder.remote:
             for locator in locators:
-                yield _or_error(lambda locator=locator: self.read(locator))
+                yield _or_error(functools.partial(self.read, locator))
             return
         with ThreadPoolExecutor(self.AHEAD) as pool:
             rest = iter(locators)
@@ -180,7 +181,7 @@ def to_table(records: Iterable[Record]) -> pa.Table:
     batches = []
     rest = iter(records)
     while chunk := list(itertools.islice(rest, CHUNK)):
-        columns = {
+        columns: dict[str, list[Any]] = {
             "key": [r.key for r in chunk],
             "wnids": [r.wnids for r in chunk],
             **{name: [r.locator[i] for r in chunk] for i, name in enumerate(Locator._fields)},
@@ -191,7 +192,7 @@ def to_table(records: Iterable[Record]) -> pa.Table:
     return pa.Table.from_batches(batches, schema=RECORDS)
 
 
-def _array(values: list[object], kind: pa.DataType) -> pa.Array:
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     # names that are not UTF-8 come with surrogates, which Arrow's strings refuse
     try:
         return pa.array(values, kind)

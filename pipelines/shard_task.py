@@ -27,7 +27,8 @@ PARTS = ".parts"
 UNLABELLED = -1
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Shard ``index`` of ``split``: the split's records [begin, end) in stored order."""
 
     split: str

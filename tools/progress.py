@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 LINE_EVERY = 10.0  # seconds between plain lines
 
@@ -52,7 +53,8 @@ class ByteProgress:
     """Bytes of a long reading, on standard error: called with bytes done and bytes in all."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._bar, self._said = what, None, time.monotonic()
+        self._what, self._said = what, time.monotonic()
+        self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():

@@ -37,14 +37,13 @@ def write_report(data: str | Path, path: Path | None = None) -> Path:
     splits = {split: dataset.manifest(split).select(COLUMNS) for split in dataset.splits}
     tree = class_tree(dataset.labels, _counts(dataset, splits))
     source = dataset.info["source"]
-    parts = [
-        _summary(dataset, splits),
+    sections = [
         ("Classes", _classes(tree)),
         ("Sizes", "".join(_histograms(splits))),
         ("Samples", _mosaic(dataset, tree)),
         ("Skipped and repaired", _troubles(splits)),
     ]
-    write_text(path, page(f"{source['name']}, prepared", parts[0], parts[1:]))
+    write_text(path, page(f"{source['name']}, prepared", _summary(dataset, splits), sections))
     return path
 
 

@@ -6,13 +6,20 @@ import bz2
 import gzip
 import lzma
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from imgtool.pipelines.atomic import replacing
 from imgtool.wordnet.errors import SourceError
 
-OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+Stream = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
+OPENERS: dict[str, Callable[[Path], Stream]] = {
+    ".gz": gzip.GzipFile,
+    ".tgz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
 ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 CHUNK = 1 << 22
 
@@ -30,8 +37,8 @@ def unpacked(path: Path, spool: Path) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with replacing(target) as temporary, open(temporary, "wb") as out, OPENERS[path.suffix](path, "rb") as stream:
-            _copy(stream, out)  # type: ignore[arg-type]  # openers of bytes
+        with replacing(target) as temporary, open(temporary, "wb") as out, OPENERS[path.suffix](path) as stream:
+            _copy(stream, out)
             out.flush()
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise SourceError(
@@ -40,7 +47,7 @@ def unpacked(path: Path, spool: Path) -> Path:
     return target
 
 
-def _copy(stream: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile, out: IO[bytes]) -> None:
+def _copy(stream: Stream, out: IO[bytes]) -> None:
     try:
         while data := stream.read1(CHUNK):  # read() would lose what came before the cut
             out.write(data)

@@ -19,7 +19,7 @@ class ImageNet21k:
     """All its classes, whichever they are, in one split, train. An empty class tar is a class without pictures."""
 
     layout: ClassVar[str] = "imagenet-21k"
-    splits = ("train",)
+    splits: tuple[str, ...] = ("train",)
 
     @classmethod
     def recognise(cls, root: str, archive: str | None) -> bool:

@@ -117,9 +117,9 @@ def main(src: str, pictures: int, repeat: int, rounds: int, json_path: str | Non
         once = [data for of_class in classes.values() for _, data in of_class]
         images = len(once) * repeat
 
-        def timed(name: str, job: Callable[[], object], scale: int = 1) -> None:
+        def timed(name: str, scale: int, job: Callable[..., object], *arguments: Any, **options: Any) -> None:
             started = time.perf_counter()
-            job()
+            job(*arguments, **options)
             seconds.setdefault(name, []).append((time.perf_counter() - started) * scale)
             shutil.rmtree(folder / "out", ignore_errors=True)
             (folder / "ffcv.beton").unlink(missing_ok=True)
@@ -128,18 +128,15 @@ def main(src: str, pictures: int, repeat: int, rounds: int, json_path: str | Non
             for side in (500, 400):
                 for workers in (1, 2):
                     if peer:
-                        timed(
-                            f"ffcv {side} {workers}",
-                            lambda s=side, w=workers: ffcv_writer(folder / "images", folder / "ffcv.beton", s, w),
-                        )
+                        images_folder, beton = folder / "images", folder / "ffcv.beton"
+                        timed(f"ffcv {side} {workers}", 1, ffcv_writer, images_folder, beton, side, workers)
                     for store in codec.STORES:
                         settings = Settings(max_side=side, store=store)
                         timed(
-                            f"{store} {side} {workers}",
-                            lambda s=settings, w=workers: prepare(folder, folder / "out", s, workers=w),
+                            f"{store} {side} {workers}", 1, prepare, folder, folder / "out", settings, workers=workers
                         )
-                timed(f"rgb {side} 1", lambda s=side: rgb_loop(once, s), repeat)
-                timed(f"own {side} 1", lambda s=side: own_loop(once, s), repeat)
+                timed(f"rgb {side} 1", repeat, rgb_loop, once, side)
+                timed(f"own {side} 1", repeat, own_loop, once, side)
     rates = {name: images / statistics.median(times) for name, times in seconds.items()}
     _show(rates)
     if json_path:

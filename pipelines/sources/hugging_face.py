@@ -251,7 +251,7 @@ def _file_of(opened: pq.ParquetFile, name: str, size: int) -> _File:
     max_level, groups = leaves[index].max_definition_level, range(metadata.num_row_groups)
     columns_of = [parquet.column_of(metadata, group, index, max_level, size) for group in groups]
     batches = list(opened.iter_batches(1 << 16, columns=[label, name_path] if name_path else [label]))
-    labels = [np.asarray(batch[label].fill_null(UNLABELLED).cast(pa.int64())) for batch in batches]
+    labels = [np.asarray(batch[label].cast(pa.int64()).fill_null(UNLABELLED)) for batch in batches]
     paths = None
     if name_path:
         paths = pa.chunked_array(

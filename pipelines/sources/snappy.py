@@ -77,7 +77,7 @@ class Sparse:
         return b"".join(self._byte(place) for place in range(at, at + size))
 
     def part(self, at: int, size: int) -> Part:
-        """Where the blocks lie that hold these bytes, of which there is one at least. It looks ahead: read no more then."""
+        """Where the blocks lie that hold these bytes (one at least). It looks ahead: read no more after it."""
         self._walk(self.size)
         first, last = at // BLOCK, -(-(at + size) // BLOCK)
         end = self._blocks[last] if last < len(self._blocks) else self._at

@@ -79,9 +79,10 @@ def path(tmp_path_factory):
 )
 def test_members_are_zipfiles(path, files, methods, pipe, zip64, comment, before):
     data = before + make(files, methods, pipe=pipe, zip64=zip64, comment=comment)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        expected = {info.filename: archive.read(info) for info in archive.infolist()}
-    assert contents(data, path) == expected == files
+    assert contents(data, path) == files
+    if b"PK" not in comment + before:  # zipfile takes those for records
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            assert {info.filename: archive.read(info) for info in archive.infolist()} == files
 
 
 def test_a_comment_that_looks_like_an_end(path):

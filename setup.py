@@ -42,7 +42,7 @@ setup(
             depends=sorted(glob("pipelines/codec/_native/*.hpp")),
             cxx_std=17,
             libraries=["jpeg"],
-            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-clobbered"],
+            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-clobbered", "-ffp-contract=off"],
         )
     ],
 )

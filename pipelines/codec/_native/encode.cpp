@@ -1,110 +1,66 @@
-#include <cstdlib>
 #include <cstring>
 
-#include "jpeg.hpp"
+#include "compressor.hpp"
+#include "scan_writer.hpp"
 
 namespace imgtool {
-namespace {
-
-// libjpeg's state and output buffer for one picture. The members are plain: an error jumps past destructors, so the
-// caller frees them in the one place that it jumps to.
-struct Compressor {
-  jpeg_compress_struct cinfo{};
-  ErrorState error;
-  unsigned char* buffer = nullptr;
-  unsigned long size = 0;
-
-  void create() {
-    jpeg_create_compress(&cinfo);
-    jpeg_mem_dest(&cinfo, &buffer, &size);
-  }
-  void destroy() {
-    jpeg_destroy_compress(&cinfo);
-    std::free(buffer);
-  }
-};
-
-void set(jpeg_compress_struct& cinfo, int width, int height, J_COLOR_SPACE space, int quality, Subsampling s) {
-  cinfo.image_width = static_cast<JDIMENSION>(width);
-  cinfo.image_height = static_cast<JDIMENSION>(height);
-  cinfo.input_components = 3;
-  cinfo.in_color_space = space;
-  jpeg_set_defaults(&cinfo);
-  jpeg_set_quality(&cinfo, quality, TRUE);
-  cinfo.comp_info[0].h_samp_factor = s.x;
-  cinfo.comp_info[0].v_samp_factor = s.y;
-}
-
-// The bytes of a finished picture. Frees the state.
-std::string take(Compressor& c) {
-  std::string out(reinterpret_cast<char*>(c.buffer), c.size);
-  c.destroy();
-  return out;
-}
-
-[[noreturn]] void fail(Compressor& c) {
-  const ImageError error(c.error.message);
-  c.destroy();
-  throw error;
-}
-
-}  // namespace
 
 std::string encode(const uint8_t* rgb, int width, int height, size_t stride, int quality, Subsampling subsampling) {
   Compressor c;
-  install(c.error);
-  c.cinfo.err = &c.error.base;
-  if (setjmp(c.error.jump)) fail(c);
   c.create();
-  set(c.cinfo, width, height, JCS_RGB, quality, subsampling);
+  if (setjmp(c.error.jump)) c.fail();
+  c.set(width, height, JCS_RGB, quality, subsampling);
   jpeg_start_compress(&c.cinfo, TRUE);
   while (c.cinfo.next_scanline < c.cinfo.image_height) {
     JSAMPROW rows[1] = {const_cast<uint8_t*>(rgb) + stride * c.cinfo.next_scanline};
     jpeg_write_scanlines(&c.cinfo, rows, 1);
   }
   jpeg_finish_compress(&c.cinfo);
-  return take(c);
+  return c.take();
 }
 
 std::string encode(Planes& planes, int quality, Subsampling subsampling) {
-  Compressor c;
-  install(c.error);
-  c.cinfo.err = &c.error.base;
-  for (Plane& plane : planes.plane) pad_edges(plane);
-  if (setjmp(c.error.jump)) fail(c);
-  c.create();
-  set(c.cinfo, planes.width, planes.height, JCS_YCbCr, quality, subsampling);
-  c.cinfo.raw_data_in = TRUE;
-  jpeg_start_compress(&c.cinfo, TRUE);
-  const int lines = subsampling.y * DCTSIZE;
-  while (c.cinfo.next_scanline < c.cinfo.image_height) {
-    const int mcu_row = static_cast<int>(c.cinfo.next_scanline) / lines;
-    JSAMPROW rows[3][4 * DCTSIZE];
-    JSAMPARRAY arrays[3];
-    for (int k = 0; k < 3; ++k) {
-      const int height = k ? DCTSIZE : lines;
-      for (int i = 0; i < height; ++i) rows[k][i] = planes.plane[k].row(mcu_row * height + i);
-      arrays[k] = rows[k];
-    }
-    jpeg_write_raw_data(&c.cinfo, arrays, static_cast<JDIMENSION>(lines));
+  static thread_local ScanWriter writer;
+  static thread_local BlockRow rows[3];
+  const Baseline& tables = Baseline::of(quality, subsampling);
+  const int mcu_w = kSide * subsampling.x, mcu_h = kSide * subsampling.y;
+  const int mcus = (planes.width + mcu_w - 1) / mcu_w;
+  Steps steps[3];
+  for (int k = 0; k < 3; ++k) {
+    steps[k].set(tables.steps(k));
+    pad_edges(planes.plane[k]);
+    rows[k].resize(k ? mcus : mcus * subsampling.x, k ? 1 : subsampling.y);
   }
-  jpeg_finish_compress(&c.cinfo);
-  return take(c);
+  std::string out = tables.header(planes.width, planes.height);
+  writer.begin(tables);
+  for (int top = 0; top < planes.height; top += mcu_h) {
+    int across[3], down[3];
+    for (int k = 0; k < 3; ++k) {
+      const Plane& plane = planes.plane[k];
+      const int y = k ? top / subsampling.y : top;
+      across[k] = (plane.width + kSide - 1) / kSide;
+      down[k] = (plane.height - y + kSide - 1) / kSide;
+      for (int i = 0; i < (k ? 1 : subsampling.y) && i < down[k]; ++i)
+        forward_dct(plane.row(y + kSide * i), plane.stride, across[k], steps[k], rows[k].at(0, i));
+    }
+    writer.write_row(rows, mcus, across, down);
+  }
+  writer.finish(out);
+  return out;
 }
 
 std::string transcode(const uint8_t* data, size_t size) {
   Compressor c;
   jpeg_decompress_struct in{};
-  install(c.error);
-  in.err = c.cinfo.err = &c.error.base;
+  c.create();
+  in.err = &c.error.base;
   if (setjmp(c.error.jump)) {
     jpeg_destroy_decompress(&in);
-    fail(c);
+    c.fail();
   }
   jpeg_create_decompress(&in);
   jpeg_progress_mgr progress{};
   limit_scans(in, progress);
-  c.create();
   set_source(in, data, size);
   jpeg_read_header(&in, TRUE);
   jvirt_barray_ptr* coefficients = jpeg_read_coefficients(&in);
@@ -122,9 +78,9 @@ std::string transcode(const uint8_t* data, size_t size) {
   jpeg_destroy_decompress(&in);
   if (c.error.truncated || c.error.damaged) {
     std::strcpy(c.error.message, "damaged");
-    fail(c);
+    c.fail();
   }
-  return take(c);
+  return c.take();
 }
 
 }  // namespace imgtool

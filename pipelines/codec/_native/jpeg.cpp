@@ -6,6 +6,8 @@
 
 #include <jerror.h>
 
+#include "requantise.hpp"
+
 namespace imgtool {
 namespace {
 
@@ -193,20 +195,59 @@ const uint8_t* Decoder::row() {
   return pixels;
 }
 
+bool Decoder::steps_of(int component, Steps& steps) const {
+  const JQUANT_TBL* table = cinfo_.quant_tbl_ptrs[cinfo_.comp_info[component].quant_tbl_no];
+  if (!table) return false;
+  steps.set(table->quantval);
+  return true;
+}
+
+// By our own decoder, if it can.
+bool Decoder::read_baseline(Planes& planes) {
+  if (!reader_.open(cinfo_)) return false;
+  Steps steps[3];
+  for (int k = 0; k < planes.count; ++k) {
+    if (!steps_of(k, steps[k])) return false;
+    rows_[k].resize(reader_.mcus_x() * reader_.h(k), reader_.v(k));
+  }
+  for (int y = 0; y < reader_.mcus_y(); ++y) {
+    if (!reader_.read_row(0, reader_.mcus_x(), rows_)) return false;
+    for (int k = 0; k < planes.count; ++k)
+      for (int i = 0; i < reader_.v(k); ++i)
+        inverse_dct(rows_[k].at(0, i), &rows_[k].last_at(0, i), rows_[k].stride, steps[k],
+                    planes.plane[k].row(kSide * (y * reader_.v(k) + i)), planes.plane[k].stride);
+  }
+  return true;
+}
+
+bool Decoder::requantise(int quality, std::string& out) {
+  Steps steps[3];
+  for (int k = 0; k < 3; ++k)
+    if (header_.components != 3 || !steps_of(k, steps[k])) return false;
+  return reader_.open(cinfo_) && imgtool::requantise(reader_, header_.width, header_.height, steps, quality, out);
+}
+
 void Decoder::read(Planes& planes) {
+  planes.count = cinfo_.num_components;
+  planes.width = header_.width;
+  planes.height = header_.height;
+  int max_h = 1, max_v = 1;
+  for (int k = 0; k < planes.count; ++k) {
+    max_h = std::max(max_h, cinfo_.comp_info[k].h_samp_factor);
+    max_v = std::max(max_v, cinfo_.comp_info[k].v_samp_factor);
+  }
+  for (int k = 0; k < planes.count; ++k) {
+    const jpeg_component_info& c = cinfo_.comp_info[k];
+    planes.span_x[k] = static_cast<double>(max_h) / c.h_samp_factor;
+    planes.span_y[k] = static_cast<double>(max_v) / c.v_samp_factor;
+    planes.plane[k].resize((header_.width * c.h_samp_factor + max_h - 1) / max_h,
+                           (header_.height * c.v_samp_factor + max_v - 1) / max_v);
+  }
+  if (read_baseline(planes)) return;
   if (setjmp(error_.jump)) fail();
   cinfo_.out_color_space = cinfo_.jpeg_color_space;
   cinfo_.raw_data_out = TRUE;
   jpeg_start_decompress(&cinfo_);
-  planes.count = cinfo_.num_components;
-  planes.width = header_.width;
-  planes.height = header_.height;
-  for (int k = 0; k < planes.count; ++k) {
-    const jpeg_component_info& c = cinfo_.comp_info[k];
-    planes.span_x[k] = static_cast<double>(cinfo_.max_h_samp_factor) / c.h_samp_factor;
-    planes.span_y[k] = static_cast<double>(cinfo_.max_v_samp_factor) / c.v_samp_factor;
-    planes.plane[k].resize(static_cast<int>(c.downsampled_width), static_cast<int>(c.downsampled_height));
-  }
   const int lines = cinfo_.max_v_samp_factor * DCTSIZE;
   for (int mcu_row = 0; cinfo_.output_scanline < cinfo_.output_height; ++mcu_row) {
     JSAMPROW rows[3][4 * DCTSIZE];

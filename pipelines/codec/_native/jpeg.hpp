@@ -12,6 +12,7 @@
 #include <jpeglib.h>
 
 #include "planes.hpp"
+#include "scan_reader.hpp"
 
 namespace imgtool {
 
@@ -22,6 +23,8 @@ struct ImageError : std::runtime_error {
 
 // Larger pictures are refused before any memory is taken (ImageNet's largest is about 61 million pixels).
 constexpr int64_t kMaxPixels = 100'000'000;
+// Buffers of pictures larger than this many bytes are not kept for the next one.
+constexpr size_t kKeep = 64 << 20;
 // More scans than any real progressive file has; a file of thousands takes minutes to decode.
 constexpr int kMaxScans = 200;
 
@@ -70,6 +73,9 @@ class Decoder {
   const uint8_t* row();
   // Decodes the whole picture as its planes (YCbCr or grayscale only), instead of begin() and row().
   void read(Planes& planes);
+  // Codes it anew in its own size, 4:2:0 of this quality, where that can be done without decoding it to samples: a sound
+  // baseline scan of 4:4:4 or 4:2:0. Otherwise false, and it can be read in the other ways.
+  bool requantise(int quality, std::string& out);
   // Ends the picture early or late; safe to call at any time.
   void end() noexcept;
 
@@ -77,9 +83,13 @@ class Decoder {
 
  private:
   [[noreturn]] void fail();
+  bool read_baseline(Planes& planes);
+  bool steps_of(int component, Steps& steps) const;
   jpeg_decompress_struct cinfo_{};
   ErrorState error_{};
   jpeg_progress_mgr progress_{};
+  ScanReader reader_;
+  BlockRow rows_[3];
   Header header_;
   std::vector<uint8_t> line_;
   size_t skip_bytes_ = 0;

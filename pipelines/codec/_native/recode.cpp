@@ -6,8 +6,6 @@
 namespace imgtool {
 namespace {
 
-constexpr size_t kKeep = 64 << 20;   // buffers of pictures larger than this are not kept for the next one
-
 // Where a JPEG of a single scan ends: behind its end marker. 0 if it is not whole, or has further scans.
 // Looks at markers alone (ITU-T T.81, annex B), so entropy-coded bits are taken on trust.
 size_t end_of_single_scan(const uint8_t* data, size_t size) {
@@ -80,6 +78,11 @@ Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& ta
     decoder.end();
     if (pass(data, size, header, out)) return out;
     decoder.open(data, size);
+  }
+  if (header.space == JCS_YCbCr && same_size && !turned && subsampling.x == 2 && subsampling.y == 2 &&
+      decoder.requantise(quality, out.data)) {
+    decoder.end();
+    return out;
   }
   if ((header.space == JCS_YCbCr || header.space == JCS_GRAYSCALE) && !turned) {
     static thread_local Planes decoded, resized;

@@ -4,12 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-// The compiler makes one version of these loops per instruction set and the loader picks at run time.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define IMGTOOL_CLONES __attribute__((target_clones("avx2", "sse4.1", "default")))
-#else
-#define IMGTOOL_CLONES
-#endif
+#include "simd.hpp"
 
 namespace imgtool {
 namespace {

@@ -1,0 +1,58 @@
+// libjpeg's compressor for one picture.
+#pragma once
+
+#include <cstdlib>
+#include <string>
+
+#include "jpeg.hpp"
+
+namespace imgtool {
+
+// The members are plain: an error jumps past destructors, so fail() or take(), one of which ends every picture, free them.
+// Use: create(), then `if (setjmp(c.error.jump)) c.fail();`.
+struct Compressor {
+  jpeg_compress_struct cinfo{};
+  ErrorState error;
+  unsigned char* buffer = nullptr;
+  unsigned long size = 0;
+
+  // Throws ImageError.
+  void create() {
+    install(error);
+    cinfo.err = &error.base;
+    if (setjmp(error.jump)) fail();
+    jpeg_create_compress(&cinfo);
+    jpeg_mem_dest(&cinfo, &buffer, &size);
+  }
+
+  void set(int width, int height, J_COLOR_SPACE space, int quality, Subsampling subsampling) {
+    cinfo.image_width = static_cast<JDIMENSION>(width);
+    cinfo.image_height = static_cast<JDIMENSION>(height);
+    cinfo.input_components = 3;
+    cinfo.in_color_space = space;
+    jpeg_set_defaults(&cinfo);
+    jpeg_set_quality(&cinfo, quality, TRUE);
+    cinfo.comp_info[0].h_samp_factor = subsampling.x;
+    cinfo.comp_info[0].v_samp_factor = subsampling.y;
+  }
+
+  void destroy() {
+    jpeg_destroy_compress(&cinfo);
+    std::free(buffer);
+  }
+
+  // The bytes of the finished picture.
+  std::string take() {
+    std::string out(reinterpret_cast<char*>(buffer), size);
+    destroy();
+    return out;
+  }
+
+  [[noreturn]] void fail() {
+    const ImageError thrown(error.message);
+    destroy();
+    throw thrown;
+  }
+};
+
+}  // namespace imgtool

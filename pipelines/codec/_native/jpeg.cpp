@@ -196,7 +196,8 @@ const uint8_t* Decoder::row() {
 }
 
 bool Decoder::steps_of(int component, Steps& steps) const {
-  const JQUANT_TBL* table = cinfo_.quant_tbl_ptrs[cinfo_.comp_info[component].quant_tbl_no];
+  const int number = cinfo_.comp_info[component].quant_tbl_no;     // as the file says; not checked by libjpeg yet
+  const JQUANT_TBL* table = number >= 0 && number < NUM_QUANT_TBLS ? cinfo_.quant_tbl_ptrs[number] : nullptr;
   if (!table) return false;
   steps.set(table->quantval);
   return true;

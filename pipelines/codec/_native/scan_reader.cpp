@@ -104,6 +104,8 @@ bool ScanReader::open(const jpeg_decompress_struct& cinfo) {
   for (int k = 0; k < count_; ++k) {
     const jpeg_component_info& c = cinfo.comp_info[k];
     if (cinfo.cur_comp_info[k] != &c) return false;
+    // The table numbers are as the file says; libjpeg has not checked them yet.
+    if (c.dc_tbl_no < 0 || c.dc_tbl_no >= NUM_HUFF_TBLS || c.ac_tbl_no < 0 || c.ac_tbl_no >= NUM_HUFF_TBLS) return false;
     const JHUFF_TBL *dc = cinfo.dc_huff_tbl_ptrs[c.dc_tbl_no], *ac = cinfo.ac_huff_tbl_ptrs[c.ac_tbl_no];
     if (!dc || !ac || !make(dc_[c.dc_tbl_no], *dc, true, nullptr) ||
         !make(ac_[c.ac_tbl_no], *ac, false, pairs_[c.ac_tbl_no]))

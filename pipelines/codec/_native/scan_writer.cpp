@@ -172,7 +172,7 @@ inline void ScanWriter::write_block(const int16_t* block, int component) {
   }
   if (before != kArea - 1)
     put_held_and(ac[0]);
-  else
+  else if (held.length)
     put_held_and({0, 0});
   bits_ = bits;
 }

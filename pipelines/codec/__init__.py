@@ -91,12 +91,15 @@ def probe(data: bytes) -> dict[str, Any]:
         return dict(_native.probe(data))
 
 
-def decode(data: bytes, *, exif: bool = True) -> Pixels:
-    """The whole picture in any format as RGB pixels, turned upright where EXIF says so unless ``exif`` is false."""
+def decode(data: bytes, *, short_side: int | None = None, exif: bool = True) -> Pixels:
+    """The whole picture in any format as RGB pixels, turned upright where EXIF says so unless ``exif`` is false.
+
+    A JPEG is shrunk while it is decoded so that its shorter side is at most ``short_side``.
+    """
     if not _is_jpeg(data):
         return _decode_other(data, exif)[0]
     with _image_errors():
-        pixels: Pixels = _native.decode(data, 0, 0, exif)[0]
+        pixels: Pixels = _native.decode(data, 0, short_side or 0, exif)[0]
         return pixels
 
 

@@ -150,7 +150,7 @@ def _mosaic(dataset: Dataset, tree: Node) -> str:
 
 
 def _thumbnail(data: bytes, name: str) -> str:
-    pixels = codec.center_crop(codec.decode(data, exif=False), THUMBNAIL)
+    pixels = codec.center_crop(codec.decode(data, short_side=THUMBNAIL, exif=False), THUMBNAIL)
     encoded = base64.b64encode(codec.encode(pixels, quality=70)).decode()
     size = f'width="{THUMBNAIL}" height="{THUMBNAIL}"'
     return f'<img src="data:image/jpeg;base64,{encoded}" {size} alt="{text(name)}" title="{text(name)}">'

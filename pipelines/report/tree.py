@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -23,9 +24,9 @@ class Node:
     def count(self) -> int:
         return sum(self.counts.values())
 
-    @property
+    @cached_property
     def classes(self) -> int:
-        return sum(1 for _ in self.leaves())
+        return (self.class_index is not None) + sum(child.classes for child in self.children)
 
     def leaves(self) -> Iterator[Node]:
         """The classes at or below it."""

@@ -4,7 +4,8 @@
 
 Both turn the same pictures into .beton files, longer side at most 500 and 400 pixels, JPEG quality 90, with one worker
 and two, in turn: FFCV as ffcv-imagenet does it, from an image folder through Pillow; ours from the tar of class tars,
-start-up, manifest, hashes and report counted. Beside them bare loops over the same bytes in memory on one core: decode,
+start-up, manifest, hashes and report counted; in shards of 32 MB, so that a small data set too has enough of them for two
+workers. Beside them bare loops over the same bytes in memory on one core: decode,
 resize and encode through libjpeg-turbo in RGB, and our own recode. Medians of all rounds; raw numbers as JSON.
 """
 
@@ -98,7 +99,7 @@ def own_loop(pictures: list[bytes], max_side: int) -> None:
 @click.command(help=__doc__)
 @click.option("--src", required=True, help="ILSVRC2012, or another source with a train split.")
 @click.option("--pictures", default=500, show_default=True, help="Pictures taken from it.")
-@click.option("--repeat", default=8, show_default=True, help="How often each is in the data set that is made.")
+@click.option("--repeat", default=16, show_default=True, help="How often each is in the data set that is made.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "json_path", help="Write the raw numbers here.")
 def main(src: str, pictures: int, repeat: int, rounds: int, json_path: str | None) -> None:
@@ -131,7 +132,7 @@ def main(src: str, pictures: int, repeat: int, rounds: int, json_path: str | Non
                         images_folder, beton = folder / "images", folder / "ffcv.beton"
                         timed(f"ffcv {side} {workers}", 1, ffcv_writer, images_folder, beton, side, workers)
                     for store in codec.STORES:
-                        settings = Settings(max_side=side, store=store)
+                        settings = Settings(max_side=side, store=store, shard_size=32)
                         timed(
                             f"{store} {side} {workers}", 1, prepare, folder, folder / "out", settings, workers=workers
                         )

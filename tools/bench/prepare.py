@@ -99,7 +99,7 @@ def own_loop(pictures: list[bytes], max_side: int) -> None:
 @click.command(help=__doc__)
 @click.option("--src", required=True, help="ILSVRC2012, or another source with a train split.")
 @click.option("--pictures", default=500, show_default=True, help="Pictures taken from it.")
-@click.option("--repeat", default=16, show_default=True, help="How often each is in the data set that is made.")
+@click.option("--repeat", default=24, show_default=True, help="How often each is in the data set that is made.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "json_path", help="Write the raw numbers here.")
 def main(src: str, pictures: int, repeat: int, rounds: int, json_path: str | None) -> None:

@@ -42,7 +42,7 @@ setup(
             depends=sorted(glob("pipelines/codec/_native/*.hpp")),
             cxx_std=17,
             libraries=["jpeg"],
-            # No fused arithmetic, and overflow of damaged data's coefficients defined: every machine makes the same bytes.
+            # No fused arithmetic, and overflow of damaged coefficients defined: every machine makes the same bytes.
             extra_compile_args=[
                 *("-O3", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-clobbered"),
                 *("-ffp-contract=off", "-fwrapv"),

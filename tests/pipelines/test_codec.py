@@ -38,48 +38,54 @@ def batch_crop(pool, data, crop, size):
     return out[0], errors
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("progressive", [False, True])
-def test_decode_equals_pillow(picture, encoded, sampling, progressive):
-    data = encoded(picture(203, 151), subsampling=SAMPLINGS[sampling], progressive=progressive, quality=92)
-    assert np.array_equal(codec.decode(data), pillow(data))
-
-
-@pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_other_colours_decode_as_pillow_does(picture, encoded, mode):
-    data = encoded(Image.fromarray(picture()).convert(mode))
-    difference = np.abs(codec.decode(data).astype(int) - pillow(data))
-    assert difference.max() <= 1
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(picture, encoded, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encoded(picture(120, 80), exif=exif)
-    assert codec.probe(data)["orientation"] == orientation
-    assert np.array_equal(codec.decode(data), pillow(data))
-    assert np.array_equal(codec.decode(data, exif=False), pillow(data, upright=False))
-    recoded = codec.recode(data, max_side=60)
-    assert (recoded.width, recoded.height) == ((40, 60) if orientation >= 5 else (60, 40))
-    assert recoded.repairs == (("exif",) if orientation > 1 else ())
+def crops(width, height, rng, count=20):
+    """Rows for ``batch_crop``: boxes of any size and place, every other one mirrored."""
+    for i in range(count):
+        w, h = int(rng.integers(1, width + 1)), int(rng.integers(1, height + 1))
+        yield [int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h, 96, 96, 0, 0, i % 2]
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_crop_equals_the_same_crop_of_a_full_decode(picture, encoded, sampling, progressive):
+def test_a_crop_of_a_progressive_picture_equals_that_of_a_full_decode(picture, encoded, sampling):
+    """libjpeg decodes the crop's rows only."""
     rng = np.random.default_rng(1)
     pool = codec.Pool(1)
     for seed in range(3):
         width, height = (int(n) for n in rng.integers(30, 400, 2))
-        data = encoded(picture(width, height, seed), subsampling=SAMPLINGS[sampling], progressive=progressive)
+        data = encoded(picture(width, height, seed), subsampling=SAMPLINGS[sampling], progressive=True)
         whole = codec.decode(data)
-        for _ in range(20):
-            w, h = int(rng.integers(1, width + 1)), int(rng.integers(1, height + 1))
-            x, y, flip = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), int(rng.integers(2))
-            got, errors = batch_crop(pool, data, [x, y, w, h, 96, 96, 0, 0, flip], 96)
+        for crop in crops(width, height, rng):
+            got, errors = batch_crop(pool, data, crop, 96)
             assert not errors
-            assert np.array_equal(got, codec.resize_crop(whole, (x, y, w, h), (96, 96), flip=bool(flip)))
+            assert np.array_equal(got, codec.resize_crop(whole, tuple(crop[:4]), (96, 96), flip=bool(crop[8])))
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_crop_is_close_to_that_of_a_full_decode(picture, encoded, sampling):
+    """Ours resamples the planes as they are stored and converts colours last. Grey, the two are all but equal; in
+    colour they differ along edges, more so in drawings than in photographs."""
+    rng = np.random.default_rng(1)
+    pool = codec.Pool(1)
+    off = []
+    for seed in range(5):
+        width, height = (int(n) for n in rng.integers(30, 400, 2))
+        pixels = picture(width, height, seed)
+        for grey in (False, True):
+            image = Image.fromarray(pixels).convert("L") if grey else pixels
+            data = encoded(image, subsampling=-1 if grey else SAMPLINGS[sampling])
+            whole = codec.decode(data)
+            for crop in crops(width, height, rng):
+                got, errors = batch_crop(pool, data, crop, 96)
+                assert not errors
+                want = codec.resize_crop(whole, tuple(crop[:4]), (96, 96), flip=bool(crop[8]))
+                difference = np.abs(got.astype(int) - want)
+                if grey:
+                    assert difference.max() <= 2
+                else:
+                    off.append(difference.mean())
+                crop[8] = 1 - crop[8]
+                assert np.array_equal(batch_crop(pool, data, crop, 96)[0], got[:, ::-1])
+    assert np.mean(off) < 2
 
 
 def test_resize_is_pillows(picture):

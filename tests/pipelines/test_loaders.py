@@ -147,30 +147,31 @@ def test_leaving_early_leaves_no_thread(drawn_data):
     assert threading.active_count() == before
 
 
-def test_native_equals_the_reference_on_drawn_pictures(drawn_data):
-    compare(drawn_data, "train", worst=0.15)
-    compare(drawn_data, "val", worst=0.15)
+def test_native_is_close_to_the_reference_on_drawn_pictures(drawn_data):
+    """Edges between full colours: the worst that resampling chroma where it is stored can meet."""
+    compare(drawn_data, "train", mean=2, worst=4)
+    compare(drawn_data, "val", mean=2, worst=4)
 
 
-def test_native_equals_the_reference_on_real_pictures(mini, tmp_path):
-    """Same crops of 600 real pictures: mean absolute difference 0.003 of 255, no pixel off by more than 2."""
+def test_native_is_close_to_the_reference_on_real_pictures(mini, tmp_path):
+    """Same crops of 600 real pictures: mean absolute difference about .55 of 255, no brighter or darker."""
     from imgtool.pipelines.prepare import prepare
 
     prepare(mini, tmp_path / "mini", workers=2)
-    compare(tmp_path / "mini", "train", size=160, worst=0.1)
-    compare(tmp_path / "mini", "val", size=224, worst=0.1)
+    compare(tmp_path / "mini", "train", size=160, mean=1, worst=2.5)
+    compare(tmp_path / "mini", "val", size=224, mean=1, worst=2.5)
 
 
-def compare(data, split, size=48, worst=0.1):
+def compare(data, split, mean, worst, size=48):
     with load(data, split, image_size=size) as native, load(data, split, "torchvision", image_size=size) as reference:
         ours, labels = everything(native)
         theirs, expected = everything(reference)
     assert torch.equal(labels, expected)
-    difference = (ours.int() - theirs.int()).abs().flatten(1)
-    a_picture = difference.float().mean(1)
-    assert a_picture.mean() < 0.02
+    difference = (ours.int() - theirs.int()).flatten(1).float()
+    a_picture = difference.abs().mean(1)
+    assert a_picture.mean() < mean
     assert a_picture.max() < worst
-    assert difference.max() <= 2
+    assert difference.mean().abs() < 0.05
 
 
 def test_a_corrupt_sample_is_named(drawn_data, tmp_path):

@@ -4,9 +4,9 @@
 
 Both turn the same pictures into .beton files, longer side at most 500 and 400 pixels, JPEG quality 90, with one worker
 and two, in turn: FFCV as ffcv-imagenet does it, from an image folder through Pillow; ours from the tar of class tars,
-start-up, manifest, hashes and report counted; in shards of 32 MB, so that a small data set too has enough of them for two
-workers. Beside them bare loops over the same bytes in memory on one core: decode,
-resize and encode through libjpeg-turbo in RGB, and our own recode. Medians of all rounds; raw numbers as JSON.
+start-up, manifest, hashes and report counted; in shards of 32 MB, so that a small data set too has enough of them for
+two workers. Beside them bare loops over the same bytes in memory on one core: decode, resize and encode through
+libjpeg-turbo in RGB, and our own recode. Medians of all rounds; raw numbers as JSON.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 #include "jpeg.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -203,22 +204,54 @@ bool Decoder::steps_of(int component, Steps& steps) const {
   return true;
 }
 
-// By our own decoder, if it can.
-bool Decoder::read_baseline(Planes& planes) {
-  if (!reader_.open(cinfo_)) return false;
+void Decoder::describe(Planes& planes) const {
+  planes.count = cinfo_.num_components;
+  planes.width = header_.width;
+  planes.height = header_.height;
+  int max_h = 1, max_v = 1;
+  for (int k = 0; k < planes.count; ++k) {
+    max_h = std::max(max_h, cinfo_.comp_info[k].h_samp_factor);
+    max_v = std::max(max_v, cinfo_.comp_info[k].v_samp_factor);
+  }
+  for (int k = 0; k < planes.count; ++k) {
+    planes.span_x[k] = static_cast<double>(max_h) / cinfo_.comp_info[k].h_samp_factor;
+    planes.span_y[k] = static_cast<double>(max_v) / cinfo_.comp_info[k].v_samp_factor;
+  }
+}
+
+// By our own decoder: columns [left, right) of rows [top, bottom) of MCUs. False if it cannot.
+bool Decoder::read_mcus(int left, int top, int right, int bottom, Planes& planes) {
   Steps steps[3];
   for (int k = 0; k < planes.count; ++k) {
     if (!steps_of(k, steps[k])) return false;
-    rows_[k].resize(reader_.mcus_x() * reader_.h(k), reader_.v(k));
+    rows_[k].resize((right - left) * reader_.h(k), reader_.v(k));
   }
-  for (int y = 0; y < reader_.mcus_y(); ++y) {
-    if (!reader_.read_row(0, reader_.mcus_x(), rows_)) return false;
+  for (int y = top; y < bottom; ++y) {
+    if (!reader_.read_row(y, left, right, rows_)) return false;
     for (int k = 0; k < planes.count; ++k)
       for (int i = 0; i < reader_.v(k); ++i)
         inverse_dct(rows_[k].at(0, i), &rows_[k].last_at(0, i), rows_[k].stride, steps[k],
-                    planes.plane[k].row(kSide * (y * reader_.v(k) + i)), planes.plane[k].stride);
+                    planes.plane[k].row(kSide * ((y - top) * reader_.v(k) + i)), planes.plane[k].stride);
   }
   return true;
+}
+
+bool Decoder::read_region(int x, int y, int w, int h, Planes& planes) {
+  if ((header_.space != JCS_YCbCr && header_.space != JCS_GRAYSCALE) || !reader_.open(cinfo_)) return false;
+  describe(planes);
+  int mcu_w = kSide, mcu_h = kSide;
+  for (int k = 0; k < planes.count; ++k) {
+    mcu_w = std::max(mcu_w, kSide * reader_.h(k));
+    mcu_h = std::max(mcu_h, kSide * reader_.v(k));
+  }
+  const int left = x / mcu_w, top = y / mcu_h, right = (x + w + mcu_w - 1) / mcu_w, bottom = (y + h + mcu_h - 1) / mcu_h;
+  for (int k = 0; k < planes.count; ++k) {
+    const int across = kSide * reader_.h(k), down = kSide * reader_.v(k);
+    planes.plane[k].resize((right - left) * across, (bottom - top) * down);
+    planes.plane[k].left = left * across;
+    planes.plane[k].top = top * down;
+  }
+  return read_mcus(left, top, right, bottom, planes);
 }
 
 bool Decoder::requantise(int quality, std::string& out) {
@@ -229,22 +262,13 @@ bool Decoder::requantise(int quality, std::string& out) {
 }
 
 void Decoder::read(Planes& planes) {
-  planes.count = cinfo_.num_components;
-  planes.width = header_.width;
-  planes.height = header_.height;
-  int max_h = 1, max_v = 1;
+  describe(planes);
   for (int k = 0; k < planes.count; ++k) {
-    max_h = std::max(max_h, cinfo_.comp_info[k].h_samp_factor);
-    max_v = std::max(max_v, cinfo_.comp_info[k].v_samp_factor);
+    planes.plane[k].resize(static_cast<int>(std::ceil(header_.width / planes.span_x[k])),
+                           static_cast<int>(std::ceil(header_.height / planes.span_y[k])));
+    planes.plane[k].left = planes.plane[k].top = 0;
   }
-  for (int k = 0; k < planes.count; ++k) {
-    const jpeg_component_info& c = cinfo_.comp_info[k];
-    planes.span_x[k] = static_cast<double>(max_h) / c.h_samp_factor;
-    planes.span_y[k] = static_cast<double>(max_v) / c.v_samp_factor;
-    planes.plane[k].resize((header_.width * c.h_samp_factor + max_h - 1) / max_h,
-                           (header_.height * c.v_samp_factor + max_v - 1) / max_v);
-  }
-  if (read_baseline(planes)) return;
+  if (reader_.open(cinfo_) && read_mcus(0, 0, reader_.mcus_x(), reader_.mcus_y(), planes)) return;
   if (setjmp(error_.jump)) fail();
   cinfo_.out_color_space = cinfo_.jpeg_color_space;
   cinfo_.raw_data_out = TRUE;

@@ -73,6 +73,9 @@ class Decoder {
   const uint8_t* row();
   // Decodes the whole picture as its planes (YCbCr or grayscale only), instead of begin() and row().
   void read(Planes& planes);
+  // Decodes what the samples of columns [x, x+w) of rows [y, y+h) need, whole MCUs, each plane with its place. False if
+  // it is not a sound baseline picture of YCbCr or grayscale, and can be read by begin() and row().
+  bool read_region(int x, int y, int w, int h, Planes& planes);
   // Codes it anew in its own size, 4:2:0 of this quality, where that can be done without decoding it to samples: a sound
   // baseline scan of 4:4:4 or 4:2:0. Otherwise false, and it can be read in the other ways.
   bool requantise(int quality, std::string& out);
@@ -83,7 +86,8 @@ class Decoder {
 
  private:
   [[noreturn]] void fail();
-  bool read_baseline(Planes& planes);
+  void describe(Planes& planes) const;
+  bool read_mcus(int left, int top, int right, int bottom, Planes& planes);
   bool steps_of(int component, Steps& steps) const;
   jpeg_decompress_struct cinfo_{};
   ErrorState error_{};

@@ -13,8 +13,8 @@ void check(const Crop& c, int width, int height, int out_w, int out_h) {
 }
 
 void make_axes(Resizer& resizer, const Crop& c, int out_w, int out_h) {
-  make_axis(resizer.cols, c.x, c.w, c.resized_w, c.window_x, out_w, c.flip);
-  make_axis(resizer.rows, c.y, c.h, c.resized_h, c.window_y, out_h, false);
+  make_axis(resizer.cols, 0, static_cast<double>(c.w) / c.resized_w, c.x, c.w, c.window_x, out_w, c.flip);
+  make_axis(resizer.rows, 0, static_cast<double>(c.h) / c.resized_h, c.y, c.h, c.window_y, out_h, false);
   resizer.begin();
 }
 
@@ -51,6 +51,11 @@ void decode_crop(Worker& worker, const uint8_t* data, size_t size, int width, in
   if (header.width != width || header.height != height)
     throw ImageError("the JPEG is " + std::to_string(header.width) + " x " + std::to_string(header.height) +
                      ", the shard says " + std::to_string(width) + " x " + std::to_string(height));
+  if (decoder.read_region(crop.x, crop.y, crop.w, crop.h, worker.planes)) {
+    decoder.end();
+    resize_crop(worker.planes, crop, rgb, out_w, out_h);
+    return;
+  }
   make_axes(resizer, crop, out_w, out_h);
   const int x = resizer.cols.lo, y = resizer.rows.lo, rows = resizer.rows.hi - y;
   decoder.begin(x, y, resizer.cols.hi - x, rows);

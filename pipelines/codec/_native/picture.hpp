@@ -22,6 +22,7 @@ struct Crop {
 struct Worker {
   Decoder decoder;
   Resizer resizer;
+  Planes planes;
 };
 
 // Decodes and resizes one crop of a JPEG into out_w x out_h RGB pixels. `width` and `height` are what the shard says

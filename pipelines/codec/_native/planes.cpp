@@ -1,9 +1,12 @@
 #include "planes.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
+#include "picture.hpp"
 #include "resize.hpp"
+#include "simd.hpp"
 
 namespace imgtool {
 namespace {
@@ -51,30 +54,96 @@ void copy(const Plane& in, Plane& out) {
   for (int y = 0; y < out.height; ++y) std::memcpy(out.row(y), in.row(y), static_cast<size_t>(out.width));
 }
 
-// Columns only: `scale` rows of `in` make one of `out`.
-void resample_rows(const Plane& in, Plane& out, double scale) {
-  static thread_local Axis axis;
-  make_axis(axis, scale, in.height, out.height);
-  for (int y = 0; y < out.height; ++y)
-    resample_column(in.row(axis.lo + axis.first[y]), in.stride, static_cast<size_t>(in.width),
-                    &axis.weights[static_cast<size_t>(y) * axis.taps], axis.count[y], out.row(y));
+// One row of `n` samples out of `count` rows `stride` bytes apart, by weights in units of 2^-16; writes whole blocks of 64,
+// up to 63 more. 16 bits a sample all along: eight of them are the value, and what each product loses below the others is
+// put back as a mean.
+IMGTOOL_CLONES
+void weigh_rows(const uint8_t* rows, size_t stride, size_t n, const uint16_t* weights, int count, uint8_t* out) {
+  constexpr size_t kBlock = 64;
+  const auto half = static_cast<uint16_t>(128 + std::min(count / 2, 100));
+  for (size_t x = 0; x < n; x += kBlock) {
+    uint16_t sum[kBlock];
+    for (size_t i = 0; i < kBlock; ++i) sum[i] = half;
+    for (int t = 0; t < count; ++t) {
+      const uint8_t* row = rows + stride * static_cast<size_t>(t) + x;
+      const uint16_t weight = weights[t];
+      for (size_t i = 0; i < kBlock; ++i) {
+        const auto value = static_cast<uint16_t>(row[i] << 8);
+        sum[i] = static_cast<uint16_t>(sum[i] + (static_cast<uint32_t>(value) * weight >> 16));
+      }
+    }
+    for (size_t i = 0; i < kBlock; ++i) out[x + i] = static_cast<uint8_t>(sum[i] >> 8);
+  }
+}
+
+// The columns of `in` alone: out.height rows of them, by an axis over the whole plane's rows.
+void resample_rows(const Plane& in, const Axis& axis, Plane& out) {
+  constexpr int32_t kOne = (1 << 16) - 1;
+  std::vector<uint16_t> weights(static_cast<size_t>(axis.taps));
+  for (int y = 0; y < out.height; ++y) {
+    const int32_t* exact = &axis.weights[static_cast<size_t>(y) * axis.taps];
+    int32_t sum = 0;
+    int largest = 0;
+    for (int t = 0; t < axis.count[y]; ++t) {
+      weights[t] = static_cast<uint16_t>(std::min((exact[t] + (1 << 5)) >> 6, kOne));
+      sum += weights[t];
+      if (weights[t] > weights[largest]) largest = t;
+    }
+    weights[largest] = static_cast<uint16_t>(std::min(weights[largest] + kOne + 1 - sum, kOne));   // so they sum to one
+    weigh_rows(in.row(axis.lo + axis.first[y] - in.top), in.stride, static_cast<size_t>(in.width), weights.data(),
+               axis.count[y], out.row(y));
+  }
+}
+
+// One kernel does both directions: it works along rows, so the plane is turned for the other. `out` is turned still.
+void resample_turned(const Plane& in, const Axis& columns, const Axis& rows, Plane& out) {
+  static thread_local Plane shrunk, turned;
+  shrunk.resize(in.width, rows.size());
+  resample_rows(in, rows, shrunk);
+  transpose(shrunk, turned);
+  turned.top = in.left;
+  out.resize(rows.size(), columns.size());
+  resample_rows(turned, columns, out);
+}
+
+// v * c for |v| <= 128 and c < 1, six bits of it below the point.
+IMGTOOL_INLINE i16x8 times(const i16x8& v, double c) {
+  return multiply_high(v << 7, static_cast<int16_t>(c * 32768 + 0.5));
+}
+
+// A row of pixels by JFIF's conversion, in 16 bits. Reads whole blocks of 16.
+IMGTOOL_CLONES
+void write_rgb(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, int width, uint8_t* rgb) {
+  constexpr int kBlock = 16;
+  for (int x = 0; x < width; x += kBlock, rgb += 3 * kBlock) {
+    i16x8 r[2], g[2], b[2];
+    for (int i = 0; i < 2; ++i) {
+      const i16x8 y = (widen_to_16(luma + x + 8 * i) << 6) + 32;
+      const i16x8 cb = widen_to_16(blue + x + 8 * i) - 128, cr = widen_to_16(red + x + 8 * i) - 128;
+      r[i] = (y + (cr << 6) + times(cr, 0.402)) >> 6;
+      g[i] = (y - times(cb, 0.344136) - times(cr, 0.714136)) >> 6;
+      b[i] = (y + (cb << 6) + times(cb, 0.772)) >> 6;
+    }
+    const u8x16 vr = pack(r[0], r[1]), vg = pack(g[0], g[1]), vb = pack(b[0], b[1]);
+    u8x16 out[3];
+    out[0] = __builtin_shuffle(vr, vg, u8x16{0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5});
+    out[0] = __builtin_shuffle(out[0], vb, u8x16{0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15});
+    out[1] = __builtin_shuffle(vr, vg, u8x16{21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26});
+    out[1] = __builtin_shuffle(out[1], vb, u8x16{0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15});
+    out[2] = __builtin_shuffle(vr, vg, u8x16{0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0});
+    out[2] = __builtin_shuffle(out[2], vb, u8x16{26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31});
+    std::memcpy(rgb, out, width - x >= kBlock ? sizeof out : 3 * static_cast<size_t>(width - x));
+  }
 }
 
 void resample(const Plane& in, Plane& out, double scale_x, double scale_y) {
-  static thread_local Plane shrunk, turned, narrow;
+  static thread_local Plane turned;
+  static thread_local Axis columns, rows;
   if (scale_x == 1 && scale_y == 1) return copy(in, out);
-  const Plane* at = &in;
-  if (scale_y != 1 || in.height != out.height) {
-    shrunk.resize(in.width, out.height);
-    resample_rows(in, shrunk, scale_y);
-    at = &shrunk;
-  }
-  // One kernel does both directions: it works along rows, so the plane is turned for the other and back.
-  if (scale_x == 1 && at->width == out.width) return copy(*at, out);
-  transpose(*at, turned);
-  narrow.resize(turned.width, out.width);
-  resample_rows(turned, narrow, scale_x);
-  transpose(narrow, out);
+  make_axis(columns, 0, scale_x, 0, in.width, 0, out.width, false);
+  make_axis(rows, 0, scale_y, 0, in.height, 0, out.height, false);
+  resample_turned(in, columns, rows, turned);
+  transpose(turned, out);
 }
 
 }  // namespace
@@ -105,6 +174,28 @@ void resample(const Planes& in, Planes& out, int width, int height, Subsampling 
       resample(in.plane[k], to, static_cast<double>(in.width) / width * sx / in.span_x[k],
                static_cast<double>(in.height) / height * sy / in.span_y[k]);
   }
+}
+
+void resize_crop(const Planes& in, const Crop& crop, uint8_t* rgb, int out_w, int out_h) {
+  static thread_local Plane turned, made[3];
+  static thread_local Axis columns, rows;
+  for (int k = 0; k < in.count; ++k) {
+    // The samples that show any of the crop; the first can begin before it.
+    auto make = [](Axis& axis, double span, int in0, int length, int resized, int window, int size, bool flip) {
+      const int first = static_cast<int>(in0 / span), end = static_cast<int>(std::ceil((in0 + length) / span));
+      make_axis(axis, in0 / span - first, length / span / resized, first, end - first, window, size, flip);
+    };
+    make(columns, in.span_x[k], crop.x, crop.w, crop.resized_w, crop.window_x, out_w, crop.flip);
+    make(rows, in.span_y[k], crop.y, crop.h, crop.resized_h, crop.window_y, out_h, false);
+    resample_turned(in.plane[k], columns, rows, turned);
+    transpose(turned, made[k]);
+  }
+  for (int k = in.count; k < 3; ++k) {
+    made[k].resize(out_w, out_h);
+    std::fill(made[k].data.begin(), made[k].data.end(), uint8_t{128});
+  }
+  for (int y = 0; y < out_h; ++y)
+    write_rgb(made[0].row(y), made[1].row(y), made[2].row(y), out_w, rgb + 3 * static_cast<size_t>(out_w) * y);
 }
 
 void pad_edges(Plane& plane) {

@@ -7,10 +7,11 @@
 
 namespace imgtool {
 
-// One component's samples. The rows are padded so that whole MCUs can be read into and written from it.
+// One component's samples, or a part of them that begins at column `left` and row `top`. The rows are padded so that whole
+// MCUs can be read into and written from it.
 struct Plane {
   std::vector<uint8_t> data;
-  int width = 0, height = 0;
+  int width = 0, height = 0, left = 0, top = 0;
   size_t stride = 0;
 
   void resize(int w, int h);
@@ -34,6 +35,12 @@ struct Subsampling {
 // the shrink, in Pillow's arithmetic). Chroma samples lie in the middle of the pixels they stand for, as JFIF has it.
 // A grayscale picture gets neutral chroma.
 void resample(const Planes& in, Planes& out, int width, int height, Subsampling subsampling);
+
+// A crop's rectangle of a picture, and what it becomes; see Crop in picture.hpp.
+struct Crop;
+
+// Resizes a crop out of the planes that it needs to out_w x out_h RGB pixels, antialiased in the same way.
+void resize_crop(const Planes& in, const Crop& crop, uint8_t* rgb, int out_w, int out_h);
 
 // Repeats the last column and row into the padding up to whole MCUs, which an encoder reads.
 void pad_edges(Plane& plane);

@@ -23,11 +23,12 @@ bool requantise(ScanReader& reader, int width, int height, const Steps* from, in
   const int across[3] = {(width + 7) / 8, mcus, mcus};
   out = tables.header(width, height);
   writer.begin(tables);
+  int row = 0;
   for (int top = 0; top < height; top += 16) {
     const int down[3] = {(height - top + 7) / 8, 1, 1};
     const int rows = halved ? std::min(2, down[0]) : 1;
     for (int i = 0; i < rows; ++i)
-      if (!reader.read_row(0, reader.mcus_x(), in[i])) return false;
+      if (!reader.read_row(row++, 0, reader.mcus_x(), in[i])) return false;
     for (int y = 0; y < std::min(2, down[0]); ++y)
       requantise(halved ? in[y][0].at(0, 0) : in[0][0].at(0, y), from[0], to[0], across[0], made[0].at(0, y));
     for (int k = 1; k < 3; ++k) {

@@ -36,8 +36,24 @@ void resample_row(const Axis& axis, const uint8_t* rgbx, uint8_t* rgb) {
   }
 }
 
-// Output i of `window_size`, the first one at `window`, is centred on (window + i + 1/2) * scale of the source range.
-void fill_axis(Axis& axis, double scale, int in0, int in_length, int window, int window_size, bool flip) {
+// One row of `n` samples out of `count` lines `pitch` bytes apart, weighted; writes whole blocks of 64, up to 63 more.
+IMGTOOL_CLONES
+void resample_column(const uint8_t* lines, size_t pitch, size_t n, const int32_t* weights, int count, uint8_t* out) {
+  for (size_t x = 0; x < n; x += kBlock) {
+    int32_t sum[kBlock];
+    for (size_t i = 0; i < kBlock; ++i) sum[i] = kHalf;
+    for (int t = 0; t < count; ++t) {
+      const uint8_t* line = lines + pitch * static_cast<size_t>(t) + x;
+      const int32_t weight = weights[t];
+      for (size_t i = 0; i < kBlock; ++i) sum[i] += weight * line[i];
+    }
+    for (size_t i = 0; i < kBlock; ++i) out[x + i] = static_cast<uint8_t>(sum[i] >> kBits);
+  }
+}
+
+}  // namespace
+
+void make_axis(Axis& axis, double start, double scale, int in0, int in_length, int window, int window_size, bool flip) {
   const double support = std::max(scale, 1.0);   // the triangle filter reaches one (scaled) pixel to each side
   axis.taps = static_cast<int>(std::ceil(support)) * 2 + 1;
   axis.first.resize(window_size);
@@ -46,7 +62,7 @@ void fill_axis(Axis& axis, double scale, int in0, int in_length, int window, int
   int lo = in_length, hi = 0;
   std::vector<double> w(axis.taps);
   for (int i = 0; i < window_size; ++i) {
-    const double center = (window + i + 0.5) * scale;
+    const double center = start + (window + i + 0.5) * scale;
     const int begin = std::max(static_cast<int>(center - support + 0.5), 0);
     const int end = std::min(static_cast<int>(center + support + 0.5), in_length);
     double sum = 0;
@@ -67,30 +83,6 @@ void fill_axis(Axis& axis, double scale, int in0, int in_length, int window, int
   for (int& first : axis.first) first -= lo;
   axis.lo = in0 + lo;
   axis.hi = in0 + hi;
-}
-
-}  // namespace
-
-IMGTOOL_CLONES
-void resample_column(const uint8_t* lines, size_t pitch, size_t n, const int32_t* weights, int count, uint8_t* out) {
-  for (size_t x = 0; x < n; x += kBlock) {
-    int32_t sum[kBlock];
-    for (size_t i = 0; i < kBlock; ++i) sum[i] = kHalf;
-    for (int t = 0; t < count; ++t) {
-      const uint8_t* line = lines + pitch * static_cast<size_t>(t) + x;
-      const int32_t weight = weights[t];
-      for (size_t i = 0; i < kBlock; ++i) sum[i] += weight * line[i];
-    }
-    for (size_t i = 0; i < kBlock; ++i) out[x + i] = static_cast<uint8_t>(sum[i] >> kBits);
-  }
-}
-
-void make_axis(Axis& axis, int in0, int in_length, int out_size, int window, int window_size, bool flip) {
-  fill_axis(axis, static_cast<double>(in_length) / out_size, in0, in_length, window, window_size, flip);
-}
-
-void make_axis(Axis& axis, double scale, int in_length, int out_size) {
-  fill_axis(axis, scale, 0, in_length, 0, out_size, false);
 }
 
 void Resizer::begin() {

@@ -17,16 +17,10 @@ struct Axis {
   int size() const { return static_cast<int>(first.size()); }
 };
 
-// Pixels [window, window + window_size) of resizing source range [in0, in0 + in_length) to `out_size`, reversed when
-// `flip`. As Pillow on the cropped picture: triangle filter, widened by the scale when shrinking, that does not look
-// outside the range. Fills `axis`.
-void make_axis(Axis& axis, int in0, int in_length, int out_size, int window, int window_size, bool flip);
-
-// The same for a whole line of `in_length` samples, `scale` of which make one of `out_size`.
-void make_axis(Axis& axis, double scale, int in_length, int out_size);
-
-// One row of `n` samples out of `count` lines `pitch` bytes apart, weighted; writes whole blocks of 64, up to 63 more.
-void resample_column(const uint8_t* lines, size_t pitch, size_t n, const int32_t* weights, int count, uint8_t* out);
+// Outputs [window, window + window_size) of resampling source samples [in0, in0 + in_length), reversed when `flip`: output i
+// is centred on start + (i + 1/2) * scale, counted from in0. As Pillow on the cropped picture (then start is 0, and scale
+// in_length / output size): triangle filter, widened by the scale when shrinking, that does not look outside the range.
+void make_axis(Axis& axis, double start, double scale, int in0, int in_length, int window, int window_size, bool flip);
 
 // Resamples rows one by one, so that a source row is touched while it is in cache and never stored.
 class Resizer {

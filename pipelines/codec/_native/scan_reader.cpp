@@ -7,7 +7,7 @@ namespace imgtool {
 namespace {
 
 // What may be read beyond a segment before its end is checked: an MCU is at most 10 blocks of 64 symbols of 27 bits.
-constexpr size_t kPadding = 4096;
+constexpr size_t kPadding = 2304;
 // Above 8 bits a sample there are larger ones. Two symbols with their bits fit into one refill of 56 bits.
 constexpr int kMaxDcSize = 11, kMaxAcSize = 10;
 constexpr int kLast = kArea - 1;
@@ -120,52 +120,64 @@ bool ScanReader::open(const jpeg_decompress_struct& cinfo) {
   mcus_x_ = (static_cast<int>(cinfo.image_width) + kSide * max_h - 1) / (kSide * max_h);
   mcus_y_ = (static_cast<int>(cinfo.image_height) + kSide * max_v - 1) / (kSide * max_v);
   const int64_t mcus = static_cast<int64_t>(mcus_x_) * mcus_y_;
-  interval_ = static_cast<int>(std::min<int64_t>(cinfo.restart_interval ? cinfo.restart_interval : mcus, mcus));
-  segment_ = 0;
-  if (!unstuff(cinfo.src->next_input_byte, cinfo.src->bytes_in_buffer,
-               static_cast<int>((mcus + interval_ - 1) / interval_)))
-    return false;
-  begin_segment();
-  return true;
+  interval_ = cinfo.restart_interval ? cinfo.restart_interval : mcus;
+  data_ = cinfo.src->next_input_byte;
+  size_ = cinfo.src->bytes_in_buffer;
+  return find_segments(static_cast<size_t>((mcus + interval_ - 1) / interval_)) && begin_segment(0);
 }
 
-// Copies the scan's bytes without the zeros stuffed behind 0xFF, and finds where its segments end.
-bool ScanReader::unstuff(const uint8_t* data, size_t size, int segments) {
-  if (bytes_.size() < size + kPadding) bytes_.resize(size + kPadding);
+bool ScanReader::find_segments(size_t count) {
+  begins_.assign(1, 0);
   ends_.clear();
+  if (count == 1) {                    // ends at a marker, which taking out the stuffing finds
+    ends_.push_back(size_);
+    return true;
+  }
+  for (size_t at = 0;;) {
+    const void* found = at < size_ ? std::memchr(data_ + at, 0xFF, size_ - at) : nullptr;
+    if (!found) break;
+    at = static_cast<size_t>(static_cast<const uint8_t*>(found) - data_);
+    const size_t end = at;
+    while (at < size_ && data_[at] == 0xFF) ++at;      // fill bytes
+    if (at < size_ && data_[at++] == 0) continue;
+    ends_.push_back(end);
+    if (at > size_ || data_[at - 1] != 0xD0 + (begins_.size() - 1) % 8) break;
+    begins_.push_back(at);
+  }
+  if (ends_.size() < begins_.size()) ends_.push_back(size_);
+  return ends_.size() == count;
+}
+
+// Copies the segment's bytes without the zeros stuffed behind 0xFF.
+bool ScanReader::begin_segment(int64_t segment) {
+  const auto s = static_cast<size_t>(segment);
+  if (s >= begins_.size()) return false;
+  const uint8_t *from = data_ + begins_[s], *const stop = data_ + ends_[s];
+  const size_t size = static_cast<size_t>(stop - from);
+  if (bytes_.size() < size + kPadding) bytes_.resize(size + kPadding);
   uint8_t* to = bytes_.data();
-  const uint8_t *from = data, *const stop = data + size;
-  for (;;) {
+  while (from < stop) {
     const auto* found = static_cast<const uint8_t*>(std::memchr(from, 0xFF, static_cast<size_t>(stop - from)));
     const size_t run = static_cast<size_t>((found ? found : stop) - from);
     std::memcpy(to, from, run);
     to += run;
     if (!found) break;
     from = found + 1;
-    while (from < stop && *from == 0xFF) ++from;       // fill bytes
-    if (from == stop) break;
-    const uint8_t marker = *from++;
-    if (marker == 0) {
-      *to++ = 0xFF;
-      continue;
-    }
-    if (marker != 0xD0 + ends_.size() % 8) break;
-    ends_.push_back(static_cast<size_t>(to - bytes_.data()));
+    while (from < stop && *from == 0xFF) ++from;
+    if (from == stop || *from++ != 0) break;           // a marker
+    *to++ = 0xFF;
   }
-  ends_.push_back(static_cast<size_t>(to - bytes_.data()));
-  std::memset(to, 0, kPadding);
-  return ends_.size() == static_cast<size_t>(segments);
-}
-
-void ScanReader::begin_segment() {
-  bits_ = {0, 0, bytes_.data() + (segment_ ? ends_[segment_ - 1] : 0)};
+  length_ = static_cast<size_t>(to - bytes_.data());
+  bits_ = {0, 0, bytes_.data()};
   for (int k = 0; k < count_; ++k) parts_[k].prediction = 0;
-  until_restart_ = interval_;
+  segment_ = segment;
+  next_ = segment * interval_;
+  return true;
 }
 
 // Whether no more bits have been taken than the segment has.
 bool ScanReader::segment_holds() const {
-  return 8 * (bits_.at - bytes_.data()) - bits_.count <= 8 * static_cast<int64_t>(ends_[segment_]);
+  return 8 * (bits_.at - bytes_.data()) - bits_.count <= 8 * static_cast<int64_t>(length_);
 }
 
 // By the limits of each length (T.81, figure F.16); bits 0 if there is no such code.
@@ -253,27 +265,32 @@ inline __attribute__((always_inline)) bool ScanReader::read_block(Part& part, in
   }
 }
 
-bool ScanReader::read_row(int begin, int end, BlockRow* rows) {
-  for (int x = 0; x < mcus_x_; ++x) {
-    if (until_restart_ == 0) {
-      if (!segment_holds() || ++segment_ == ends_.size()) return false;
-      begin_segment();
-    }
-    --until_restart_;
-    const bool wanted = x >= begin && x < end;
+// To the MCU's segment, and in it over the MCUs before.
+bool ScanReader::skip_to(int64_t mcu) {
+  if (mcu / interval_ != segment_ && !(segment_holds() && begin_segment(mcu / interval_))) return false;
+  for (; next_ < mcu; ++next_) {
+    for (int k = 0; k < count_; ++k)
+      for (int i = 0; i < parts_[k].h * parts_[k].v; ++i)
+        if (!read_block<false>(parts_[k], nullptr, nullptr)) return false;
+    if (bits_.at > bytes_.data() + length_ + 8) return false;
+  }
+  return true;
+}
+
+bool ScanReader::read_row(int y, int begin, int end, BlockRow* rows) {
+  const int64_t row = static_cast<int64_t>(y) * mcus_x_;
+  for (int x = begin; x < end; ++x) {
+    if (!skip_to(row + x)) return false;
     for (int k = 0; k < count_; ++k) {
       Part& part = parts_[k];
-      for (int y = 0; y < part.v; ++y)
+      for (int j = 0; j < part.v; ++j)
         for (int i = 0; i < part.h; ++i) {
-          if (wanted) {
-            const int column = (x - begin) * part.h + i;
-            if (!read_block<true>(part, rows[k].at(column, y), &rows[k].last_at(column, y))) return false;
-          } else if (!read_block<false>(part, nullptr, nullptr)) {
-            return false;
-          }
+          const int column = (x - begin) * part.h + i;
+          if (!read_block<true>(part, rows[k].at(column, j), &rows[k].last_at(column, j))) return false;
         }
     }
-    if (bits_.at > bytes_.data() + ends_[segment_] + 8) return false;
+    ++next_;
+    if (bits_.at > bytes_.data() + length_ + 8) return false;
   }
   return segment_holds();
 }

@@ -41,9 +41,9 @@ class ScanReader {
   int h(int k) const { return parts_[k].h; }
   int v(int k) const { return parts_[k].v; }
 
-  // Decodes the next row of MCUs: those of columns [begin, end) into `rows`, from their first column on; of the others
-  // only what these depend on. False if the data is damaged or ends.
-  bool read_row(int begin, int end, BlockRow* rows);
+  // Decodes MCUs [begin, end) of row y into `rows`, from their first column on; of what lies before them only what they
+  // depend on. Rows come in rising order. False if the data is damaged or ends.
+  bool read_row(int y, int begin, int end, BlockRow* rows);
 
  private:
   static constexpr int kLookup = 10;
@@ -82,20 +82,24 @@ class ScanReader {
   static bool make(Table& table, const JHUFF_TBL& from, bool dc, Pair* pairs);
   static Symbol long_symbol(const Bits& bits, const Table& table, bool dc);
   static int take(Bits& bits, const Symbol& symbol);
-  bool unstuff(const uint8_t* data, size_t size, int segments);
-  void begin_segment();
+  bool find_segments(size_t count);
+  bool begin_segment(int64_t segment);
   bool segment_holds() const;
+  bool skip_to(int64_t mcu);
   template <bool kStore>
   bool read_block(Part& part, int16_t* block, uint8_t* last);
 
   Table dc_[4], ac_[4];
   Pair pairs_[4][1 << kLookup];
   Part parts_[4];
-  std::vector<uint8_t> bytes_;
-  std::vector<size_t> ends_;       // of the segments between restart markers, in bytes_
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+  std::vector<size_t> begins_, ends_;  // of the segments between restart markers, in data_
+  std::vector<uint8_t> bytes_;         // the current segment without stuffing
+  size_t length_ = 0;
   Bits bits_{};
-  int count_ = 0, mcus_x_ = 0, mcus_y_ = 0, interval_ = 0, until_restart_ = 0;
-  size_t segment_ = 0;
+  int count_ = 0, mcus_x_ = 0, mcus_y_ = 0;
+  int64_t interval_ = 0, segment_ = 0, next_ = 0;      // in MCUs; which segment; the MCU to come
 };
 
 }  // namespace imgtool

@@ -38,11 +38,22 @@ IMGTOOL_INLINE void store(void* to, const V& v) {
 
 IMGTOOL_INLINE i32x8 widen(const int16_t* from) { return __builtin_convertvector(load<i16x8>(from), i32x8); }
 
-IMGTOOL_INLINE i32x8 widen(const uint8_t* from) {
+IMGTOOL_INLINE i16x8 widen_to_16(const uint8_t* from) {
   u8x16 bytes = {};
   std::memcpy(&bytes, from, 8);
   bytes = __builtin_shuffle(bytes, u8x16{}, u8x16{0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16});
-  return __builtin_convertvector(reinterpret_cast<i16x8>(bytes), i32x8);
+  return reinterpret_cast<i16x8>(bytes);         // little-endian
+}
+
+IMGTOOL_INLINE i32x8 widen(const uint8_t* from) { return __builtin_convertvector(widen_to_16(from), i32x8); }
+
+// The upper 16 bits of the products.
+IMGTOOL_INLINE i16x8 multiply_high(const i16x8& a, int16_t b) {
+#if defined(__SSE2__)
+  return reinterpret_cast<i16x8>(_mm_mulhi_epi16(reinterpret_cast<__m128i>(a), _mm_set1_epi16(b)));
+#else
+  return __builtin_convertvector((__builtin_convertvector(a, i32x8) * b) >> 16, i16x8);
+#endif
 }
 
 // Narrows with saturation. Left to itself, the compiler takes the vectors apart.

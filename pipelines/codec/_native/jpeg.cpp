@@ -222,12 +222,11 @@ void Decoder::describe(Planes& planes) const {
 // By our own decoder: columns [left, right) of rows [top, bottom) of MCUs. False if it cannot.
 bool Decoder::read_mcus(int left, int top, int right, int bottom, Planes& planes) {
   Steps steps[3];
-  for (int k = 0; k < planes.count; ++k) {
+  for (int k = 0; k < planes.count; ++k)
     if (!steps_of(k, steps[k])) return false;
-    rows_[k].resize((right - left) * reader_.h(k), reader_.v(k));
-  }
+  reader_.assign(span_, left, right, rows_);
   for (int y = top; y < bottom; ++y) {
-    if (!reader_.read_row(y, left, right, rows_)) return false;
+    if (!reader_.read_row(y, span_)) return false;
     for (int k = 0; k < planes.count; ++k)
       for (int i = 0; i < reader_.v(k); ++i)
         inverse_dct(rows_[k].at(0, i), &rows_[k].last_at(0, i), rows_[k].stride, steps[k],

@@ -93,6 +93,7 @@ class Decoder {
   ErrorState error_{};
   jpeg_progress_mgr progress_{};
   ScanReader reader_;
+  ScanReader::Span span_;
   BlockRow rows_[3];
   Header header_;
   std::vector<uint8_t> line_;

@@ -7,6 +7,7 @@ namespace imgtool {
 bool requantise(ScanReader& reader, int width, int height, const Steps* from, int quality, std::string& out) {
   static thread_local ScanWriter writer;
   static thread_local BlockRow in[2][3], made[3];      // in[1]: the second row of MCUs where two make one
+  static thread_local ScanReader::Span spans[2];
   const bool halved = reader.h(0) == 1;
   for (int k = 0; k < 3; ++k) {
     const int factor = k == 0 && !halved ? 2 : 1;
@@ -17,9 +18,9 @@ bool requantise(ScanReader& reader, int width, int height, const Steps* from, in
   Steps to[3];
   for (int k = 0; k < 3; ++k) {
     to[k].set(tables.steps(k));
-    for (BlockRow* rows : in) rows[k].resize(reader.mcus_x() * reader.h(k), reader.v(k));
     made[k].resize(k ? mcus : 2 * mcus, k ? 1 : 2);
   }
+  for (int i = 0; i < 2; ++i) reader.assign(spans[i], 0, reader.mcus_x(), in[i]);
   const int across[3] = {(width + 7) / 8, mcus, mcus};
   out = tables.header(width, height);
   writer.begin(tables);
@@ -28,7 +29,7 @@ bool requantise(ScanReader& reader, int width, int height, const Steps* from, in
     const int down[3] = {(height - top + 7) / 8, 1, 1};
     const int rows = halved ? std::min(2, down[0]) : 1;
     for (int i = 0; i < rows; ++i)
-      if (!reader.read_row(row++, 0, reader.mcus_x(), in[i])) return false;
+      if (!reader.read_row(row++, spans[i])) return false;
     for (int y = 0; y < std::min(2, down[0]); ++y)
       requantise(halved ? in[y][0].at(0, 0) : in[0][0].at(0, y), from[0], to[0], across[0], made[0].at(0, y));
     for (int k = 1; k < 3; ++k) {

@@ -6,17 +6,14 @@
 namespace imgtool {
 namespace {
 
-// What may be read beyond a segment before its end is checked: an MCU is at most 10 blocks of 64 symbols of 27 bits.
-constexpr size_t kPadding = 2304;
-// Above 8 bits a sample there are larger ones. Two symbols with their bits fit into one refill of 56 bits.
+// What may be read beyond a segment before its end is checked: a block is at most 64 symbols of 27 bits.
+constexpr size_t kPadding = 256;
+// Above 8 bits a sample there are larger ones.
 constexpr int kMaxDcSize = 11, kMaxAcSize = 10;
 constexpr int kLast = kArea - 1;
-constexpr int kEndOfBlock = 128;       // an advance that leaves the block, and cannot come of a run
-
-// T.81, figure F.12.
-inline int extend(uint32_t bits, int size) {
-  return static_cast<int>(bits) - (bits >> (size - 1) ? 0 : (1 << size) - 1);
-}
+// Advances that cannot come of runs: of a symbol that ends the block, added to that of one before it; of a larger symbol
+// than the lookup. Both lead out of the block, whatever k is.
+constexpr int kEndOfBlock = 128, kLarger = 64;
 
 }  // namespace
 
@@ -46,53 +43,66 @@ inline void ScanReader::Bits::take(int n) {
 ScanReader::Symbol ScanReader::symbol_of(uint8_t code, int length, bool dc) {
   const int size = dc ? code : code & 15, run = dc ? 0 : code >> 4;
   const int advance = size || dc ? run + 1 : run == 15 ? 16 : kEndOfBlock;
-  return {static_cast<uint8_t>(length), static_cast<uint8_t>(advance), 0, static_cast<uint8_t>(size)};
+  return {static_cast<uint8_t>(length), static_cast<uint8_t>(size), static_cast<uint8_t>(advance)};
 }
 
-// Fills the lookup tables, `pairs` for AC alone, unless they are filled already: most files have the same tables.
-bool ScanReader::make(Table& table, const JHUFF_TBL& from, bool dc, Pair* pairs) {
-  int total = 0;
-  for (int length = 1; length <= 16; ++length) total += from.bits[length];
-  if (total > 256) return false;
-  uint8_t key[16 + 256] = {};
-  std::memcpy(key, from.bits + 1, 16);
-  std::memcpy(key + 16, from.huffval, static_cast<size_t>(total));
-  if (std::memcmp(key, table.key, sizeof key) == 0) return table.valid;
-  std::memcpy(table.key, key, sizeof key);
-  table.valid = false;
-  std::fill(table.single, table.single + (1 << kLookup), Symbol());
+// The value of `size` bits behind a code of `length` on top of the buffer (T.81, figure F.12), without branches.
+inline int ScanReader::value_of(uint64_t buffer, int length, int size) {
+  const uint64_t bits = buffer << length;
+  const auto negative = static_cast<int64_t>(~bits) >> 63;
+  return static_cast<int>((bits >> 1) >> (63 - size)) - static_cast<int>(negative & ((1 << size) - 1));
+}
+
+// The symbol that each lookup begins with.
+bool ScanReader::Table::make_symbols(bool dc, Symbol* symbols) {
   uint32_t code = 0;
   int index = 0;
   for (int length = 1; length <= 16; ++length, code <<= 1) {
-    table.offset[length] = index - static_cast<int>(code);
+    offset[length] = index - static_cast<int>(code);
     for (int i = 0; i < key[length - 1]; ++i, ++index, ++code) {
       const uint8_t value = key[16 + index];
       if (code >= 1u << length) return false;
       if (dc ? value > kMaxDcSize : (value & 15) > kMaxAcSize || (value % 16 == 0 && value && value != 0xF0)) return false;
       if (length > kLookup) continue;
       const int rest = kLookup - length;
-      for (uint32_t tail = 0; tail < 1u << rest; ++tail) {
-        Symbol s = symbol_of(value, length, dc);
-        if (s.size && s.size <= rest) {
-          s.value = static_cast<int16_t>(extend(tail >> (rest - s.size), s.size));
-          s.bits = static_cast<uint8_t>(s.bits + s.size);
-          s.size = 0;
-        }
-        table.single[(code << rest) + tail] = s;
-      }
+      std::fill_n(symbols + (code << rest), 1 << rest, symbol_of(value, length, dc));
     }
-    table.limit[length] = code << (16 - length);
+    limit[length] = code << (16 - length);
   }
-  for (uint32_t i = 0; pairs && i < 1u << kLookup; ++i) {
-    const Symbol a = table.single[i];
-    pairs[i] = Pair();
-    if (!a.bits || a.size) continue;
-    const Symbol b = table.single[i << a.bits & ((1u << kLookup) - 1)];
-    const bool both = a.advance != kEndOfBlock && b.bits && !b.size && a.bits + b.bits <= kLookup;
-    pairs[i] = {static_cast<uint8_t>(a.bits + (both ? b.bits : 0)), static_cast<uint8_t>(a.advance + (both ? b.advance : 0)),
-                a.bits, a.advance, both ? b.value : a.value, a.value};
+  return true;
+}
+
+// Fills the lookup, unless it is filled already: most files have the same tables.
+bool ScanReader::Table::make(const JHUFF_TBL& from, bool dc) {
+  int total = 0;
+  for (int length = 1; length <= 16; ++length) total += from.bits[length];
+  if (total > 256) return false;
+  uint8_t new_key[16 + 256] = {};
+  std::memcpy(new_key, from.bits + 1, 16);
+  std::memcpy(new_key + 16, from.huffval, static_cast<size_t>(total));
+  if (std::memcmp(new_key, key, sizeof key) == 0) return valid;
+  std::memcpy(key, new_key, sizeof key);
+  Symbol symbols[1 << kLookup];
+  valid = make_symbols(dc, symbols);
+  for (uint32_t i = 0; i < 1u << kLookup; ++i) {
+    const Symbol a = symbols[i];
+    const int used = a.length + a.size;
+    Entry& e = entries[i];
+    if (!a.length || used > kLookup) {
+      e = {0, kLarger, a.length, a.advance, 0, a.size};
+      continue;
+    }
+    auto behind = [i](int n) { return static_cast<uint64_t>(i) << (64 - kLookup + n); };
+    const auto value = static_cast<int16_t>(value_of(behind(0), a.length, a.size));
+    e = {static_cast<uint8_t>(used), a.advance, static_cast<uint8_t>(used), a.advance, value, value};
+    if (dc || a.advance == kEndOfBlock || used == kLookup) continue;
+    const Symbol b = symbols[i << used & ((1u << kLookup) - 1)];
+    if (!b.length || used + b.length + b.size > kLookup) continue;
+    e.bits = static_cast<uint8_t>(used + b.length + b.size);
+    e.advance = static_cast<uint8_t>(a.advance + b.advance);
+    e.second = static_cast<int16_t>(value_of(behind(used), b.length, b.size));
   }
-  return table.valid = true;
+  return valid;
 }
 
 bool ScanReader::open(const jpeg_decompress_struct& cinfo) {
@@ -100,23 +110,23 @@ bool ScanReader::open(const jpeg_decompress_struct& cinfo) {
   if (cinfo.progressive_mode || cinfo.arith_code || cinfo.data_precision != 8 || count_ != cinfo.num_components ||
       (count_ != 1 && count_ != 3))
     return false;
-  int max_h = 1, max_v = 1, blocks = 0;
+  int max_h = 1, max_v = 1;
+  blocks_ = 0;
   for (int k = 0; k < count_; ++k) {
     const jpeg_component_info& c = cinfo.comp_info[k];
     if (cinfo.cur_comp_info[k] != &c) return false;
     // The table numbers are as the file says; libjpeg has not checked them yet.
     if (c.dc_tbl_no < 0 || c.dc_tbl_no >= NUM_HUFF_TBLS || c.ac_tbl_no < 0 || c.ac_tbl_no >= NUM_HUFF_TBLS) return false;
     const JHUFF_TBL *dc = cinfo.dc_huff_tbl_ptrs[c.dc_tbl_no], *ac = cinfo.ac_huff_tbl_ptrs[c.ac_tbl_no];
-    if (!dc || !ac || !make(dc_[c.dc_tbl_no], *dc, true, nullptr) ||
-        !make(ac_[c.ac_tbl_no], *ac, false, pairs_[c.ac_tbl_no]))
-      return false;
+    if (!dc || !ac || !dc_[c.dc_tbl_no].make(*dc, true) || !ac_[c.ac_tbl_no].make(*ac, false)) return false;
     const bool alone = count_ == 1;    // then its blocks are not interleaved, whatever its factors
     parts_[k] = {alone ? 1 : c.h_samp_factor, alone ? 1 : c.v_samp_factor, c.dc_tbl_no, c.ac_tbl_no, 0};
     max_h = std::max(max_h, parts_[k].h);
     max_v = std::max(max_v, parts_[k].v);
-    blocks += parts_[k].h * parts_[k].v;
+    blocks_ += parts_[k].h * parts_[k].v;
   }
-  if (blocks > 10) return false;
+  if (blocks_ > 10) return false;
+  assign(skipped_, 0, 1, nullptr);
   mcus_x_ = (static_cast<int>(cinfo.image_width) + kSide * max_h - 1) / (kSide * max_h);
   mcus_y_ = (static_cast<int>(cinfo.image_height) + kSide * max_v - 1) / (kSide * max_v);
   const int64_t mcus = static_cast<int64_t>(mcus_x_) * mcus_y_;
@@ -189,108 +199,123 @@ __attribute__((noinline)) ScanReader::Symbol ScanReader::long_symbol(const Bits&
   return {};
 }
 
-// Takes a symbol's bits and gives its value.
-inline int ScanReader::take(Bits& bits, const Symbol& symbol) {
-  bits.take(symbol.bits);
-  if (!symbol.size) return symbol.value;
-  const int value = extend(static_cast<uint32_t>(bits.buffer >> (64 - symbol.size)), symbol.size);
-  bits.take(symbol.size);
-  return value;
+// The symbol of an entry that has less than all of it.
+inline ScanReader::Symbol ScanReader::large_symbol(const Bits& bits, const Entry& entry, const Table& table, bool dc) {
+  if (!entry.first_bits) return long_symbol(bits, table, dc);
+  return {entry.first_bits, static_cast<uint8_t>(entry.second), entry.first_advance};
 }
 
-template <bool kStore>
-inline __attribute__((always_inline)) bool ScanReader::read_block(Part& part, int16_t* block, uint8_t* last) {
-  Bits bits = bits_;
-  bits.refill();
-  Symbol s = dc_[part.dc].single[bits.peek()];
-  if (__builtin_expect(!s.bits, 0) && !(s = long_symbol(bits, dc_[part.dc], true)).bits) return false;
-  part.prediction += take(bits, s);
-  if (kStore) {
-    using Line = int16_t __attribute__((vector_size(16)));
-    for (int i = 0; i < kArea; i += kSide) {
-      const Line zero = {};
-      std::memcpy(block + i, &zero, sizeof zero);
+void ScanReader::assign(Span& span, int begin, int end, BlockRow* rows) {
+  span.begin = begin;
+  span.end = end;
+  span.rows = rows;
+  span.spots.clear();
+  for (int k = 0; rows && k < count_; ++k) rows[k].resize((end - begin) * parts_[k].h, parts_[k].v);
+  for (int x = 0; x < end - begin; ++x)
+    for (int k = 0; k < count_; ++k) {
+      Part& part = parts_[k];
+      for (int j = 0; j < part.v; ++j)
+        for (int i = x * part.h; i < (x + 1) * part.h; ++i)
+          span.spots.push_back({&dc_[part.dc], &ac_[part.ac], &part.prediction, rows ? rows[k].at(i, j) : nullptr,
+                                rows ? &rows[k].last_at(i, j) : nullptr});
     }
-    block[0] = static_cast<int16_t>(part.prediction);
-  }
-  const Pair* pairs = pairs_[part.ac];
-  int k = 0, next;                     // the index of the last coefficient, and of the one to come
-  for (;;) {
+}
+
+// The blocks [at, stop). With 56 bits after a refill, a lookup that takes at most kLookup of them can follow four others.
+template <bool kStore>
+bool ScanReader::read_blocks(const Spot* at, const Spot* stop) {
+  const uint8_t* const limit = bytes_.data() + length_ + 8;
+  Bits bits = bits_;
+  for (; at < stop; ++at) {
+    int16_t* const block = at->block;
+    auto store = [block](int k, int value) {
+      if (kStore) block[kZigzag.place[k]] = static_cast<int16_t>(value);
+    };
     bits.refill();
-    for (int i = 0; i < 3; ++i) {      // what fits into a refill: pairs, and at last a symbol larger than the lookup
-      const Pair p = pairs[bits.peek()];
-      next = k + p.advance;
-      if (__builtin_expect(next >= kLast, 0)) {
-        int end = k;
-        next = k + p.first_advance;
-        if (p.advance > kEndOfBlock && next < kLast) {     // a coefficient and the end of the block
-          bits.take(p.bits);
-          end = next;
-          next = kEndOfBlock;
-        } else {
-          bits.take(p.first_bits);
-        }
-        if (kStore) {
-          block[kZigzag.place[k + p.first_advance]] = p.first_value;
-          *last = static_cast<uint8_t>(next < kEndOfBlock ? kLast : end);
-        }
-        if (next < kLast) {
-          k = next;
-          break;
-        }
-        bits_ = bits;
-        return next == kLast || next >= kEndOfBlock;
-      }
-      if (__builtin_expect(!p.bits, 0)) {
-        s = ac_[part.ac].single[bits.peek()];
-        if (!s.bits && !(s = long_symbol(bits, ac_[part.ac], false)).bits) return false;
-        const int value = take(bits, s);
-        next = k + s.advance;
-        if (kStore) block[kZigzag.place[next]] = static_cast<int16_t>(value);
-        if (next >= kLast) {
-          if (kStore) *last = static_cast<uint8_t>(next < kEndOfBlock ? kLast : k);
-          bits_ = bits;
-          return next == kLast || next >= kEndOfBlock;
+    Entry e = at->dc->entries[bits.peek()];
+    if (__builtin_expect(e.bits, 1)) {
+      bits.take(e.bits);
+      *at->prediction += e.first;
+    } else {
+      const Symbol s = large_symbol(bits, e, *at->dc, true);
+      if (!s.length) return false;
+      *at->prediction += value_of(bits.buffer, s.length, s.size);
+      bits.take(s.length + s.size);
+      bits.refill();
+    }
+    store(0, *at->prediction);
+    const Entry* const entries = at->ac->entries;
+    int k = 0, last = kLast;           // the index of the last coefficient, and of the block's last
+    for (;;) {
+      for (int i = 0; i < 4; ++i) {
+        e = entries[bits.peek()];
+        const int next = k + e.advance;
+        if (__builtin_expect((next & (kEndOfBlock - 1)) >= kLast, 0)) goto unusual;
+        store(next, e.second);         // what lies behind the end has the value 0, and the last place is free
+        store(k + e.first_advance, e.first);
+        bits.take(e.bits);
+        if (next >= kEndOfBlock) {
+          last = next - kEndOfBlock;
+          goto ended;
         }
         k = next;
+      }
+      bits.refill();
+      continue;
+
+    unusual:
+      if (!e.bits) {
+        bits.refill();
+        const Symbol s = large_symbol(bits, e, *at->ac, false);
+        if (!s.length) return false;
+        if (s.advance == kEndOfBlock) {
+          bits.take(s.length);
+          last = k;
+          goto ended;
+        }
+        k += s.advance;
+        store(k, value_of(bits.buffer, s.length, s.size));
+        bits.take(s.length + s.size);
+        if (k >= kLast) break;
+        bits.refill();
+      } else {
+        store(k + e.first_advance, e.first);
+        const bool by_first = k + e.first_advance >= kLast;    // then the second symbol is the next block's
+        if (!by_first) store(k + e.advance, e.second);
+        bits.take(by_first ? e.first_bits : e.bits);
+        k += by_first ? e.first_advance : e.advance;
         break;
       }
-      bits.take(p.bits);
-      if (kStore) {
-        block[kZigzag.place[k + p.first_advance]] = p.first_value;
-        block[kZigzag.place[next]] = p.value;
-      }
-      k = next;
     }
+    if (k != kLast) return false;      // no end of block where there is no room for it
+  ended:
+    if (kStore) *at->last = static_cast<uint8_t>(last);
+    if (__builtin_expect(bits.at > limit, 0)) return false;
   }
+  bits_ = bits;
+  return true;
 }
 
 // To the MCU's segment, and in it over the MCUs before.
 bool ScanReader::skip_to(int64_t mcu) {
   if (mcu / interval_ != segment_ && !(segment_holds() && begin_segment(mcu / interval_))) return false;
-  for (; next_ < mcu; ++next_) {
-    for (int k = 0; k < count_; ++k)
-      for (int i = 0; i < parts_[k].h * parts_[k].v; ++i)
-        if (!read_block<false>(parts_[k], nullptr, nullptr)) return false;
-    if (bits_.at > bytes_.data() + length_ + 8) return false;
-  }
+  for (; next_ < mcu; ++next_)
+    if (!read_blocks<false>(skipped_.spots.data(), skipped_.spots.data() + blocks_)) return false;
   return true;
 }
 
-bool ScanReader::read_row(int y, int begin, int end, BlockRow* rows) {
-  const int64_t row = static_cast<int64_t>(y) * mcus_x_;
-  for (int x = begin; x < end; ++x) {
-    if (!skip_to(row + x)) return false;
-    for (int k = 0; k < count_; ++k) {
-      Part& part = parts_[k];
-      for (int j = 0; j < part.v; ++j)
-        for (int i = 0; i < part.h; ++i) {
-          const int column = (x - begin) * part.h + i;
-          if (!read_block<true>(part, rows[k].at(column, j), &rows[k].last_at(column, j))) return false;
-        }
-    }
-    ++next_;
-    if (bits_.at > bytes_.data() + length_ + 8) return false;
+bool ScanReader::read_row(int y, const Span& span) {
+  const int64_t row = static_cast<int64_t>(y) * mcus_x_, end = row + span.end;
+  const Spot* spots = span.spots.data();
+  for (int k = 0; k < count_; ++k) {   // all at once: block by block takes longer
+    BlockRow& blocks = span.rows[k];
+    std::memset(blocks.at(0, 0), 0, sizeof(int16_t) * kArea * static_cast<size_t>(blocks.stride) * parts_[k].v);
+  }
+  for (int64_t at = row + span.begin, stop; at < end; at = next_ = stop) {
+    if (!skip_to(at)) return false;
+    stop = std::min((segment_ + 1) * interval_, end);
+    if (!read_blocks<true>(spots, spots + blocks_ * (stop - at))) return false;
+    spots += blocks_ * (stop - at);
   }
   return segment_holds();
 }

@@ -1,6 +1,7 @@
 // Huffman decoding of baseline JPEG scans (ITU-T T.81, annex F.2), faster than libjpeg's: the stuffed bytes are taken
-// out first, so that a refill is one load, and one lookup gives up to two coefficients with their runs and bits.
-// libjpeg reads the header and stays the judge of everything unusual: where this gives up, it decodes again.
+// out first, so that a refill is one load; one lookup gives up to two coefficients with their runs and bits, and few
+// branches depend on the data. libjpeg reads the header and stays the judge of everything unusual: where this gives up,
+// it decodes again.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +30,23 @@ struct BlockRow {
 };
 
 class ScanReader {
+  struct Table;
+  // Where one block goes, and what it is decoded by.
+  struct Spot {
+    const Table *dc, *ac;
+    int* prediction;
+    int16_t* block;
+    uint8_t* last;
+  };
+
  public:
+  // MCUs [begin, end) of a row and the places of their blocks.
+  struct Span {
+    int begin = 0, end = 0;
+    BlockRow* rows = nullptr;
+    std::vector<Spot> spots;
+  };
+
   // Prepares for the scan behind the header that libjpeg has just read. False if it has to be left to libjpeg: another
   // process than baseline, several scans, not 8 bits, or damage that shows at once.
   bool open(const jpeg_decompress_struct& cinfo);
@@ -41,30 +58,34 @@ class ScanReader {
   int h(int k) const { return parts_[k].h; }
   int v(int k) const { return parts_[k].v; }
 
-  // Decodes MCUs [begin, end) of row y into `rows`, from their first column on; of what lies before them only what they
-  // depend on. Rows come in rising order. False if the data is damaged or ends.
-  bool read_row(int y, int begin, int end, BlockRow* rows);
+  // MCUs [begin, end) of any row go to `rows`, one a component, from their first column on.
+  void assign(Span& span, int begin, int end, BlockRow* rows);
+  // Decodes row y of them; of what lies before only what it depends on. Rows come in rising order. False if the data is
+  // damaged or ends.
+  bool read_row(int y, const Span& span);
 
  private:
   static constexpr int kLookup = 10;
-  // One symbol. Its value stands in it if its bits lie in the looked-up ones too; else `size` of them are to be taken.
+  // One symbol: the length of its code and the bits of its value; length 0: the code is longer than the lookup.
   struct Symbol {
-    uint8_t bits = 0, advance = 0; // bits 0: the code is longer than the lookup
-    int16_t value = 0;
-    uint8_t size = 0;
+    uint8_t length = 0, size = 0, advance = 0;
   };
-  // Two symbols in the looked-up bits, or one that stands twice, so that storing both does no harm.
-  struct Pair {
-    uint8_t bits = 0, advance = 0; // of both; bits 0: there is not even one with its value
-    uint8_t first_bits = 0, first_advance = 0;
-    int16_t value = 0, first_value = 0;
+  // What the looked-up bits begin with: a symbol and its value, and the next if they have all of it, or else the first a
+  // second time, so that storing both does no harm. Of a symbol larger than they are `bits` is 0 and `second` the size.
+  struct Entry {
+    uint8_t bits = 0, advance = 0;               // of both
+    uint8_t first_bits = 0, first_advance = 0;   // of the first; bits 0: not even its code is among them
+    int16_t first = 0, second = 0;               // values
   };
   struct Table {
     uint8_t key[16 + 256] = {};    // the counts and symbols that it was made of
     bool valid = false;
-    Symbol single[1 << kLookup];
     uint32_t limit[17];            // codes of this length, shifted to 16 bits, lie below it
     int offset[17];                // a symbol's index is its code + offset[its length]
+    Entry entries[1 << kLookup];
+
+    bool make(const JHUFF_TBL& from, bool dc);
+    bool make_symbols(bool dc, Symbol* symbols);
   };
   struct Part {
     int h, v, dc, ac, prediction;
@@ -79,26 +100,26 @@ class ScanReader {
   };
 
   static Symbol symbol_of(uint8_t code, int length, bool dc);
-  static bool make(Table& table, const JHUFF_TBL& from, bool dc, Pair* pairs);
+  static int value_of(uint64_t buffer, int length, int size);
   static Symbol long_symbol(const Bits& bits, const Table& table, bool dc);
-  static int take(Bits& bits, const Symbol& symbol);
+  static Symbol large_symbol(const Bits& bits, const Entry& entry, const Table& table, bool dc);
   bool find_segments(size_t count);
   bool begin_segment(int64_t segment);
   bool segment_holds() const;
   bool skip_to(int64_t mcu);
   template <bool kStore>
-  bool read_block(Part& part, int16_t* block, uint8_t* last);
+  bool read_blocks(const Spot* at, const Spot* stop);
 
   Table dc_[4], ac_[4];
-  Pair pairs_[4][1 << kLookup];
   Part parts_[4];
+  Span skipped_;                       // one MCU of those whose coefficients nobody wants
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
   std::vector<size_t> begins_, ends_;  // of the segments between restart markers, in data_
   std::vector<uint8_t> bytes_;         // the current segment without stuffing
   size_t length_ = 0;
   Bits bits_{};
-  int count_ = 0, mcus_x_ = 0, mcus_y_ = 0;
+  int count_ = 0, mcus_x_ = 0, mcus_y_ = 0, blocks_ = 0;  // blocks_: in an MCU
   int64_t interval_ = 0, segment_ = 0, next_ = 0;      // in MCUs; which segment; the MCU to come
 };
 

@@ -9,7 +9,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
@@ -53,25 +53,42 @@ def available_cpus() -> int:
 
 
 def run_local(shards: Sequence[Shard], make_task: MakeTask, report: Report, workers: int) -> None:
-    """On ``workers`` processes of this machine, or in this one if one is enough."""
-    if workers == 1 or len(shards) <= 1:
-        for shard in shards:
+    """On ``workers`` processes of this machine, of which this one is the first: it works while the others start."""
+    left = iter(shards)
+    others = min(workers, len(shards)) - 1
+    if not others:
+        for shard in left:
             write_shard(make_task(shard), report)
         return
     # spawn: a forked child would inherit the threads' locks of whatever library this process has loaded
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
-    pool = ProcessPoolExecutor(min(workers, len(shards)), context, _start_worker, (reports,))
-    left = iter(shards)
-    try:
+    pool = ProcessPoolExecutor(others, context, _start_worker, (reports,))
+    running: set[Future[None]] = set()
+
+    def hand_out() -> None:
         # A task holds its records: only as many are made as the workers will need next.
-        running = {pool.submit(_work, make_task(shard)) for shard in islice(left, 2 * workers)}
+        nonlocal running
+        finished, running = wait(running, 0, FIRST_COMPLETED)
+        for future in finished:
+            future.result()
+        for shard in islice(left, 2 * others - len(running)):
+            running.add(pool.submit(_work, make_task(shard)))
+        _pass_on(reports, report)
+
+    def report_all(samples: int, skips: list[Skip]) -> None:
+        report(samples, skips)
+        hand_out()
+
+    try:
+        hand_out()
+        for shard in left:
+            gathered = _Gathered(report_all)
+            write_shard(make_task(shard), gathered)
+            gathered.flush()
         while running:
-            finished, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
-            for future in finished:
-                future.result()
-                running |= {pool.submit(_work, make_task(shard)) for shard in islice(left, 1)}
-            _pass_on(reports, report)
+            wait(running, POLL_SECONDS, FIRST_COMPLETED)
+            hand_out()
         pool.shutdown()
         _pass_on(reports, report)
     except BrokenProcessPool:

@@ -67,7 +67,7 @@ class LocatorReader:
     """Reads the bytes of locators below ``root`` (a path or URL), keeping the files of the last few archives open."""
 
     MAX_OPEN = 64
-    AHEAD = 16
+    AHEAD = 32
     """Pictures of a remote source asked for before they are needed: a request takes longer than a recode."""
 
     def __init__(self, root: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -182,6 +184,25 @@ def test_a_source_that_vanishes(source, whole, tmp_path, workers):
     check_nothing_false(out, whole[0])
     shutil.copy(source / gone.name, gone)
     prepare.prepare(root, out, SETTINGS, workers=workers)
+    assert contents(out) == whole[0]
+
+
+def test_a_worker_that_is_killed(source, whole, tmp_path):
+    """As the kernel does it when memory runs out."""
+    out = tmp_path / "out"
+
+    def kill_first() -> None:
+        while not (workers := multiprocessing.active_children()):
+            time.sleep(0.01)
+        os.kill(workers[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_first)
+    killer.start()
+    with pytest.raises(ImgtoolError, match="a worker process died"):
+        prepare.prepare(source, out, SETTINGS, workers=2)
+    killer.join()
+    check_nothing_false(out, whole[0])
+    prepare.prepare(source, out, SETTINGS, workers=2)
     assert contents(out) == whole[0]
 
 

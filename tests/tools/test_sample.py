@@ -10,6 +10,7 @@ import scipy.io
 from PIL import Image
 
 from imgtool.pipelines.sources.devkit import read_devkit
+from imgtool.pipelines.storage import open_folder
 from imgtool.sample import write_sample
 from imgtool.wordnet.errors import DatasetError
 
@@ -42,7 +43,7 @@ def test_its_devkit_has_the_fields_of_the_real_one(drawn, mini):
 
 
 def test_its_labels_are_spread(drawn):
-    devkit = read_devkit(drawn / ARCHIVES[2])
+    devkit = read_devkit(open_folder(drawn), ARCHIVES[2])
     assert len(devkit.ids) == 10
     assert sorted(devkit.ground_truth) == sorted(list(devkit.ids.values()) * 2)
     ids = list(devkit.ids.values())

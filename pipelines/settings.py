@@ -8,7 +8,7 @@ from typing import Any
 import xxhash
 
 from imgtool.pipelines import codec
-from imgtool.wordnet.errors import ImageError
+from imgtool.wordnet.errors import ImageError, InputError
 from imgtool.wordnet.relabel import LabelMap
 
 FORMATS = {"beton": ("beton",), "wds": ("wds",), "both": ("beton", "wds")}
@@ -16,10 +16,10 @@ FORMATS = {"beton": ("beton",), "wds": ("wds",), "both": ("beton", "wds")}
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes in pixels, 0 is no bound; ``shard_size`` in MB (10^6).
+    """Sizes in pixels, 0 is no bound; ``shard_size`` in MB (10^6). Raises InputError for what does not go together.
 
-    ``max_side``, ``short_side``: bounds of the longer and the shorter side. ``quality``: libjpeg's. ``store``: "jpeg"
-    encodes every picture anew, "fit" passes those that satisfy the bounds on as they are. ``subsampling``: of chroma,
+    ``max_side``, ``short_side``: bounds of the longer and the shorter side. ``quality``: libjpeg's. ``store``: in which
+    form, see :func:`imgtool.pipelines.codec.recode`. ``subsampling``: of chroma,
     "420", "422" or "444". ``exif``: "apply" turns pictures upright, "ignore" keeps them as they lie. ``skip_smaller``:
     pictures with a shorter side below it are skipped. ``classes``: a query for the classes to keep ("" for all);
     ``labelmap`` gathers them into other targets. ``real``: further wnids of a picture, by its key. ``limit``: the most
@@ -41,6 +41,12 @@ class Settings:
     real: dict[str, tuple[str, ...]] | None = None
     limit: int = 0
     holdout: int = 0
+
+    def __post_init__(self) -> None:
+        if self.store == "original" and (self.max_side or self.short_side):
+            raise InputError("store original keeps the sizes of the source: set no bound on a side (max_side=0)")
+        if self.store == "raw" and "wds" in self.formats:
+            raise InputError("WebDataset shards hold JPEG: store raw goes with format beton alone")
 
     @property
     def formats(self) -> tuple[str, ...]:

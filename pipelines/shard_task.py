@@ -85,6 +85,7 @@ class _Writers:
             self.paths[name] = stack.enter_context(folder.writing(name))
             return self.paths[name]
 
+        self._raw = settings.store == "raw"
         self._beton = self._wds = None
         if "beton" in settings.formats:
             self._beton = BetonWriter(open_file(".beton"), shard.end - shard.begin)
@@ -94,7 +95,7 @@ class _Writers:
     def add(self, key: str, recoded: codec.Recoded, label: int) -> int:
         position = -1
         if self._beton:
-            position = self._beton.add(recoded.data, recoded.width, recoded.height, label)
+            position = self._beton.add(recoded.data, recoded.width, recoded.height, label, self._raw)
         if self._wds:
             position = self._wds.add(key, recoded.data, label)
         return position

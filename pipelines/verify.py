@@ -152,7 +152,7 @@ def _samples(where: str, reader: BetonReader | WebDatasetReader, rows: pa.Table,
         data = reader.read(position)
         if xxhash.xxh3_64_intdigest(data) != hashes[position]:
             what = "its bytes are not those in the manifest (xxh3)"
-        elif deep and what is None:
+        elif deep and what is None and not reader.raw[position]:
             what = _decodes(data, sizes[position])
         if what:
             yield Fault(f"{where}, sample {position} ({rows['key'][position].as_py()})", f"{what}; {REPAIR}")

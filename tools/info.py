@@ -43,14 +43,17 @@ CITATIONS = """\
 
 @click.command()
 @click.argument("path", required=False)
+@click.option("--backends", is_flag=True, help="Which loaders can be used on this machine, and why others cannot.")
 @click.option("--cite", is_flag=True, help="Print the BibTeX of ImageNet, WordNet and what else is built upon.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def info(path: str | None, cite: bool, as_json: bool) -> None:
+def info(path: str | None, backends: bool, cite: bool, as_json: bool) -> None:
     """What a prepared data set, a checkpoint or a run directory is; without PATH, the five sizes."""
     if cite:
         click.echo(CITATIONS, nl=False)
         return
-    if path is None:
+    if backends:
+        described = _backends()
+    elif path is None:
         described = _sizes()
     elif (Path(path) / "dataset.json").exists():
         described = _dataset(path)
@@ -63,6 +66,12 @@ def info(path: str | None, cite: bool, as_json: bool) -> None:
         click.echo(line)
     for key, value in described.items():
         click.echo(f"{key:12} {value}")
+
+
+def _backends() -> dict[str, Any]:
+    from imgtool.pipelines.loaders import BACKENDS, missing
+
+    return {backend: missing(backend) or "usable" for backend in BACKENDS}
 
 
 def _dataset(path: str) -> dict[str, Any]:

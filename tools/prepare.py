@@ -23,10 +23,11 @@ SRC = "Raw data set: a folder, archive or parquet file, recognised by its conten
 @click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="JPEG quality.")
 @click.option(
     "--store",
-    type=click.Choice(["jpeg", "fit"]),
+    type=click.Choice(["jpeg", "jpeg-indexed", "fit", "original", "raw"]),
     default="jpeg",
     show_default=True,
-    help="Encode every picture anew, or pass on untouched those that fit the sizes already.",
+    help="Encode every picture anew; with restart markers for faster crops; pass on what fits the sizes already; pass on"
+    " all; or store RGB pixels.",
 )
 @click.option(
     "--subsampling",
@@ -143,7 +144,7 @@ def _settings(
     if same["classes"] and labelmap:
         raise click.UsageError("--classes and --labelmap each choose the classes: give one of them")
     if max_side is None:
-        max_side = 0 if short_side else 500
+        max_side = 0 if short_side or same["store"] == "original" else 500
     real = None
     if labels:
         from imgtool.pipelines.sources.real import read_real

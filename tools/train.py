@@ -19,6 +19,9 @@ import click
 @click.option("--weights", help="Start from this checkpoint or run instead of random weights.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
 @click.option("--workers", type=click.IntRange(1), help="Loader threads. [this machine's cores]")
+@click.option("--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision.")
+@click.option("--order", default="random", show_default=True, help="Of the samples: random, or quasi for slow disks.")
+@click.option("--on-error", default="raise", show_default=True, help="A damaged sample: raise, or skip and count.")
 @click.option("--seed", type=int, help="Of initial weights, order and crops. [0]")
 @click.option("--name", help="The run: a name under runs/, or a path. [train, train2, …]")
 @click.option("--resume", is_flag=True, help="Continue the run --name (or the latest) after its last whole epoch.")
@@ -37,6 +40,9 @@ def train(
     weights: str | None,
     device: str | None,
     workers: int | None,
+    backend: str,
+    order: str,
+    on_error: str,
     seed: int | None,
     name: str | None,
     resume: bool,
@@ -58,6 +64,9 @@ def train(
         imgsz=imgsz,
         device=device,
         workers=workers,
+        backend=backend,
+        order=order,
+        on_error=on_error,
         seed=seed,
         name=name,
         resume=resume,

@@ -15,6 +15,7 @@ import click
 @click.option("--batch", type=click.IntRange(1), help="Samples at a time. [256]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
 @click.option("--workers", type=click.IntRange(1), help="Loader threads. [this machine's cores]")
+@click.option("--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision.")
 @click.option("--labelmap", help="Gather the classes into the targets of this label map (JSON).")
 @click.option("--real", help="real.json, for ReaL accuracy on ILSVRC2012's validation pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, conventions included.")
@@ -26,6 +27,7 @@ def val(
     batch: int | None,
     device: str | None,
     workers: int | None,
+    backend: str,
     labelmap: str | None,
     real: str | None,
     as_json: bool,
@@ -39,6 +41,7 @@ def val(
         imgsz=imgsz,
         device=device,
         workers=workers,
+        backend=backend,
         split=split,
         labelmap=labelmap,
         real=real,

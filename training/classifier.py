@@ -95,6 +95,8 @@ class Classifier:
         recipe: str | Path | Recipe | None = None,
         labelmap: str | Path | LabelMap | None = None,
         backend: str = "auto",
+        order: str = "random",
+        on_error: str = "raise",
         quiet: bool = False,
         on_epoch: Callable[[int, Metrics], None] | None = None,
         **overrides: Any,
@@ -105,7 +107,8 @@ class Classifier:
         ``epochs``, ``batch``, ``imgsz`` and further keywords (``lr=0.3``) override its settings. Without ``batch`` a
         small data set gets a smaller one than the recipe's. ``seed`` (0) decides initial weights, order and crops.
         ``labelmap`` gathers the data set's classes into other targets; ``loss`` is ce, soft, hxe or wordtree.
-        ``device`` is auto, cpu, cuda, cuda:1 or 1. ``name`` is a run under runs/, or a path.
+        ``device`` is auto, cpu, cuda, cuda:1 or 1. ``name`` is a run under runs/, or a path. ``backend``, ``order`` and
+        ``on_error`` are the loader's (imgtool.pipelines.loaders.open_loader).
 
         ``resume`` continues the run ``name`` (or the one this classifier was loaded from, or the latest) after its
         last whole epoch, with that run's size, recipe, seed and data; ``data`` may say where the data set lies now.
@@ -158,6 +161,8 @@ class Classifier:
                 scale=(plan.crop_scale, 1.0),
                 hflip=plan.hflip,
                 drop_last=dataset.num_samples("train") >= plan.batch,  # a last batch of a few upsets batch norm
+                order=order,
+                on_error=on_error,
                 **common,
             ) as train_loader,
             open_loader(dataset, "val", batch_size=VAL_BATCH, image_size=plan.imgsz, **common) as val_loader,
@@ -187,9 +192,12 @@ class Classifier:
                 run,
                 where,
                 criterion,
+                seed,
                 resume=saved,
                 on_epoch=on_epoch,
             )
+        if train_loader.skipped:
+            run.say(f"{train_loader.skipped} damaged samples were left out of batches")
         run.say(f"done: top-1 {best.top1:.2%}, top-5 {best.top5:.2%}; the best weights are {run.best}")
         self._load(run.best)
         return TrainResults(run.path, best, plan.epochs)

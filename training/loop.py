@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgtool.training import checkpoint
+from imgtool.training.augment import Mixed, augment
 from imgtool.training.ema import EMA
 from imgtool.training.evaluate import Metrics, evaluate, has_bf16, to_float
 from imgtool.training.losses import Loss
@@ -21,6 +22,7 @@ from imgtool.training.models import ClassificationModel
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
 
+LossOf = Callable[[Tensor, Tensor, Mixed | None], Tensor]
 LOG_EVERY = 50  # steps between two lines within an epoch
 
 
@@ -52,13 +54,14 @@ def train(
     run: Run,
     device: torch.device,
     criterion: Loss,
+    seed: int = 0,
     resume: dict[str, Any] | None = None,
     on_epoch: Callable[[int, Metrics], None] | None = None,
     log_every: int = LOG_EVERY,
 ) -> Metrics:
     """Trains ``model`` in place by ``recipe`` and returns the best epoch's metrics on ``val_loader``.
 
-    ``criterion`` is a loss of imgtool.training.losses. Validated and kept are the averaged (EMA) weights. After every
+    ``criterion`` is a loss of imgtool.training.losses, ``seed`` that of the batches' augmentation. Validated and kept are the averaged (EMA) weights. After every
     epoch ``run`` has one more line in results.csv, a new last.pt, a new best.pt where top-1 is the highest so far (the
     later of equals), and ``on_epoch(epochs done, metrics)`` is called. ``resume`` is last.pt's content: training goes
     on after its epoch as if it had never stopped.
@@ -91,7 +94,10 @@ def train(
             lr = 0.0
             for i, (images, labels) in enumerate(meter.watch(train_loader), start=1):
                 lr = set_lr(optimizer, recipe.lr_at(epoch * steps + i - 1, steps))
-                loss = step(loss_of, model, optimizer, ema, images, labels)
+                mixed = None
+                if recipe.augmentation:
+                    images, mixed = augment(images, labels, recipe.augmentation, seed, epoch, i)
+                loss = step(loss_of, model, optimizer, ema, images, labels, mixed)
                 meter.count(loss, len(labels))
                 if i % log_every == 0 or i == steps:
                     meter.read(f"of epoch {epoch + 1}")
@@ -131,15 +137,16 @@ def train(
 
 
 def step(
-    loss_of: Callable[[Tensor, Tensor], Tensor],
+    loss_of: LossOf,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: EMA,
     images: Tensor,
     labels: Tensor,
+    mixed: Mixed | None = None,
 ) -> Tensor:
     """One update of the weights and of their average. The loss returned is on the device, unread."""
-    loss = loss_of(images, labels)
+    loss = loss_of(images, labels, mixed)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -147,26 +154,26 @@ def step(
     return loss.detach()
 
 
-def make_loss(model: nn.Module, criterion: Loss, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """(images uint8 [N, 3, H, W], labels int64 [N]) → mean loss, float32.
+def make_loss(model: nn.Module, criterion: Loss, device: torch.device) -> LossOf:
+    """(images uint8 [N, 3, H, W], labels int64 [N], how they are mixed) → mean loss, float32.
 
     Conversion from uint8 and the loss stand inside, so that a compiler fuses them into the network's ends.
     """
 
     bf16 = has_bf16(device)
 
-    def loss_of(images: Tensor, labels: Tensor) -> Tensor:
+    def loss_of(images: Tensor, labels: Tensor, mixed: Mixed | None = None) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = model(to_float(images))
         loss: Tensor = criterion(logits, labels)
+        if mixed is not None:
+            loss = mixed.keep * loss + (1 - mixed.keep) * criterion(logits, mixed.other)
         return loss
 
     return loss_of
 
 
-def compiled(
-    loss_of: Callable[[Tensor, Tensor], Tensor], device: torch.device, say: Callable[[str], None]
-) -> Callable[[Tensor, Tensor], Tensor]:
+def compiled(loss_of: LossOf, device: torch.device, say: Callable[[str], None]) -> LossOf:
     """`loss_of` through torch.compile on CUDA, or itself with a message where the compiler does not work.
 
     Not on the CPU: a minute of compiling won nothing measurable there. Each image size is compiled for itself.

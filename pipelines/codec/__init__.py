@@ -22,6 +22,8 @@ from imgtool.wordnet.errors import ImageError, InputError
 __all__ = [
     "MAX_PIXELS",
     "PICTURE_SUFFIXES",
+    "Batch",
+    "Buffers",
     "Pool",
     "Recoded",
     "center_crop",
@@ -35,11 +37,13 @@ __all__ = [
 ]
 
 Pixels = npt.NDArray[np.uint8]
-Pool = _native.Pool
+Pool, Buffers, Batch = _native.Pool, _native.Buffers, _native.Batch
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings, lower-cased, by which a picture is told from other files in a folder; its content decides how it is read."""
 
-STORES = ("jpeg", "fit")
+STORES = ("jpeg", "jpeg-indexed", "fit", "original", "raw")
+RESTART = 4
+"""MCUs (64 pixels in 4:2:0) between the restart markers of "jpeg-indexed"."""
 SUBSAMPLINGS = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
 """Luma's sampling factors where chroma's are 1, 1."""
 
@@ -49,7 +53,7 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class Recoded:
-    """A picture as it is stored: baseline YCbCr JPEG ``data`` of ``width`` x ``height`` pixels.
+    """A picture as it is stored: ``data`` of ``width`` x ``height`` pixels, a JPEG or (store "raw") uint8 RGB.
 
     ``repairs`` names what was unusual about the source: png (or another format), cmyk, grayscale, exif, damaged.
     ``how``: "recoded", "passed" (the source's own bytes) or "transcoded" (rewritten without loss).
@@ -106,7 +110,7 @@ def decode(data: bytes, *, short_side: int | None = None, exif: bool = True) -> 
 def encode(pixels: Pixels, *, quality: int = 90, subsampling: str = "420") -> bytes:
     """RGB pixels as a baseline JPEG."""
     with _image_errors():
-        return _native.encode(pixels, quality, SUBSAMPLINGS[subsampling])
+        return _native.encode(pixels, quality, SUBSAMPLINGS[subsampling], 0)
 
 
 def check(data: bytes) -> tuple[int, int]:
@@ -131,26 +135,61 @@ def recode(
     """A picture of any format as it is stored: shrunk (never enlarged) and encoded as baseline JPEG.
 
     ``max_side`` and ``short_side`` bound the longer and the shorter side in pixels; 0 is no bound. ``quality`` is
-    libjpeg's 1..100, ``subsampling`` of chroma "420", "422" or "444". ``store`` "jpeg" encodes every picture anew. With
-    "fit" a JPEG within the bounds that needs no turning is passed on as it is if it is whole, YCbCr, baseline and of
-    common subsampling, and rewritten without loss if it is progressive or of uncommon sampling; quality and subsampling
-    then stay the source's. Whole is judged by its markers: damage between them is passed on too. Raises ImageError;
-    InputError for another ``store`` or ``subsampling``.
+    libjpeg's 1..100, ``subsampling`` of chroma "420", "422" or "444". Raises ImageError; InputError for another
+    ``store`` or ``subsampling``. ``store``:
 
-    Pixels never leave YCbCr unless they must (CMYK, RGB, EXIF-turned): planes are decoded, resized (antialiased
+    - "jpeg" encodes every picture anew; "jpeg-indexed" too, with a restart marker every few MCUs: about 1.5 % larger, and
+      the native loader decodes only what lies between those that a crop needs.
+    - "fit" passes on a JPEG within the bounds that needs no turning: as it is if it is whole, YCbCr, baseline and of
+      common subsampling, and rewritten without loss if it is progressive or of uncommon sampling. Quality and subsampling
+      then stay the source's. Whole is judged by its markers: damage between them is passed on too.
+    - "original" passes on every whole JPEG that is YCbCr or grayscale and needs no turning, progressive or not; the bounds
+      must be 0.
+    - "raw" stores the pixels, uint8 [H, W, 3].
+
+    Pixels never leave YCbCr unless they must (CMYK, RGB, EXIF-turned, raw): planes are decoded, resized (antialiased
     bilinear) and encoded one by one.
     """
     if store not in STORES or subsampling not in SUBSAMPLINGS:
         raise InputError(f"no store {store!r} with subsampling {subsampling!r}: {STORES}, {tuple(SUBSAMPLINGS)}")
-    factors = SUBSAMPLINGS[subsampling]
+    if store == "original" and (max_side or short_side):
+        raise InputError("store original keeps the sizes of the source: no bound on a side goes with it")
     if not data:
         raise ImageError("empty")
     if not _is_jpeg(data):
-        return _recode_other(data, max_side, short_side, quality, exif, factors)
+        return _recode_other(data, max_side, short_side, quality, exif, store, subsampling)
+    if store == "raw":
+        return _recode_raw(data, max_side, short_side, exif)
+    if store == "original":
+        with _image_errors():
+            header = _native.probe(data)
+            if _passes(data, header, exif):
+                repairs = ("grayscale",) if header["space"] == "grayscale" else ()
+                size = header["width"], header["height"]
+                return Recoded(data, *size, *size, repairs, "passed")
     with _image_errors():
         recoded, width, height, damaged, how, header = _native.recode(
-            data, max_side, short_side, quality, exif, store == "fit", factors
+            data,
+            max_side,
+            short_side,
+            quality,
+            exif,
+            store == "fit",
+            SUBSAMPLINGS[subsampling],
+            RESTART if store == "jpeg-indexed" else 0,
         )
+    return Recoded(recoded, width, height, header["width"], header["height"], _repairs(header, exif, damaged), how)
+
+
+def _passes(data: bytes, header: dict[str, Any], exif: bool) -> bool:
+    """Whether "original" stores these bytes: any reader can decode them, all of them are there, and they lie upright."""
+    turned = exif and header["orientation"] > 1
+    if turned or header["space"] not in ("ycbcr", "grayscale"):
+        return False
+    return data.rstrip(b"\0")[-2:] == b"\xff\xd9" or not _native.decode(data, 0, 0, False)[1]
+
+
+def _repairs(header: dict[str, Any], exif: bool, damaged: bool) -> tuple[str, ...]:
     repairs = []
     if header["space"] in ("cmyk", "ycck"):
         repairs.append("cmyk")
@@ -160,7 +199,16 @@ def recode(
         repairs.append("exif")
     if damaged:
         repairs.append("damaged")
-    return Recoded(recoded, width, height, header["width"], header["height"], tuple(repairs), how)
+    return tuple(repairs)
+
+
+def _recode_raw(data: bytes, max_side: int, short_side: int, exif: bool) -> Recoded:
+    with _image_errors():
+        header = _native.probe(data)
+        pixels, damaged = _native.decode(data, max_side, short_side, exif)
+    height, width = pixels.shape[:2]
+    repairs = _repairs(header, exif, damaged)
+    return Recoded(pixels.tobytes(), width, height, header["width"], header["height"], repairs)
 
 
 def resize_crop(
@@ -239,13 +287,18 @@ def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
 
 
 def _recode_other(
-    data: bytes, max_side: int, short_side: int, quality: int, exif: bool, factors: tuple[int, int]
+    data: bytes, max_side: int, short_side: int, quality: int, exif: bool, store: str, subsampling: str
 ) -> Recoded:
     pixels, repairs = _decode_other(data, exif)
     source_height, source_width = pixels.shape[:2]
     width, height = _native.target_size(max_side, short_side, source_width, source_height)
     if (width, height) != (source_width, source_height):
         pixels = resize_crop(pixels, (0, 0, source_width, source_height), (width, height))
-    with _image_errors():
-        encoded = _native.encode(pixels, quality, factors)
-    return Recoded(encoded, width, height, source_width, source_height, tuple(repairs))
+    if store == "raw":
+        stored = pixels.tobytes()
+    else:
+        with _image_errors():
+            stored = _native.encode(
+                pixels, quality, SUBSAMPLINGS[subsampling], RESTART if store == "jpeg-indexed" else 0
+            )
+    return Recoded(stored, width, height, source_width, source_height, tuple(repairs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from imgtool.pipelines.loaders.base import Loader
 
-BACKENDS = ("native", "torchvision")
+BACKENDS = ("native", "ffcv", "dali", "torchvision")
 
 
 def open_loader(
@@ -34,24 +35,26 @@ def open_loader(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     hflip: float = 0.5,
     drop_last: bool = False,
+    order: str = "random",
+    on_error: str = "raise",
 ) -> Loader:
     """Opens a loader over a split of a prepared data set.
 
     It yields uint8 [N, 3, image_size, image_size] channels_last and int64 [N] on ``device``. ``batch_size`` is a
     rank's. ``augment`` (default: for the split "train") shuffles, crops at random (area ``scale``, aspect ``ratio``)
-    and flips; else the samples come in stored order under the validation transform. ``num_workers`` is threads for the
-    native backend (default: this machine's cores). Raises DatasetError or InputError.
+    and flips; else the samples come in stored order under the validation transform. ``num_workers`` is threads (default:
+    this machine's cores). ``backend`` is one of ``BACKENDS``; "auto" is native. ``order`` of an augmented epoch: "random",
+    or "quasi" for disks that must not seek. A damaged sample raises ImageError when its batch is due; with ``on_error``
+    "skip" it is left out and counted in ``loader.skipped``. Raises DatasetError; InputError also for a backend that
+    cannot be used here.
     """
-    from imgtool.pipelines.loaders.native import NativeLoader
     from imgtool.pipelines.loaders.sampling import Augmentation
-    from imgtool.pipelines.loaders.torchvision import TorchvisionLoader
 
-    kinds = {"auto": NativeLoader, "native": NativeLoader, "torchvision": TorchvisionLoader}
-    if backend not in kinds:
+    if backend not in ("auto", *BACKENDS):
         raise InputError(f"no loader backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
     if augment is None:
         augment = split == "train"
-    return kinds[backend](
+    return _class_of("native" if backend == "auto" else backend)(
         data if isinstance(data, Dataset) else Dataset(data),
         split,
         batch_size=batch_size,
@@ -63,4 +66,33 @@ def open_loader(
         num_workers=available_cpus() if num_workers is None else num_workers,
         augmentation=Augmentation(scale, ratio, hflip) if augment else None,
         drop_last=drop_last,
+        order=order,
+        on_error=on_error,
     )
+
+
+def _class_of(backend: str) -> type[Loader]:
+    if backend == "ffcv":
+        from imgtool.pipelines.loaders.ffcv import FFCVLoader
+
+        return FFCVLoader
+    if backend == "dali":
+        from imgtool.pipelines.loaders.dali import DALILoader
+
+        return DALILoader
+    if backend == "torchvision":
+        from imgtool.pipelines.loaders.torchvision import TorchvisionLoader
+
+        return TorchvisionLoader
+    from imgtool.pipelines.loaders.native import NativeLoader
+
+    return NativeLoader
+
+
+def missing(backend: str) -> str | None:
+    """Why a backend cannot be used on this machine, and what to do; None if it can."""
+    if backend in ("ffcv", "dali"):
+        module = importlib.import_module(f"imgtool.pipelines.loaders.{backend}")
+        reason: str | None = module.missing()
+        return reason
+    return None

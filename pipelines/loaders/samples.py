@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from imgtool.pipelines import codec
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.shard_task import UNLABELLED
 from imgtool.pipelines.shards.beton import BetonReader
@@ -16,8 +17,8 @@ from imgtool.wordnet.errors import DatasetError
 class Samples:
     """Sample i of the split is number ``position[i]`` of shard ``shard[i]``.
 
-    ``offset``, ``size`` (uint64), ``width``, ``height`` (int32) and ``label`` (int64) are columns of length N;
-    ``buffers`` the memory-mapped shards.
+    ``offset``, ``size`` (uint64), ``width``, ``height`` (int32), ``label`` (int64) and ``raw`` (uint8: 1 for RGB pixels, 0
+    for JPEG) are columns of length N; ``buffers`` the memory-mapped shards.
     """
 
     def __init__(self, dataset: Dataset, split: str) -> None:
@@ -38,6 +39,7 @@ class Samples:
         self.size = np.concatenate([reader.size for reader in readers])
         self.width, self.height = self._dimensions(readers)
         self.label = np.concatenate([reader.label for reader in readers])
+        self.raw = np.concatenate([reader.raw for reader in readers])
         last = len(dataset.stored_wnids) - 1
         first = UNLABELLED if split == "test" else 0
         if len(self.label) and not first <= self.label.min() <= self.label.max() <= last:
@@ -67,7 +69,7 @@ class Samples:
         """Leaves out the samples of dropped classes and gives the others their target's label."""
         target = np.where(self.label == UNLABELLED, UNLABELLED, target_of_class[self.label])
         kept = (target >= 0) | (self.label == UNLABELLED)
-        for column in ("shard", "position", "offset", "size", "width", "height"):
+        for column in ("shard", "position", "offset", "size", "width", "height", "raw"):
             setattr(self, column, getattr(self, column)[kept])
         self.label = target[kept]
 
@@ -78,6 +80,14 @@ class Samples:
         """The stored bytes of a sample, without a copy."""
         at = int(self.offset[sample])
         return memoryview(self.buffers[self.shard[sample]])[at : at + int(self.size[sample])]
+
+    def pixels(self, sample: int) -> codec.Pixels:
+        """A sample decoded as a whole, uint8 [H, W, 3]; for one that is damaged ImageError."""
+        if self.raw[sample]:
+            return np.frombuffer(self.data(sample), np.uint8).reshape(self.height[sample], self.width[sample], 3)
+        data = bytes(self.data(sample))
+        codec.check(data)
+        return codec.decode(data, exif=False)
 
     def name(self, sample: int) -> str:
         """Where a sample lies, for messages: its shard, position and original file name."""

@@ -15,6 +15,10 @@ from imgtool.pipelines.codec import center_geometry
 ATTEMPTS = 10
 """As torchvision's RandomResizedCrop: so many tries to fit a crop before it falls back to the centre."""
 
+ORDERS = ("random", "quasi")
+WINDOW = 8
+"""Shards whose samples are mixed in the quasi-random order: 2 GB at the default size."""
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -37,11 +41,22 @@ class Request:
     size: int
 
 
-def epoch_order(samples: int, seed: int, epoch: int, shuffle: bool) -> npt.NDArray[np.int64]:
-    """The order of an epoch over all ranks, int64 [samples]."""
-    if not shuffle:
-        return np.arange(samples, dtype=np.int64)
-    return np.random.default_rng([seed, epoch]).permutation(samples)
+def epoch_order(shard: npt.NDArray[np.int32], seed: int, epoch: int, order: str) -> npt.NDArray[np.int64]:
+    """The order of an epoch over all ranks, int64 [N]; ``shard``, int32 [N], is which one each sample lies in.
+
+    "stored" is 0..N-1, "random" a permutation of all. "quasi" reads shard after shard: these in random order, and within
+    each ``WINDOW`` of them their samples, so that a disk that must not seek, or a file larger than memory, is read nearly
+    in sequence. prepare has shuffled classes over the shards already.
+    """
+    if order == "stored":
+        return np.arange(len(shard), dtype=np.int64)
+    rng = np.random.default_rng([seed, epoch])
+    if order == "random":
+        return rng.permutation(len(shard))
+    shards = rng.permutation(np.unique(shard))
+    window = np.empty(int(shard.max(initial=0)) + 1, np.int64)
+    window[shards] = np.arange(len(shards)) // WINDOW
+    return np.lexsort((rng.random(len(shard)), window[shard]))
 
 
 def batch_of(

@@ -144,14 +144,13 @@ def _mosaic(dataset: Dataset, tree: Node) -> str:
     out = []
     for node in superclasses(tree, SUPERCLASSES):
         positions = np.flatnonzero(np.isin(reader.label, node.class_indices()))[:SHOWN]
-        images = "".join(_thumbnail(reader.read(at), names[reader.label[at]]) for at in positions.tolist())
+        images = "".join(_thumbnail(reader.pixels(at), names[reader.label[at]]) for at in positions.tolist())
         out.append(f"<section><h3>{text(node.name)}</h3><div class='mosaic'>{images or 'none here'}</div></section>")
     return f"<p>Of the first shard of {text(split)}.</p><div class='columns'>{''.join(out)}</div>"
 
 
-def _thumbnail(data: bytes, name: str) -> str:
-    pixels = codec.center_crop(codec.decode(data, short_side=THUMBNAIL, exif=False), THUMBNAIL)
-    encoded = base64.b64encode(codec.encode(pixels, quality=70)).decode()
+def _thumbnail(pixels: codec.Pixels, name: str) -> str:
+    encoded = base64.b64encode(codec.encode(codec.center_crop(pixels, THUMBNAIL), quality=70)).decode()
     size = f'width="{THUMBNAIL}" height="{THUMBNAIL}"'
     return f'<img src="data:image/jpeg;base64,{encoded}" {size} alt="{text(name)}" title="{text(name)}">'
 

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from imgtool.pipelines import codec
 from imgtool.wordnet.errors import DatasetError
 
 VERSION = 2
@@ -53,8 +54,9 @@ class BetonWriter:
     def _align(self, at: int) -> int:
         return -(-at // self.page_size) * self.page_size
 
-    def add(self, data: bytes, width: int, height: int, label: int) -> int:
-        """Appends a JPEG of the stated size; returns its position in the shard. ValueError if it fits no page."""
+    def add(self, data: bytes, width: int, height: int, label: int, raw: bool = False) -> int:
+        """Appends a picture of the stated size, a JPEG or ``raw`` RGB; returns its position in the shard. ValueError if
+        it fits no page."""
         if len(data) > self.page_size:
             raise ValueError(f"a sample of {len(data)} bytes does not fit a page of {self.page_size}")
         if self._end // self.page_size != (self._end + len(data) - 1) // self.page_size:
@@ -62,7 +64,7 @@ class BetonWriter:
         i = self._count
         self._file.seek(self._end)
         self._file.write(data)
-        self._rows[i] = ((JPEG, width, height, self._end), label)
+        self._rows[i] = ((RAW if raw else JPEG, width, height, self._end), label)
         self._table[i] = (i, self._end, len(data))
         self._end += len(data)
         self._count += 1
@@ -93,8 +95,8 @@ class BetonWriter:
 class BetonReader:
     """A shard, memory-mapped. Everything the file says is checked against its size before it is believed.
 
-    ``offset``, ``size`` (uint64 [N]), ``width``, ``height`` (int32 [N]) and ``label`` (int64 [N]) describe its samples;
-    ``buffer`` is the whole file. Raises DatasetError for what is no .beton of this shape.
+    ``offset``, ``size`` (uint64 [N]), ``width``, ``height`` (int32 [N]), ``label`` (int64 [N]) and ``raw`` (uint8 [N]: 1
+    for RGB pixels, 0 for JPEG) describe its samples; ``buffer`` is the whole file. Raises DatasetError for what is no .beton of this shape.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -124,10 +126,14 @@ class BetonReader:
         self.width: npt.NDArray[np.int32] = rows["image"]["width"].astype(np.int32)
         self.height: npt.NDArray[np.int32] = rows["image"]["height"].astype(np.int32)
         self.label: npt.NDArray[np.int64] = rows["label"].astype(np.int64)
-        if (rows["image"]["mode"] != JPEG).any():
-            raise DatasetError(f"{self.path}: holds raw pixels; this version reads JPEG samples")
+        self.raw: npt.NDArray[np.uint8] = rows["image"]["mode"].astype(np.uint8)
+        if n and self.raw.max() > RAW:
+            raise DatasetError(f"{self.path}: a sample is neither JPEG nor raw; the file is damaged")
         if n and (self.width.min() < 1 or self.height.min() < 1):
             raise DatasetError(f"{self.path}: a sample of no pixels; the file is damaged")
+        pixels = 3 * self.width.astype(np.uint64) * self.height.astype(np.uint64)
+        if (self.size != pixels)[self.raw == RAW].any():
+            raise DatasetError(f"{self.path}: a raw sample does not have its pixels; the file is damaged")
 
     def _sizes(self, table: npt.NDArray[np.void], length: int) -> npt.NDArray[np.uint64]:
         # The table comes in whatever order FFCV's workers wrote it, so it is joined by pointer.
@@ -146,3 +152,9 @@ class BetonReader:
         """The stored bytes of a sample."""
         at = int(self.offset[position])
         return self.buffer[at : at + int(self.size[position])]
+
+    def pixels(self, position: int) -> codec.Pixels:
+        """A sample decoded, uint8 [H, W, 3]. Raises ImageError."""
+        if self.raw[position]:
+            return np.frombuffer(self.read(position), np.uint8).reshape(self.height[position], self.width[position], 3)
+        return codec.decode(self.read(position), exif=False)

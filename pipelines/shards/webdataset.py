@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from imgtool.pipelines import codec
 from imgtool.wordnet.errors import DatasetError
 
 BLOCK = 512
@@ -91,7 +92,8 @@ def _header(name: str, size: int) -> bytes:
 class WebDatasetReader:
     """A shard and its index, the tar memory-mapped. What they say is checked against the file before it is believed.
 
-    ``offset``, ``size`` (uint64 [N]) and ``label`` (int64 [N]) describe its samples; ``buffer`` is the whole tar.
+    ``offset``, ``size`` (uint64 [N]), ``label`` (int64 [N]) and ``raw`` (uint8 [N], 0) describe its samples; ``buffer``
+    is the whole tar.
     Raises DatasetError for what is damaged, or has no index beside it.
     """
 
@@ -120,6 +122,7 @@ class WebDatasetReader:
             raise DatasetError(f"{index}: is not the index of {self.path.name} ({error}); prepare it again") from None
         self.offset: npt.NDArray[np.uint64] = pictures[:, 0].astype(np.uint64)
         self.size: npt.NDArray[np.uint64] = pictures[:, 1].astype(np.uint64)
+        self.raw: npt.NDArray[np.uint8] = np.zeros(len(self.size), np.uint8)
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -138,3 +141,7 @@ def _extents(rows: list[list[str]], column: int, ending: str, length: int) -> np
     if len(out) and (out.min() < 0 or int((out[:, 0].astype(object) + out[:, 1]).max()) > length):
         raise ValueError("a sample outside the file")
     return out
+
+    def pixels(self, position: int) -> codec.Pixels:
+        """A sample decoded, uint8 [H, W, 3]. Raises ImageError."""
+        return codec.decode(self.read(position), exif=False)

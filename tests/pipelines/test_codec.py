@@ -22,11 +22,18 @@ def pillow(data: bytes, upright: bool = True) -> np.ndarray:
     return np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
 
 
+def decode_batch(pool, buffers, shard, *columns, raw=False):
+    """A batch from its beginning to its end: its errors. The columns: offset, size, dims, crops, out."""
+    is_raw = np.full(len(shard), raw, np.uint8)
+    return codec.Batch(pool, codec.Buffers(buffers), shard, *columns[:2], is_raw, *columns[2:]).wait()
+
+
 def batch_crop(pool, data, crop, size):
     """One crop through the loader's way: region decode, resize, flip."""
     info = codec.probe(data)
     out = np.zeros((1, size, size, 3), np.uint8)
-    errors = pool.decode_batch(
+    errors = decode_batch(
+        pool,
         [data],
         np.zeros(1, np.int32),
         np.zeros(1, np.uint64),
@@ -241,7 +248,8 @@ def test_the_batch_names_each_bad_sample(picture, encoded):
     data = b"".join(case[0] for case in cases)
     sizes = np.array([len(case[0]) for case in cases], np.uint64)
     out = np.zeros((len(cases), 32, 32, 3), np.uint8)
-    errors = pool.decode_batch(
+    errors = decode_batch(
+        pool,
         [data],
         np.zeros(len(cases), np.int32),
         np.cumsum(sizes) - sizes,
@@ -261,8 +269,8 @@ def test_the_batch_stays_inside_its_buffers(picture, encoded):
     args = [np.array([[100, 80]], np.int32), np.array([[0, 0, 100, 80, 32, 32, 0, 0, 0]], np.int32), out]
     huge, size = np.array([2**63], np.uint64), np.array([len(data)], np.uint64)
     pool, zero = codec.Pool(1), np.zeros(1, np.int32)
-    assert "outside its shard" in pool.decode_batch([data], zero, huge, size, *args)[0][1]
-    assert "outside its shard" in pool.decode_batch([data], zero, size, huge, *args)[0][1]
-    assert "no such shard" in pool.decode_batch([data], zero + 1, zero.astype(np.uint64), size, *args)[0][1]
+    assert "outside its shard" in decode_batch(pool, [data], zero, huge, size, *args)[0][1]
+    assert "outside its shard" in decode_batch(pool, [data], zero, size, huge, *args)[0][1]
+    assert "no such shard" in decode_batch(pool, [data], zero + 1, zero.astype(np.uint64), size, *args)[0][1]
     with pytest.raises(ValueError, match="shapes"):
-        pool.decode_batch([data], zero, huge, size, args[0], args[1], np.zeros((2, 32, 32, 3), np.uint8))
+        decode_batch(pool, [data], zero, huge, size, args[0], args[1], np.zeros((2, 32, 32, 3), np.uint8))

@@ -11,10 +11,14 @@ import pytest
 import torch
 
 from imgtool.pipelines.dataset import Dataset
-from imgtool.pipelines.loaders import BACKENDS, open_loader
+from imgtool.pipelines.loaders import BACKENDS, missing, open_loader
 from imgtool.wordnet.errors import DatasetError, ImageError, InputError
 
-each_backend = pytest.mark.parametrize("backend", BACKENDS)
+ABSENT = {backend: missing(backend) for backend in BACKENDS}
+each_backend = pytest.mark.parametrize(
+    "backend",
+    [pytest.param(b, marks=pytest.mark.skipif(why is not None, reason=str(why))) for b, why in ABSENT.items()],
+)
 
 
 def load(data, split="train", backend="native", batch_size=16, image_size=48, **options):

@@ -187,14 +187,18 @@ def test_damaged_bytes_never_crash(picture, encoded, data):
         whole[data.draw(st.integers(2, len(whole) - 1))] = data.draw(st.integers(0, 255))
     for store in codec.STORES:
         try:
-            recoded = codec.recode(bytes(whole), max_side=data.draw(st.sampled_from([0, 50])), store=store)
+            side = 0 if store == "original" else data.draw(st.sampled_from([0, 50]))
+            recoded = codec.recode(bytes(whole), max_side=side, store=store)
         except ImageError:
             continue
-        assert codec.probe(recoded.data)["width"] == recoded.width
+        if store == "raw":
+            assert len(recoded.data) == 3 * recoded.width * recoded.height
+        else:
+            assert codec.probe(recoded.data)["width"] == recoded.width
 
 
 def test_other_settings_are_refused(picture, encoded):
-    for options in ({"store": "raw"}, {"subsampling": "411"}):
+    for options in ({"store": "gif"}, {"subsampling": "411"}, {"store": "original", "max_side": 9}):
         with pytest.raises(InputError, match="no store"):
             codec.recode(encoded(picture()), **options)
 

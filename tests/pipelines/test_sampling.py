@@ -75,18 +75,18 @@ def test_flips_are_half():
 
 
 def test_order_depends_on_seed_and_epoch():
-    a = epoch_order(1000, 0, 0, shuffle=True)
+    a = epoch_order(np.zeros(1000, np.int32), 0, 0, "random")
     assert sorted(a) == list(range(1000))
-    assert np.array_equal(a, epoch_order(1000, 0, 0, shuffle=True))
+    assert np.array_equal(a, epoch_order(np.zeros(1000, np.int32), 0, 0, "random"))
     for other in ((0, 1), (1, 0)):
-        assert not np.array_equal(a, epoch_order(1000, *other, shuffle=True))
-    assert np.array_equal(epoch_order(5, 0, 0, shuffle=False), np.arange(5))
+        assert not np.array_equal(a, epoch_order(np.zeros(1000, np.int32), *other, "random"))
+    assert np.array_equal(epoch_order(np.zeros(5, np.int32), 0, 0, "stored"), np.arange(5))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 5))
 def test_ranks_share_each_global_batch(samples, batch_size, world_size):
-    order = epoch_order(samples, 0, 0, shuffle=True)
+    order = epoch_order(np.zeros(samples, np.int32), 0, 0, "random")
     for batch in range(-(-samples // (batch_size * world_size))):
         parts = [batch_of(order, batch, batch_size, rank, world_size) for rank in range(world_size)]
         whole = batch_of(order, batch, batch_size * world_size, 0, 1)

@@ -22,7 +22,7 @@ TIMES = {"time", "images_per_second", "data_wait", "val_seconds"}
 
 @pytest.fixture
 def recipe(toy_recipe: Recipe) -> Recipe:
-    return toy_recipe.override(epochs=4)
+    return toy_recipe.override(epochs=4, randaugment=1, erasing=0.25, mixup=0.2, cutmix=1.0)
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:

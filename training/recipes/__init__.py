@@ -7,6 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from imgtool.training.augment import LEVELS, Augmentation
 from imgtool.training.models import SCALES, STRIDE
 from imgtool.wordnet.errors import InputError
 
@@ -47,6 +48,11 @@ class Recipe:
     imgsz: int  # pixels a side at validation
     progressive: tuple[tuple[float, int], ...]  # ((from this fraction of the run, train at this size), …); () for imgsz
     loss: str = "ce"  # NAME or NAME:option=value,…; see imgtool.training.losses
+    randaugment: int = 0  # operations a training image, see imgtool.training.augment for these
+    magnitude: int = 9  # of each, of 30
+    erasing: float = 0.0  # probability of a black rectangle
+    mixup: float = 0.0  # alpha; 0: off
+    cutmix: float = 0.0  # alpha; 0: off. With both, each step takes one
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -66,6 +72,11 @@ class Recipe:
             "ema_half_life": (self.ema_half_life >= 0, "at least 0"),
             "crop_scale": (0 < self.crop_scale <= 1, "in (0, 1]"),
             "hflip": (0 <= self.hflip <= 1, "in [0, 1]"),
+            "randaugment": (0 <= self.randaugment <= 8, "in 0..8"),
+            "magnitude": (0 <= self.magnitude <= LEVELS, f"in 0..{LEVELS}"),
+            "erasing": (0 <= self.erasing <= 1, "in [0, 1]"),
+            "mixup": (self.mixup >= 0, "at least 0"),
+            "cutmix": (self.cutmix >= 0, "at least 0"),
             "imgsz": (self.imgsz >= STRIDE, f"at least {STRIDE}"),
             "progressive": (
                 rising and all(size >= STRIDE for _, size in self.progressive),
@@ -101,6 +112,10 @@ class Recipe:
             return self.progressive[-1][1]
         sizes = [size for start, size in self.progressive if start * self.epochs <= epoch]
         return sizes[-1] if sizes else self.imgsz
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(self.randaugment, self.magnitude, self.erasing, self.mixup, self.cutmix)
 
     @property
     def peak_lr(self) -> float:

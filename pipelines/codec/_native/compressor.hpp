@@ -25,15 +25,16 @@ struct Compressor {
     jpeg_mem_dest(&cinfo, &buffer, &size);
   }
 
-  void set(int width, int height, J_COLOR_SPACE space, int quality, Subsampling subsampling) {
+  void set(int width, int height, J_COLOR_SPACE space, const Coding& coding) {
     cinfo.image_width = static_cast<JDIMENSION>(width);
     cinfo.image_height = static_cast<JDIMENSION>(height);
     cinfo.input_components = 3;
     cinfo.in_color_space = space;
     jpeg_set_defaults(&cinfo);
-    jpeg_set_quality(&cinfo, quality, TRUE);
-    cinfo.comp_info[0].h_samp_factor = subsampling.x;
-    cinfo.comp_info[0].v_samp_factor = subsampling.y;
+    jpeg_set_quality(&cinfo, coding.quality, TRUE);
+    cinfo.comp_info[0].h_samp_factor = coding.subsampling.x;
+    cinfo.comp_info[0].v_samp_factor = coding.subsampling.y;
+    cinfo.restart_interval = static_cast<unsigned>(coding.restart);
   }
 
   void destroy() {

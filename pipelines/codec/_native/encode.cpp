@@ -5,11 +5,11 @@
 
 namespace imgtool {
 
-std::string encode(const uint8_t* rgb, int width, int height, size_t stride, int quality, Subsampling subsampling) {
+std::string encode(const uint8_t* rgb, int width, int height, size_t stride, const Coding& coding) {
   Compressor c;
   c.create();
   if (setjmp(c.error.jump)) c.fail();
-  c.set(width, height, JCS_RGB, quality, subsampling);
+  c.set(width, height, JCS_RGB, coding);
   jpeg_start_compress(&c.cinfo, TRUE);
   while (c.cinfo.next_scanline < c.cinfo.image_height) {
     JSAMPROW rows[1] = {const_cast<uint8_t*>(rgb) + stride * c.cinfo.next_scanline};
@@ -19,10 +19,11 @@ std::string encode(const uint8_t* rgb, int width, int height, size_t stride, int
   return c.take();
 }
 
-std::string encode(Planes& planes, int quality, Subsampling subsampling) {
+std::string encode(Planes& planes, const Coding& coding) {
   static thread_local ScanWriter writer;
   static thread_local BlockRow rows[3];
-  const Baseline& tables = Baseline::of(quality, subsampling);
+  const Baseline& tables = Baseline::of(coding);
+  const Subsampling subsampling = coding.subsampling;
   const int mcu_w = kSide * subsampling.x, mcu_h = kSide * subsampling.y;
   const int mcus = (planes.width + mcu_w - 1) / mcu_w;
   Steps steps[3];

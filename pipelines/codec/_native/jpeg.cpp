@@ -206,6 +206,7 @@ bool Decoder::steps_of(int component, Steps& steps) const {
 
 void Decoder::describe(Planes& planes) const {
   planes.count = cinfo_.num_components;
+  planes.rgb = false;
   planes.width = header_.width;
   planes.height = header_.height;
   int max_h = 1, max_v = 1;
@@ -219,45 +220,61 @@ void Decoder::describe(Planes& planes) const {
   }
 }
 
-// By our own decoder: columns [left, right) of rows [top, bottom) of MCUs. False if it cannot.
-bool Decoder::read_mcus(int left, int top, int right, int bottom, Planes& planes) {
+// By our own decoder. False if it cannot.
+bool Decoder::read_mcus(const Region& region, Planes& planes) {
   Steps steps[3];
   for (int k = 0; k < planes.count; ++k)
     if (!steps_of(k, steps[k])) return false;
-  reader_.assign(span_, left, right, rows_);
-  for (int y = top; y < bottom; ++y) {
+  reader_.assign(span_, region.left, region.right, rows_);
+  for (int y = region.top; y < region.bottom; ++y) {
     if (!reader_.read_row(y, span_)) return false;
     for (int k = 0; k < planes.count; ++k)
       for (int i = 0; i < reader_.v(k); ++i)
         inverse_dct(rows_[k].at(0, i), &rows_[k].last_at(0, i), rows_[k].stride, steps[k],
-                    planes.plane[k].row(kSide * ((y - top) * reader_.v(k) + i)), planes.plane[k].stride);
+                    planes.plane[k].row(kSide * ((y - region.top) * reader_.v(k) + i)), planes.plane[k].stride);
   }
   return true;
 }
 
-bool Decoder::read_region(int x, int y, int w, int h, Planes& planes) {
+// The MCUs that show the rectangle. False if it is not for our own decoder.
+bool Decoder::open_region(int x, int y, int w, int h, Region& region) {
   if ((header_.space != JCS_YCbCr && header_.space != JCS_GRAYSCALE) || !reader_.open(cinfo_)) return false;
-  describe(planes);
   int mcu_w = kSide, mcu_h = kSide;
-  for (int k = 0; k < planes.count; ++k) {
+  for (int k = 0; k < reader_.components(); ++k) {
     mcu_w = std::max(mcu_w, kSide * reader_.h(k));
     mcu_h = std::max(mcu_h, kSide * reader_.v(k));
   }
-  const int left = x / mcu_w, top = y / mcu_h, right = (x + w + mcu_w - 1) / mcu_w, bottom = (y + h + mcu_h - 1) / mcu_h;
-  for (int k = 0; k < planes.count; ++k) {
-    const int across = kSide * reader_.h(k), down = kSide * reader_.v(k);
-    planes.plane[k].resize((right - left) * across, (bottom - top) * down);
-    planes.plane[k].left = left * across;
-    planes.plane[k].top = top * down;
-  }
-  return read_mcus(left, top, right, bottom, planes);
+  region = {x / mcu_w, y / mcu_h, (x + w + mcu_w - 1) / mcu_w, (y + h + mcu_h - 1) / mcu_h};
+  return true;
 }
 
-bool Decoder::requantise(int quality, std::string& out) {
+bool Decoder::read_region(int x, int y, int w, int h, Planes& planes) {
+  Region region;
+  if (!open_region(x, y, w, h, region)) return false;
+  describe(planes);
+  for (int k = 0; k < planes.count; ++k) {
+    const int across = kSide * reader_.h(k), down = kSide * reader_.v(k);
+    planes.plane[k].resize((region.right - region.left) * across, (region.bottom - region.top) * down);
+    planes.plane[k].left = region.left * across;
+    planes.plane[k].top = region.top * down;
+  }
+  return read_mcus(region, planes);
+}
+
+bool Decoder::read_coefficients(int x, int y, int w, int h) {
+  Region region;
+  if (!open_region(x, y, w, h, region)) return false;
+  reader_.assign(span_, region.left, region.right, rows_);
+  for (int row = region.top; row < region.bottom; ++row)
+    if (!reader_.read_row(row, span_)) return false;
+  return true;
+}
+
+bool Decoder::requantise(const Coding& coding, std::string& out) {
   Steps steps[3];
   for (int k = 0; k < 3; ++k)
     if (header_.components != 3 || !steps_of(k, steps[k])) return false;
-  return reader_.open(cinfo_) && imgtool::requantise(reader_, header_.width, header_.height, steps, quality, out);
+  return reader_.open(cinfo_) && imgtool::requantise(reader_, header_.width, header_.height, steps, coding, out);
 }
 
 void Decoder::read(Planes& planes) {
@@ -267,7 +284,7 @@ void Decoder::read(Planes& planes) {
                            static_cast<int>(std::ceil(header_.height / planes.span_y[k])));
     planes.plane[k].left = planes.plane[k].top = 0;
   }
-  if (reader_.open(cinfo_) && read_mcus(0, 0, reader_.mcus_x(), reader_.mcus_y(), planes)) return;
+  if (reader_.open(cinfo_) && read_mcus({0, 0, reader_.mcus_x(), reader_.mcus_y()}, planes)) return;
   if (setjmp(error_.jump)) fail();
   cinfo_.out_color_space = cinfo_.jpeg_color_space;
   cinfo_.raw_data_out = TRUE;

@@ -76,9 +76,11 @@ class Decoder {
   // Decodes what the samples of columns [x, x+w) of rows [y, y+h) need, whole MCUs, each plane with its place. False if
   // it is not a sound baseline picture of YCbCr or grayscale, and can be read by begin() and row().
   bool read_region(int x, int y, int w, int h, Planes& planes);
-  // Codes it anew in its own size, 4:2:0 of this quality, where that can be done without decoding it to samples: a sound
+  // Decodes the coefficients that read_region() needs and drops them: for measuring. False as there.
+  bool read_coefficients(int x, int y, int w, int h);
+  // Codes it anew in its own size, 4:2:0, where that can be done without decoding it to samples: a sound
   // baseline scan of 4:4:4 or 4:2:0. Otherwise false, and it can be read in the other ways.
-  bool requantise(int quality, std::string& out);
+  bool requantise(const Coding& coding, std::string& out);
   // Ends the picture early or late; safe to call at any time.
   void end() noexcept;
 
@@ -87,7 +89,12 @@ class Decoder {
  private:
   [[noreturn]] void fail();
   void describe(Planes& planes) const;
-  bool read_mcus(int left, int top, int right, int bottom, Planes& planes);
+  // MCUs: columns [left, right) of rows [top, bottom).
+  struct Region {
+    int left, top, right, bottom;
+  };
+  bool open_region(int x, int y, int w, int h, Region& region);
+  bool read_mcus(const Region& region, Planes& planes);
   bool steps_of(int component, Steps& steps) const;
   jpeg_decompress_struct cinfo_{};
   ErrorState error_{};
@@ -102,10 +109,10 @@ class Decoder {
 };
 
 // Encodes RGB rows (3 bytes a pixel, `stride` bytes apart) as baseline JPEG. Throws ImageError.
-std::string encode(const uint8_t* rgb, int width, int height, size_t stride, int quality, Subsampling subsampling);
+std::string encode(const uint8_t* rgb, int width, int height, size_t stride, const Coding& coding);
 
 // The same from planes of that subsampling, whose padding is filled here.
-std::string encode(Planes& planes, int quality, Subsampling subsampling);
+std::string encode(Planes& planes, const Coding& coding);
 
 // Rewrites a JPEG as baseline without decoding its pixels, which stay the same: a progressive or arithmetic-coded one,
 // or one with larger sampling factors than it needs. Throws ImageError; a truncated or damaged one is an error here.

@@ -66,6 +66,16 @@ void decode_crop(Worker& worker, const uint8_t* data, size_t size, int width, in
   resizer.finish(rgb, 3 * static_cast<size_t>(out_w));
 }
 
+void crop_raw(Worker& worker, const uint8_t* data, size_t size, int width, int height, const Crop& crop, uint8_t* rgb,
+              int out_w, int out_h) {
+  if (size != 3 * static_cast<size_t>(width) * static_cast<size_t>(height))
+    throw ImageError(std::to_string(size) + " bytes are not " + std::to_string(width) + " x " + std::to_string(height) +
+                     " pixels");
+  check(crop, width, height, out_w, out_h);
+  split(data, width, crop, worker.planes);
+  resize_crop(worker.planes, crop, rgb, out_w, out_h);
+}
+
 void resize_crop(Worker& worker, const uint8_t* rgb, int width, int height, const Crop& crop, uint8_t* out, int out_w,
                  int out_h) {
   check(crop, width, height, out_w, out_h);

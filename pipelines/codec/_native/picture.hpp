@@ -30,7 +30,11 @@ struct Worker {
 void decode_crop(Worker& worker, const uint8_t* data, size_t size, int width, int height, const Crop& crop,
                  uint8_t* rgb, int out_w, int out_h);
 
-// The same on pixels already in memory (RGB, 3 bytes a pixel).
+// The same on a picture that is stored as its pixels (RGB, 3 bytes a pixel).
+void crop_raw(Worker& worker, const uint8_t* data, size_t size, int width, int height, const Crop& crop, uint8_t* rgb,
+              int out_w, int out_h);
+
+// The same on pixels already in memory.
 void resize_crop(Worker& worker, const uint8_t* rgb, int width, int height, const Crop& crop, uint8_t* out, int out_w,
                  int out_h);
 

@@ -111,11 +111,53 @@ IMGTOOL_INLINE i16x8 times(const i16x8& v, double c) {
   return multiply_high(v << 7, static_cast<int16_t>(c * 32768 + 0.5));
 }
 
+constexpr int kPixels = 16;      // that a vector of bytes has
+
+// The first `count` of 16 pixels.
+IMGTOOL_INLINE void join(const u8x16& r, const u8x16& g, const u8x16& b, uint8_t* rgb, int count) {
+  u8x16 out[3];
+  out[0] = __builtin_shuffle(r, g, u8x16{0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5});
+  out[0] = __builtin_shuffle(out[0], b, u8x16{0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15});
+  out[1] = __builtin_shuffle(r, g, u8x16{21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26});
+  out[1] = __builtin_shuffle(out[1], b, u8x16{0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15});
+  out[2] = __builtin_shuffle(r, g, u8x16{0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0});
+  out[2] = __builtin_shuffle(out[2], b, u8x16{26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31});
+  std::memcpy(rgb, out, count >= kPixels ? sizeof out : 3 * static_cast<size_t>(count));
+}
+
+IMGTOOL_CLONES
+void join_row(const uint8_t* r, const uint8_t* g, const uint8_t* b, int width, uint8_t* rgb) {
+  for (int x = 0; x < width; x += kPixels) {
+    u8x16 v[3];
+    std::memcpy(&v[0], r + x, kPixels);
+    std::memcpy(&v[1], g + x, kPixels);
+    std::memcpy(&v[2], b + x, kPixels);
+    join(v[0], v[1], v[2], rgb + 3 * x, width - x);
+  }
+}
+
+IMGTOOL_CLONES
+void split_row(const uint8_t* rgb, int width, uint8_t* r, uint8_t* g, uint8_t* b) {
+  for (int x = 0; x < width; x += kPixels) {
+    u8x16 in[3] = {};
+    std::memcpy(in, rgb + 3 * x, width - x >= kPixels ? sizeof in : 3 * static_cast<size_t>(width - x));
+    const u8x16 vr = __builtin_shuffle(in[0], in[1], u8x16{0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30});
+    const u8x16 vg = __builtin_shuffle(in[0], in[1], u8x16{1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31});
+    const u8x16 vb = __builtin_shuffle(in[0], in[1], u8x16{2, 5, 8, 11, 14, 17, 20, 23, 26, 29});
+    const u8x16 out[3] = {
+        __builtin_shuffle(vr, in[2], u8x16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29}),
+        __builtin_shuffle(vg, in[2], u8x16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30}),
+        __builtin_shuffle(vb, in[2], u8x16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31})};
+    std::memcpy(r + x, &out[0], kPixels);
+    std::memcpy(g + x, &out[1], kPixels);
+    std::memcpy(b + x, &out[2], kPixels);
+  }
+}
+
 // A row of pixels by JFIF's conversion, in 16 bits. Reads whole blocks of 16.
 IMGTOOL_CLONES
 void write_rgb(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, int width, uint8_t* rgb) {
-  constexpr int kBlock = 16;
-  for (int x = 0; x < width; x += kBlock, rgb += 3 * kBlock) {
+  for (int x = 0; x < width; x += kPixels) {
     i16x8 r[2], g[2], b[2];
     for (int i = 0; i < 2; ++i) {
       const i16x8 y = (widen_to_16(luma + x + 8 * i) << 6) + 32;
@@ -124,15 +166,7 @@ void write_rgb(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, int
       g[i] = (y - times(cb, 0.344136) - times(cr, 0.714136)) >> 6;
       b[i] = (y + (cb << 6) + times(cb, 0.772)) >> 6;
     }
-    const u8x16 vr = pack(r[0], r[1]), vg = pack(g[0], g[1]), vb = pack(b[0], b[1]);
-    u8x16 out[3];
-    out[0] = __builtin_shuffle(vr, vg, u8x16{0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5});
-    out[0] = __builtin_shuffle(out[0], vb, u8x16{0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15});
-    out[1] = __builtin_shuffle(vr, vg, u8x16{21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26});
-    out[1] = __builtin_shuffle(out[1], vb, u8x16{0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15});
-    out[2] = __builtin_shuffle(vr, vg, u8x16{0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0});
-    out[2] = __builtin_shuffle(out[2], vb, u8x16{26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31});
-    std::memcpy(rgb, out, width - x >= kBlock ? sizeof out : 3 * static_cast<size_t>(width - x));
+    join(pack(r[0], r[1]), pack(g[0], g[1]), pack(b[0], b[1]), rgb + 3 * x, width - x);
   }
 }
 
@@ -195,7 +229,22 @@ void resize_crop(const Planes& in, const Crop& crop, uint8_t* rgb, int out_w, in
     std::fill(made[k].data.begin(), made[k].data.end(), uint8_t{128});
   }
   for (int y = 0; y < out_h; ++y)
-    write_rgb(made[0].row(y), made[1].row(y), made[2].row(y), out_w, rgb + 3 * static_cast<size_t>(out_w) * y);
+    (in.rgb ? join_row : write_rgb)(made[0].row(y), made[1].row(y), made[2].row(y), out_w,
+                                    rgb + 3 * static_cast<size_t>(out_w) * y);
+}
+
+void split(const uint8_t* rgb, int width, const Crop& crop, Planes& planes) {
+  planes.count = 3;
+  planes.rgb = true;
+  for (int k = 0; k < 3; ++k) {
+    planes.plane[k].resize(crop.w, crop.h);
+    planes.plane[k].left = crop.x;
+    planes.plane[k].top = crop.y;
+    planes.span_x[k] = planes.span_y[k] = 1;
+  }
+  for (int y = 0; y < crop.h; ++y)
+    split_row(rgb + 3 * (static_cast<size_t>(crop.y + y) * width + crop.x), crop.w, planes.plane[0].row(y),
+              planes.plane[1].row(y), planes.plane[2].row(y));
 }
 
 void pad_edges(Plane& plane) {

@@ -19,16 +19,24 @@ struct Plane {
   const uint8_t* row(int y) const { return data.data() + stride * static_cast<size_t>(y); }
 };
 
-// `count` is 3 (Y, Cb, Cr) or 1 (grayscale). `span_x[k]`, `span_y[k]`: luma pixels that a sample of plane k stands for.
+// `count` is 3 (Y, Cb, Cr, or with `rgb` R, G, B) or 1 (grayscale). `span_x[k]`, `span_y[k]`: luma pixels that a sample of plane k stands for.
 struct Planes {
   Plane plane[3];
   double span_x[3] = {1, 1, 1}, span_y[3] = {1, 1, 1};
   int count = 0, width = 0, height = 0;
+  bool rgb = false;
 };
 
 // How the chroma planes are subsampled against luma.
 struct Subsampling {
   int x = 2, y = 2;              // 4:2:0; 2, 1 is 4:2:2, and 1, 1 is 4:4:4
+};
+
+// How a picture is coded.
+struct Coding {
+  int quality = 90;              // libjpeg's, 1 to 100
+  Subsampling subsampling;
+  int restart = 0;               // MCUs between restart markers, where a decoder can enter; 0: there are none
 };
 
 // Shrinks the planes to a picture of width x height with this subsampling, antialiased (a triangle filter as wide as
@@ -41,6 +49,9 @@ struct Crop;
 
 // Resizes a crop out of the planes that it needs to out_w x out_h RGB pixels, antialiased in the same way.
 void resize_crop(const Planes& in, const Crop& crop, uint8_t* rgb, int out_w, int out_h);
+
+// The planes of a crop's rectangle of RGB pixels, `width` in a row.
+void split(const uint8_t* rgb, int width, const Crop& crop, Planes& planes);
 
 // Repeats the last column and row into the padding up to whole MCUs, which an encoder reads.
 void pad_edges(Plane& plane);

@@ -1,5 +1,8 @@
 #include "pool.hpp"
 
+#include <algorithm>
+#include <utility>
+
 namespace imgtool {
 
 Pool::Pool(int threads) {
@@ -15,31 +18,44 @@ Pool::~Pool() {
   for (auto& thread : threads_) thread.join();
 }
 
-void Pool::run(int n, const std::function<void(Worker&, int)>& job) {
-  std::lock_guard<std::mutex> one_run(run_mutex_);
-  std::unique_lock<std::mutex> lock(mutex_);
-  job_ = &job;
-  n_ = n;
-  next_ = 0;
-  busy_ = static_cast<int>(threads_.size());
-  ++generation_;
+std::shared_ptr<Pool::Task> Pool::submit(int n, std::function<void(Worker&, int)> job) {
+  auto task = std::make_shared<Task>();
+  task->job = std::move(job);
+  task->n = n;
+  if (n > 0) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    queue_.push_back(task);
+  }
   start_.notify_all();
-  done_.wait(lock, [this] { return busy_ == 0; });
+  return task;
+}
+
+void Pool::wait(Task& task) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  done_.wait(lock, [&task] { return task.done == task.n; });
+}
+
+void Pool::cancel(Task& task) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  queue_.erase(std::remove_if(queue_.begin(), queue_.end(), [&task](const auto& t) { return t.get() == &task; }),
+               queue_.end());
+  task.n = task.next;
+  done_.wait(lock, [&task] { return task.done == task.n; });
 }
 
 void Pool::work() {
   Worker worker;
-  uint64_t seen = 0;
+  std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      start_.wait(lock, [&] { return stop_ || generation_ != seen; });
-      if (stop_) return;
-      seen = generation_;
-    }
-    for (int i; (i = next_.fetch_add(1)) < n_;) (*job_)(worker, i);
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (--busy_ == 0) done_.notify_all();
+    start_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    if (stop_) return;
+    const std::shared_ptr<Task> task = queue_.front();
+    const int i = task->next++;
+    if (task->next == task->n) queue_.pop_front();
+    lock.unlock();
+    task->job(worker, i);
+    lock.lock();
+    if (++task->done == task->n) done_.notify_all();
   }
 }
 

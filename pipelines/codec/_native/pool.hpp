@@ -1,9 +1,10 @@
-// A fixed set of threads that decode the crops of a batch.
+// A fixed set of threads that work through tasks, one after the other without a pause in between.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -14,22 +15,29 @@ namespace imgtool {
 
 class Pool {
  public:
+  // job(worker, i) for i in [0, n), each once. The job must not throw.
+  struct Task {
+    std::function<void(Worker&, int)> job;
+    int n, next = 0, done = 0;
+  };
+
   explicit Pool(int threads);
+  // Finishes what has begun, and drops the rest.
   ~Pool();
-  // Calls job(worker, i) for i in [0, n), each once, on the pool's threads; returns when all are done.
-  // The job must not throw. One run at a time.
-  void run(int n, const std::function<void(Worker&, int)>& job);
+  // Puts a task behind those submitted before.
+  std::shared_ptr<Task> submit(int n, std::function<void(Worker&, int)> job);
+  // Until all of the task is done.
+  void wait(Task& task);
+  // Drops what has not begun of it, and waits for what has.
+  void cancel(Task& task);
   int threads() const { return static_cast<int>(threads_.size()); }
 
  private:
   void work();
   std::vector<std::thread> threads_;
-  std::mutex mutex_, run_mutex_;
+  std::mutex mutex_;
   std::condition_variable start_, done_;
-  const std::function<void(Worker&, int)>* job_ = nullptr;
-  std::atomic<int> next_{0};
-  int n_ = 0, busy_ = 0;
-  uint64_t generation_ = 0;
+  std::deque<std::shared_ptr<Task>> queue_;    // those that have jobs to begin
   bool stop_ = false;
 };
 

@@ -65,8 +65,7 @@ void release_large(Planes& planes) {
 
 }  // namespace
 
-Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& target, int quality, bool upright, bool fit,
-              Subsampling subsampling) {
+Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& target, const Coding& coding, bool upright, bool fit) {
   Stored out;
   Decoder& decoder = worker.decoder;
   const Header header = decoder.open(data, size);
@@ -79,8 +78,8 @@ Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& ta
     if (pass(data, size, header, out)) return out;
     decoder.open(data, size);
   }
-  if (header.space == JCS_YCbCr && same_size && !turned && subsampling.x == 2 && subsampling.y == 2 &&
-      decoder.requantise(quality, out.data)) {
+  if (header.space == JCS_YCbCr && same_size && !turned && coding.subsampling.x == 2 && coding.subsampling.y == 2 &&
+      decoder.requantise(coding, out.data)) {
     decoder.end();
     return out;
   }
@@ -90,8 +89,8 @@ Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& ta
     check_whole(decoder, header);
     out.damaged = decoder.state().damaged;
     decoder.end();
-    resample(decoded, resized, out.width, out.height, subsampling);
-    out.data = encode(resized, quality, subsampling);
+    resample(decoded, resized, out.width, out.height, coding.subsampling);
+    out.data = encode(resized, coding);
     release_large(decoded);
     release_large(resized);
     return out;
@@ -100,8 +99,7 @@ Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& ta
   out.width = picture.width;
   out.height = picture.height;
   out.damaged = picture.damaged;
-  out.data = encode(picture.rgb.data(), picture.width, picture.height, 3 * static_cast<size_t>(picture.width), quality,
-                    subsampling);
+  out.data = encode(picture.rgb.data(), picture.width, picture.height, 3 * static_cast<size_t>(picture.width), coding);
   return out;
 }
 

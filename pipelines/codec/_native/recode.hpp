@@ -18,7 +18,6 @@ struct Stored {
 
 // Decodes a JPEG, shrinks it to the target and encodes it; turned upright when `upright` and its EXIF says so. With
 // `fit` one that needs neither is passed on. Throws ImageError, also when the data ends before the picture does.
-Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& target, int quality, bool upright, bool fit,
-              Subsampling subsampling);
+Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& target, const Coding& coding, bool upright, bool fit);
 
 }  // namespace imgtool

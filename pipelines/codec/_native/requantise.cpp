@@ -4,7 +4,7 @@
 
 namespace imgtool {
 
-bool requantise(ScanReader& reader, int width, int height, const Steps* from, int quality, std::string& out) {
+bool requantise(ScanReader& reader, int width, int height, const Steps* from, const Coding& coding, std::string& out) {
   static thread_local ScanWriter writer;
   static thread_local BlockRow in[2][3], made[3];      // in[1]: the second row of MCUs where two make one
   static thread_local ScanReader::Span spans[2];
@@ -13,7 +13,7 @@ bool requantise(ScanReader& reader, int width, int height, const Steps* from, in
     const int factor = k == 0 && !halved ? 2 : 1;
     if (reader.h(k) != factor || reader.v(k) != factor) return false;
   }
-  const Baseline& tables = Baseline::of(quality, {2, 2});
+  const Baseline& tables = Baseline::of(coding);
   const int mcus = (width + 15) / 16;
   Steps to[3];
   for (int k = 0; k < 3; ++k) {

@@ -69,16 +69,17 @@ const ZigzagMask kZigzagMask;
 
 }  // namespace
 
-const Baseline& Baseline::of(int quality, Subsampling subsampling) {
+const Baseline& Baseline::of(const Coding& coding) {
   static thread_local Baseline kept;
-  static thread_local int kept_quality = -1;
-  if (quality == kept_quality && subsampling.x == kept.subsampling_.x && subsampling.y == kept.subsampling_.y)
+  const Subsampling subsampling = coding.subsampling;
+  if (kept.coding_.quality == coding.quality && kept.coding_.restart == coding.restart &&
+      kept.coding_.subsampling.x == subsampling.x && kept.coding_.subsampling.y == subsampling.y)
     return kept;
-  kept_quality = -1;
+  kept.coding_.quality = 0;            // not made, should libjpeg throw
   Compressor c;
   c.create();
   if (setjmp(c.error.jump)) c.fail();
-  c.set(16, 16, JCS_YCbCr, quality, subsampling);
+  c.set(16, 16, JCS_YCbCr, coding);
   c.cinfo.raw_data_in = TRUE;
   jpeg_start_compress(&c.cinfo, TRUE);
   for (int k = 0; k < 2; ++k) {
@@ -106,8 +107,7 @@ const Baseline& Baseline::of(int quality, Subsampling subsampling) {
     if (marker == 0xC0) kept.size_at_ = at + 5;        // start of frame: marker, length, precision, height, width
   }
   kept.header_ = file.substr(0, at);
-  kept.subsampling_ = subsampling;
-  kept_quality = quality;
+  kept.coding_ = coding;
   return kept;
 }
 
@@ -125,7 +125,18 @@ void ScanWriter::begin(const Baseline& tables) {
   tables_ = &tables;
   if (bytes_.empty()) bytes_.resize(1 << 16);
   bits_ = {0, 0, bytes_.data()};
+  ends_.clear();
+  begin_segment();
+}
+
+void ScanWriter::begin_segment() {
   for (int& prediction : prediction_) prediction = 0;
+  left_ = tables_->coding_.restart;
+}
+
+void ScanWriter::end_segment() {
+  if (bits_.count) bits_.put((1u << (8 - bits_.count)) - 1, 8 - bits_.count);    // the last byte is filled with ones
+  ends_.push_back(static_cast<size_t>(bits_.at - bytes_.data()));
 }
 
 // At most 57 bits together with those not yet written.
@@ -179,13 +190,18 @@ inline void ScanWriter::write_block(const int16_t* block, int component) {
 
 void ScanWriter::write_row(const BlockRow* rows, int mcus, const int* across, const int* down) {
   const size_t used = static_cast<size_t>(bits_.at - bytes_.data());
-  const int h = tables_->subsampling_.x, v = tables_->subsampling_.y;
+  const int h = tables_->coding_.subsampling.x, v = tables_->coding_.subsampling.y;
   const size_t needed = used + kMaxBlock * static_cast<size_t>(mcus) * static_cast<size_t>(h * v + 2);
   if (needed > bytes_.size()) {
     bytes_.resize(std::max(needed, 2 * bytes_.size()));
     bits_.at = bytes_.data() + used;
   }
-  for (int mcu = 0; mcu < mcus; ++mcu)
+  for (int mcu = 0; mcu < mcus; ++mcu) {
+    if (tables_->coding_.restart && left_-- == 0) {
+      end_segment();
+      begin_segment();
+      --left_;
+    }
     for (int k = 0; k < 3; ++k) {
       const int width = k ? 1 : h, height = k ? 1 : v;
       for (int y = 0; y < height; ++y)
@@ -199,20 +215,25 @@ void ScanWriter::write_row(const BlockRow* rows, int mcus, const int* across, co
           }
         }
     }
+  }
 }
 
 void ScanWriter::finish(std::string& out) {
-  if (bits_.count) bits_.put((1u << (8 - bits_.count)) - 1, 8 - bits_.count);    // the last byte is filled with ones
-  const uint8_t *from = bytes_.data(), *const stop = bits_.at;
-  out.reserve(out.size() + static_cast<size_t>(stop - from) * 65 / 64 + 64);
-  while (from < stop) {
-    const auto* found = static_cast<const uint8_t*>(std::memchr(from, 0xFF, static_cast<size_t>(stop - from)));
-    const uint8_t* end = found ? found + 1 : stop;
-    out.append(reinterpret_cast<const char*>(from), static_cast<size_t>(end - from));
-    if (found) out.push_back('\0');
-    from = end;
+  end_segment();
+  out.reserve(out.size() + ends_.back() * 65 / 64 + 2 * ends_.size() + 64);
+  const uint8_t* from = bytes_.data();
+  for (size_t i = 0; i < ends_.size(); ++i) {
+    const uint8_t* const stop = bytes_.data() + ends_[i];
+    while (from < stop) {
+      const auto* found = static_cast<const uint8_t*>(std::memchr(from, 0xFF, static_cast<size_t>(stop - from)));
+      const uint8_t* end = found ? found + 1 : stop;
+      out.append(reinterpret_cast<const char*>(from), static_cast<size_t>(end - from));
+      if (found) out.push_back('\0');
+      from = end;
+    }
+    out.push_back('\xFF');
+    out.push_back(static_cast<char>(i + 1 < ends_.size() ? 0xD0 + i % 8 : 0xD9));    // a restart, or the end
   }
-  out.append("\xFF\xD9", 2);
   if (bytes_.size() > kKeep) std::vector<uint8_t>().swap(bytes_);
 }
 

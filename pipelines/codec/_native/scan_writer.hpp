@@ -13,11 +13,11 @@
 
 namespace imgtool {
 
-// What all baseline pictures of one quality and subsampling share: everything in front of the scan, the tables in it.
+// What all baseline pictures of one coding share: everything in front of the scan, the tables in it.
 class Baseline {
  public:
   // Made once a thread and kept. Throws ImageError.
-  static const Baseline& of(int quality, Subsampling subsampling);
+  static const Baseline& of(const Coding& coding);
 
   // The markers in front of a scan of width x height.
   std::string header(int width, int height) const;
@@ -31,7 +31,7 @@ class Baseline {
     uint32_t bits : 27, length : 5;
   };
   static constexpr int kSmall = 32;    // values in [-kSmall, kSmall) have entries of their own
-  Subsampling subsampling_;
+  Coding coding_{0, {}, 0};
   std::string header_;
   size_t size_at_ = 0;                 // where the header has height and width
   uint16_t steps_[2][kArea];
@@ -55,12 +55,15 @@ class ScanWriter {
     uint8_t* at = nullptr;
     void put(uint64_t bits, int length);
   };
+  void begin_segment();
+  void end_segment();
   void write_block(const int16_t* block, int component);
 
   const Baseline* tables_ = nullptr;
   std::vector<uint8_t> bytes_;
   Bits bits_;
-  int prediction_[3] = {};
+  int prediction_[3] = {}, left_ = 0;  // left_: MCUs until the next restart marker
+  std::vector<size_t> ends_;           // of the segments, in bytes_
 };
 
 }  // namespace imgtool

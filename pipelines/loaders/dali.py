@@ -1,0 +1,164 @@
+"""NVIDIA DALI decoding our shards, behind the protocol that all loaders share.
+
+The bytes go in through an external source, a view of the mapped shard each, so that order, crops, sharding and the last
+batch are exactly those of the other loaders: DALI's own readers shuffle in a buffer, pad, and cannot be resumed. Without
+a GPU its CPU operators run; with one, JPEG is decoded there (``mixed``: by the hardware engine where there is one).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from imgtool.pipelines.loaders.base import Batch, Loader
+from imgtool.pipelines.loaders.samples import Samples
+from imgtool.pipelines.loaders.sampling import Request
+from imgtool.wordnet.errors import ImageError, InputError
+
+AHEAD = 2
+"""Batches under way before they are asked for."""
+
+
+def missing() -> str | None:
+    """Why DALI cannot be used here; None if it can."""
+    try:
+        import nvidia.dali  # noqa: F401
+    except Exception as error:  # a missing module, or a library that does not load
+        return f"DALI cannot be imported ({error}); pip install 'imgtool[dali]'"
+    return None
+
+
+class DALILoader(Loader):
+    """``num_workers`` is the number of DALI's threads. The same order, crops and flips as the native loader; the pixels
+    are DALI's."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if reason := missing():
+            raise InputError(f"backend dali: {reason}")
+        self._pipelines: dict[int, tuple[Any, _Feed]] = {}
+
+    def close(self) -> None:
+        self._pipelines.clear()
+
+    def _produce(self, requests: Iterator[Request]) -> Generator[Batch]:
+        first = next(requests, None)
+        if first is None:
+            return
+        size, left = first.size, itertools.chain([first], requests)
+        try:
+            while left is not None:
+                pipeline, feed = self._pipelines.pop(size, None) or _build(
+                    self.samples, size, self.batch_size, self.num_workers, self.device
+                )
+                feed.requests, left = left, None
+                while True:
+                    try:
+                        (output,) = pipeline.run()
+                    except StopIteration:
+                        pipeline.reset()
+                        self._pipelines[size] = pipeline, feed
+                        break
+                    except RuntimeError as error:  # the pipeline has come to its end too
+                        bad = feed.fed.popleft()
+                        again = self._without_damaged(bad, error)
+                        left = itertools.chain([again], list(feed.fed), feed.requests)
+                        break
+                    images = _to_torch(output, self.device).permute(0, 3, 1, 2)
+                    yield self._sound(feed.fed.popleft(), images, [])
+        finally:
+            # A pipeline that is left in the middle of an epoch has batches under way: it is not used again
+            del pipeline, feed
+
+    def _without_damaged(self, request: Request, error: RuntimeError) -> Request:
+        """DALI fails whole batches: which samples are damaged is found by decoding them, and the others are kept."""
+        errors = []
+        for i, sample in enumerate(request.samples.tolist()):
+            try:
+                self.samples.pixels(sample)
+            except ImageError as damage:
+                errors.append((i, str(damage)))
+        if not errors:
+            raise ImageError(f"DALI: {str(error).splitlines()[0]}") from error
+        self._fail(request, errors)
+        kept = np.setdiff1d(np.arange(len(request.samples)), [i for i, _ in errors])
+        return Request(request.samples[kept], request.crops[kept], request.size)
+
+
+class _Feed:
+    """Gives a pipeline the inputs of the next request: encoded bytes (or raw pixels), the crop in the picture, what of it
+    becomes the output, and whether that is mirrored."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples, self.raw = samples, bool(samples.raw.any())
+        self.requests: Iterator[Request] = iter(())
+        self.fed: deque[Request] = deque()
+
+    def __call__(self) -> tuple[Any, ...]:
+        request = next(self.requests)
+        self.fed.append(request)
+        samples, chosen = self.samples, request.samples
+        x, y, w, h, resized_w, resized_h, window_x, window_y, flip = request.crops.astype(np.float32).T
+        left, top = window_x * w / resized_w, window_y * h / resized_h
+        right, bottom = left + request.size * w / resized_w, top + request.size * h / resized_h
+        data = [np.frombuffer(samples.data(sample), np.uint8) for sample in chosen.tolist()]
+        if self.raw:
+            shapes = zip(samples.height[chosen].tolist(), samples.width[chosen].tolist(), strict=True)
+            data = [pixels.reshape(*shape, 3) for pixels, shape in zip(data, shapes, strict=True)]
+        return (
+            data,
+            np.stack([x, y], 1).astype(np.int32),
+            np.stack([w, h], 1).astype(np.int32),
+            np.stack([top, left], 1),
+            np.stack([bottom, right], 1),
+            flip.astype(np.int32),
+        )
+
+
+def _build(samples: Samples, size: int, batch_size: int, threads: int, device: torch.device) -> tuple[Any, _Feed]:
+    from nvidia.dali import fn, types
+    from nvidia.dali.pipeline import Pipeline
+
+    feed, gpu = _Feed(samples), device.type == "cuda"
+    pipeline = Pipeline(batch_size, threads, (device.index or 0) if gpu else None, prefetch_queue_depth=AHEAD)
+    with pipeline:
+        data, anchor, shape, start, end, flip = fn.external_source(
+            feed,
+            num_outputs=6,
+            no_copy=True,
+            dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT, types.FLOAT, types.INT32],
+            ndim=[3 if feed.raw else 1, 1, 1, 1, 1, 0],
+        )
+        if feed.raw:
+            images = fn.slice(data.gpu() if gpu else data, anchor, shape, axis_names="WH")
+        else:
+            images = fn.decoders.image_slice(data, anchor, shape, axis_names="WH", device="mixed" if gpu else "cpu")
+        images = fn.resize(
+            images,
+            resize_x=size,
+            resize_y=size,
+            roi_start=start,
+            roi_end=end,
+            antialias=True,
+            interp_type=types.INTERP_LINEAR,
+        )
+        pipeline.set_outputs(fn.flip(images, horizontal=flip))
+    pipeline.build()
+    return pipeline, feed
+
+
+def _to_torch(output: Any, device: torch.device) -> torch.Tensor:
+    """A copy of DALI's batch, uint8 [N, H, W, 3] on ``device``: DALI uses its memory again."""
+    from nvidia.dali.plugin.pytorch import feed_ndarray
+
+    tensor = output.as_tensor()
+    if device.type == "cuda":
+        images = torch.empty(tensor.shape(), dtype=torch.uint8, device=device)
+        feed_ndarray(tensor, images, cuda_stream=torch.cuda.current_stream(device))
+        return images
+    return torch.from_numpy(np.array(tensor))

@@ -1,0 +1,218 @@
+"""Claim: the native loader feeds crops from JPEG at least twice as fast as FFCV's, and faster than any other.
+
+    imgtool bench loader --src ILSVRC2012        the claim: every loader installed here, on the same stored pictures
+    imgtool bench loader --data data/imagenet    one's own data: can this machine feed a model, and what holds it up?
+
+All make the same batches: random crops of area (0.08, 1) resized to 224 pixels, flipped at random, uint8, from JPEG of
+quality 90 and longer side 500 and 400. FFCV reads a .beton that prepare has written, with its own loader; DALI (on the
+CPU), torch's DataLoader with Pillow and torchvision, and Ultralytics' classification loader read the very same JPEGs as
+files in class folders. Each is set up once and runs an epoch a round, turn by turn; the rate is that of the batches
+behind the first six. "entropy" is the bound: a bare loop that entropy-decodes the rows that the same crops need, no more.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from imgtool.bench import loader_peers as peers
+from imgtool.bench.prepare import gather, write_layouts
+from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.loaders import open_loader
+from imgtool.pipelines.loaders.base import Loader
+from imgtool.pipelines.prepare import prepare
+from imgtool.pipelines.settings import Settings
+
+SIDES = (500, 400)
+STORES = ("jpeg", "jpeg-indexed", "raw")
+Epoch = Callable[[], Iterable[Any]]
+
+
+SETTLE = 1.0
+"""Seconds between epochs: some peers go on making batches of the next one, which the others would feel."""
+HEAD = 6
+"""Batches of an epoch that are not timed: such a peer has them ready."""
+
+
+def rate_of(epoch: Epoch, batch: int) -> tuple[float, float]:
+    """Images a second behind the first ``HEAD`` batches of an epoch, and the seconds until the first is there."""
+    time.sleep(SETTLE)
+    started = time.perf_counter()
+    batches = iter(epoch())
+    next(batches)
+    first = time.perf_counter() - started
+    for _ in range(HEAD - 1):
+        next(batches)
+    started = time.perf_counter()
+    count = sum(1 for _ in batches)
+    return count * batch / (time.perf_counter() - started), first
+
+
+def native_epochs(loader: Loader) -> Epoch:
+    epoch = -1
+
+    def run() -> Iterator[Any]:
+        nonlocal epoch
+        epoch += 1
+        loader.set_epoch(epoch)
+        return iter(loader)
+
+    return run
+
+
+def entropy_rate(data: Dataset, image_size: int, images: int) -> float:
+    """Images a second of decoding the Huffman codes that each crop depends on, on one thread."""
+    from imgtool.pipelines.codec import _native
+
+    with open_loader(data, "train", batch_size=images, image_size=image_size, num_workers=1) as loader:
+        request = next(loader._requests(0))
+        crops = request.crops[:, :4].tolist()
+        data_of = [bytes(loader.samples.data(sample)) for sample in request.samples.tolist()]
+    started = time.perf_counter()
+    for data_, crop in zip(data_of, crops, strict=True):
+        _native.read_coefficients(data_, *crop)
+    return len(crops) / (time.perf_counter() - started)
+
+
+@click.command(help=__doc__)
+@click.option("--src", help="ILSVRC2012, or another source with a train split.")
+@click.option("--data", help="A prepared data set, instead of --src.")
+@click.option("--pictures", default=500, show_default=True, help="Pictures taken from --src.")
+@click.option("--repeat", default=12, show_default=True, help="How often each is in the data set that is made.")
+@click.option("--threads", default="1,2", show_default=True, help="Threads (or worker processes), with commas.")
+@click.option("--batch", default=256, show_default=True)
+@click.option("--imgsz", default=224, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--size", default="n", show_default=True, help="With --data: the model to feed.")
+@click.option("--json", "json_path", help="Write the raw numbers here.")
+@click.option("--plot", "plot_path", help="Draw the rates into this file (PNG, SVG; needs matplotlib).")
+def main(
+    src: str | None,
+    data: str | None,
+    pictures: int,
+    repeat: int,
+    threads: str,
+    batch: int,
+    imgsz: int,
+    rounds: int,
+    size: str,
+    json_path: str | None,
+    plot_path: str | None,
+) -> None:
+    if (src is None) == (data is None):
+        raise click.UsageError("give --src (the claim) or --data (one's own data set)")
+    if data is not None:
+        from imgtool.bench.loader_verdict import verdict
+
+        result = verdict(Dataset(data), size, imgsz, batch)
+    else:
+        counts = [int(n) for n in threads.split(",")]
+        result = compare(str(src), pictures, repeat, counts, batch, imgsz, rounds)
+        show(result)
+        if plot_path:
+            draw(result, plot_path)
+    if json_path:
+        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
+
+
+def compare(
+    src: str, pictures: int, repeat: int, threads: list[int], batch: int, imgsz: int, rounds: int
+) -> dict[str, Any]:
+    rates: dict[str, list[float]] = {}
+    first: dict[str, list[float]] = {}
+    sizes: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_layouts(gather(src, pictures), repeat, folder)
+        for side in SIDES:
+            sets = {}
+            for store in STORES:
+                prepare(folder, folder / f"{store}{side}", Settings(max_side=side, store=store))
+                sets[store] = Dataset(folder / f"{store}{side}")
+                sizes[f"{store} {side}"] = float(np.mean(sets[store].manifest("train")["bytes"]))
+            peers.dump(sets["jpeg"], folder / f"files{side}")
+            epochs: dict[str, Epoch] = {}
+            for count in threads:
+                for store, data in sets.items():
+                    name = "native" if store == "jpeg" else f"native {store}"
+                    loader = open_loader(
+                        data, "train", batch_size=batch, image_size=imgsz, num_workers=count, drop_last=True
+                    )
+                    epochs[f"{name}|{side}|{count}"] = native_epochs(loader)
+                for peer in peers.PEERS:
+                    made = peer(folder / f"files{side}", batch, imgsz, count)
+                    if isinstance(made, str):
+                        if side == SIDES[0] and count == threads[0]:
+                            click.echo(f"{peer.__name__}: not here: {made}")
+                    else:
+                        epochs[f"{peer.__name__}|{side}|{count}"] = made
+            for number in range(rounds + 1):
+                for name, epoch in epochs.items():
+                    rate, seconds = rate_of(epoch, batch)
+                    if number == 0:  # compiles, starts processes, fills caches
+                        first[name] = [seconds]
+                    else:
+                        rates.setdefault(name, []).append(rate)
+                for store in ("jpeg", "jpeg-indexed"):
+                    rates.setdefault(f"entropy {store}|{side}|1", []).append(
+                        entropy_rate(sets[store], imgsz, 256 * max(1, repeat // 2))
+                    )
+    return {
+        "bench": "loader",
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "peers": peers.versions(),
+        "images": pictures * repeat,
+        "batch": batch,
+        "image_size": imgsz,
+        "mean_bytes": sizes,
+        "rates": rates,
+        "first_batch_seconds": first,
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    rates = {name: statistics.median(values) for name, values in result["rates"].items()}
+    for name, rate in sorted(rates.items(), key=lambda item: (item[0].split("|")[1:], -item[1])):
+        kind, side, threads = name.split("|")
+        line = f"side {side}, {threads} thread{'s' if threads != '1' else ' '}  {kind:20} {rate:8,.0f} img/s"
+        ours = rates[f"native|{side}|{threads}"]
+        if not kind.startswith("native"):
+            line += f"   native is {ours / rate:5.2f} x" if "entropy" not in kind else f"   native is {ours / rate:.0%}"
+        elif threads != "1" and f"{kind}|{side}|1" in rates:
+            line += f"   {rate / rates[f'{kind}|{side}|1']:.2f} x one thread"
+        if name in result["first_batch_seconds"]:
+            line += f"   first batch ever after {result['first_batch_seconds'][name][0]:.2f} s"
+        click.echo(line)
+
+
+def draw(result: dict[str, Any], path: str) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        raise click.UsageError("--plot needs matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rates = {name: statistics.median(values) for name, values in result["rates"].items() if "entropy" not in name}
+    panels = sorted({tuple(name.split("|")[1:]) for name in rates}, key=lambda p: (-int(p[0]), int(p[1])))
+    figure, axes = pyplot.subplots(len(panels), 1, figsize=(7, 1.9 * len(panels)), sharex=True, squeeze=False)
+    for axis, (side, threads) in zip(axes[:, 0], panels, strict=True):
+        bars = sorted((rate, n.split("|")[0]) for n, rate in rates.items() if n.endswith(f"|{side}|{threads}"))
+        axis.barh([name for _, name in bars], [rate for rate, _ in bars])
+        axis.set_title(f"longer side {side}, threads: {threads}", fontsize=9, loc="left")
+    axes[-1, 0].set_xlabel("images a second")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

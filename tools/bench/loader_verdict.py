@@ -1,0 +1,103 @@
+"""``imgtool bench loader --data X``: can this machine feed that model, and what holds it up?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.engines import available_cpus
+from imgtool.pipelines.loaders import open_loader
+from imgtool.pipelines.loaders.samples import Samples
+
+SECONDS = 10.0
+"""Of each measurement."""
+
+
+def verdict(data: Dataset, size: str, imgsz: int, batch: int) -> dict[str, Any]:
+    """Measures reading alone, the native loader on all cores, and the model's training step; prints what is slowest."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cores = available_cpus()
+    read, megabytes = reading(data)
+    feed = loading(data, imgsz, batch, cores)
+    step = stepping(size, imgsz, batch if device == "cuda" else 16, device, data.num_classes)
+    click.echo(f"reading the stored bytes in random order: {read:,.0f} img/s, {megabytes:,.0f} MB/s, one thread")
+    click.echo(f"native loader, {cores} threads, crops at {imgsz}: {feed:,.0f} img/s")
+    click.echo(f"model {size}, training step on {device}: {step:,.0f} img/s")
+    if feed >= 1.1 * step:
+        says = f"the model: the loader could feed {feed / step:.1f} of it"
+    elif read < 1.2 * feed:
+        says = "the disk: the pictures are not in memory and come from it no faster than they are decoded"
+    else:
+        says = (
+            f"decoding: {step / feed:.1f} times the cores would feed the model; smaller pictures (--max-side), "
+            "--store jpeg-indexed or --store raw make each cheaper"
+        )
+    click.echo(f"slowest is {says}")
+    return {
+        "bench": "loader --data",
+        "machine": f"{platform.machine()}, Python {platform.python_version()}, {cores} cores, {device}",
+        "read": read,
+        "load": feed,
+        "step": step,
+    }
+
+
+def reading(data: Dataset) -> tuple[float, float]:
+    """Images and MB a second of touching every page of random samples' bytes."""
+    samples = Samples(data, "train")
+    order = np.random.default_rng().permutation(len(samples))
+    total, count, started = 0, 0, time.perf_counter()
+    for sample in order.tolist():
+        stored = samples.data(sample)
+        sum(stored[:: os.sysconf("SC_PAGESIZE")])
+        total, count = total + len(stored), count + 1
+        if time.perf_counter() - started > SECONDS:
+            break
+    seconds = time.perf_counter() - started
+    return count / seconds, total / seconds / 1e6
+
+
+def loading(data: Dataset, imgsz: int, batch: int, threads: int) -> float:
+    """Images a second of the native loader."""
+    count = 0
+    batch = min(batch, data.num_samples("train"))
+    with open_loader(data, "train", batch_size=batch, image_size=imgsz, num_workers=threads, drop_last=True) as loader:
+        next(iter(loader))
+        started = time.perf_counter()
+        for epoch in range(1_000_000):
+            loader.set_epoch(epoch + 1)
+            for images, _ in loader:
+                count += len(images)
+                if time.perf_counter() - started > SECONDS:
+                    return count / (time.perf_counter() - started)
+    raise AssertionError("never reached")
+
+
+def stepping(size: str, imgsz: int, batch: int, device: str, classes: int) -> float:
+    """Images a second of forward, backward and update on a batch that is there already."""
+    from imgtool.training import models
+
+    model = models.build(size, classes).to(device, memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=True)
+    images = torch.rand(batch, 3, imgsz, imgsz, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(classes, (batch,), device=device)
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < SECONDS:
+        started = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return batch / statistics.median(times[1:])

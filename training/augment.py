@@ -1,0 +1,151 @@
+"""Augmentation of whole batches on their device: RandAugment, random erasing, mixup, cutmix.
+
+Flip and crop are the loader's. What happens to which sample of a step is drawn on the host, from (seed, epoch, step) alone;
+the device is never waited for. Each operation is one call of torchvision's on those pictures of the batch that drew it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+LEVELS = 30
+"""The largest magnitude of RandAugment's scale."""
+ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # of torchvision's RandomErasing
+ERASE_ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """``randaugment``: operations a picture (0: none), at ``magnitude`` of 30. ``erasing``: probability that a rectangle
+    of it is black. ``mixup``, ``cutmix``: alpha of their Beta distribution (0: off); with both, each step takes one of
+    them."""
+
+    randaugment: int = 0
+    magnitude: int = 9
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.randaugment or self.erasing or self.mixup or self.cutmix)
+
+
+class Mixed(NamedTuple):
+    """A batch of which each picture shows ``keep`` (0-d, float32) of its own class and the rest of ``other``'s."""
+
+    other: Tensor
+    keep: Tensor
+
+
+def augment(
+    images: Tensor, labels: Tensor, augmentation: Augmentation, seed: int, epoch: int, step: int
+) -> tuple[Tensor, Mixed | None]:
+    """Images uint8 [N, 3, H, W] and labels int64 [N] of a step → images of the same shape, and how they are mixed.
+
+    The loss of a mixed batch is keep · loss(labels) + (1 − keep) · loss(other).
+    """
+    rng = np.random.default_rng([seed, epoch, step])
+    for _ in range(augmentation.randaugment):
+        images = rand_augment(images, augmentation.magnitude, rng)
+    if augmentation.erasing:
+        images = erase(images, augmentation.erasing, rng)
+    if augmentation.mixup or augmentation.cutmix:
+        return mix(images, labels, augmentation.mixup, augmentation.cutmix, rng)
+    return images, None
+
+
+Operation = Callable[[Tensor, float], Tensor]
+NEAREST = InterpolationMode.NEAREST
+
+
+def _affine(images: Tensor, x: float = 0, y: float = 0, shear_x: float = 0, shear_y: float = 0) -> Tensor:
+    shear = [math.degrees(math.atan(shear_x)), math.degrees(math.atan(shear_y))]
+    return F.affine(images, 0.0, [round(x), round(y)], 1.0, shear, NEAREST, center=[0, 0] if shear != [0, 0] else None)
+
+
+def operations(magnitude: int, side: int) -> list[tuple[Operation, float, bool]]:
+    """RandAugment's 14 (Cubuk et al. 2020) with their strength at ``magnitude`` of 30 and whether its sign is drawn, as
+    torchvision has them for pictures of ``side`` pixels."""
+    part = magnitude / LEVELS
+    return [
+        (lambda images, _: images, 0.0, False),
+        (lambda images, m: _affine(images, shear_x=m), 0.3 * part, True),
+        (lambda images, m: _affine(images, shear_y=m), 0.3 * part, True),
+        (lambda images, m: _affine(images, x=m), 150 / 331 * side * part, True),
+        (lambda images, m: _affine(images, y=m), 150 / 331 * side * part, True),
+        (lambda images, m: F.rotate(images, m, NEAREST), 30 * part, True),
+        (lambda images, m: F.adjust_brightness(images, 1 + m), 0.9 * part, True),
+        (lambda images, m: F.adjust_saturation(images, 1 + m), 0.9 * part, True),
+        (lambda images, m: F.adjust_contrast(images, 1 + m), 0.9 * part, True),
+        (lambda images, m: F.adjust_sharpness(images, 1 + m), 0.9 * part, True),
+        (lambda images, m: F.posterize(images, int(m)), 8 - round(magnitude / (LEVELS / 4)), False),
+        (lambda images, m: F.solarize(images, m), 255 * (1 - part), False),
+        (lambda images, _: F.autocontrast(images), 0.0, False),
+        (lambda images, _: F.equalize(images), 0.0, False),
+    ]
+
+
+def rand_augment(images: Tensor, magnitude: int, rng: np.random.Generator) -> Tensor:
+    """One operation of RandAugment's a picture."""
+    table = operations(magnitude, images.shape[-1])
+    chosen = rng.integers(len(table), size=len(images))
+    negative = rng.random(len(images)) < 0.5
+    out = images.clone(memory_format=torch.preserve_format)
+    for number, (operation, strength, signed) in enumerate(table):
+        for sign in (False, True) if signed else (False,):
+            which = (chosen == number) & (negative == sign) if signed else chosen == number
+            if number == 0 or not which.any():
+                continue
+            at = torch.from_numpy(np.flatnonzero(which)).to(images.device, non_blocking=True)
+            out[at] = operation(images[at], -strength if sign else strength)
+    return out
+
+
+def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tensor:
+    """A black rectangle in some of the pictures, sized and placed as by torchvision's RandomErasing."""
+    n, _, height, width = images.shape
+    area = height * width * rng.uniform(*ERASED_AREA, (n, ERASE_ATTEMPTS))
+    aspect = np.exp(rng.uniform(*np.log(ERASED_RATIO), (n, ERASE_ATTEMPTS)))
+    tall, wide = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+    fits = (tall < height) & (wide < width)
+    first, row = fits.argmax(1), np.arange(n)
+    h = np.where(fits.any(1) & (rng.random(n) < probability), tall[row, first], 0)
+    w = wide[row, first]
+    y, x = np.floor(rng.random(n) * (height - h + 1)), np.floor(rng.random(n) * (width - w + 1))
+    box = torch.from_numpy(np.stack([y, y + h, x, x + w]).astype(np.int32)).to(images.device, non_blocking=True)
+    top, bottom, left, right = box.view(4, n, 1, 1, 1)
+    ys = torch.arange(height, device=images.device).view(1, 1, height, 1)
+    xs = torch.arange(width, device=images.device).view(1, 1, 1, width)
+    return images.masked_fill((ys >= top) & (ys < bottom) & (xs >= left) & (xs < right), 0)
+
+
+def mix(
+    images: Tensor, labels: Tensor, mixup: float, cutmix: float, rng: np.random.Generator
+) -> tuple[Tensor, Mixed]:
+    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of each picture with the one before it."""
+    cut = bool(cutmix) and (not mixup or rng.random() < 0.5)
+    alpha = cutmix if cut else mixup
+    keep = rng.beta(alpha, alpha)
+    other, other_labels = images.roll(1, 0), labels.roll(1, 0)
+    if cut:
+        height, width = images.shape[-2:]
+        h, w = math.sqrt(1 - keep) * height, math.sqrt(1 - keep) * width
+        y, x = rng.integers(height), rng.integers(width)
+        top, bottom = max(round(y - h / 2), 0), min(round(y + h / 2), height)
+        left, right = max(round(x - w / 2), 0), min(round(x + w / 2), width)
+        out = images.clone(memory_format=torch.preserve_format)
+        out[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
+        keep = 1 - (bottom - top) * (right - left) / (height * width)
+    else:
+        out = torch.lerp(other.float(), images.float(), keep).round_().to(torch.uint8)
+        out = out.contiguous(memory_format=torch.channels_last)
+    return out, Mixed(other_labels, torch.full((), keep, device=images.device))

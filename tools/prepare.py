@@ -26,8 +26,8 @@ SRC = "Raw data set: a folder, archive or parquet file, recognised by its conten
     type=click.Choice(["jpeg", "jpeg-indexed", "fit", "original", "raw"]),
     default="jpeg",
     show_default=True,
-    help="Encode every picture anew; with restart markers for faster crops; pass on what fits the sizes already; pass on"
-    " all; or store RGB pixels.",
+    help="Encode every picture anew; with restart markers for faster crops; pass on what fits the sizes already; pass "
+    "on all; or store RGB pixels.",
 )
 @click.option(
     "--subsampling",

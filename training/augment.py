@@ -1,7 +1,8 @@
 """Augmentation of whole batches on their device: RandAugment, random erasing, mixup, cutmix.
 
-Flip and crop are the loader's. What happens to which sample of a step is drawn on the host, from (seed, epoch, step) alone;
-the device is never waited for. Each operation is one call of torchvision's on those pictures of the batch that drew it.
+Flip and crop are the loader's. What happens to which sample of a step is drawn on the host, from (seed, epoch, step)
+alone; the device is never waited for. Each operation is one call of torchvision's on those pictures of the batch that
+drew it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ ERASE_ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Augmentation:
-    """``randaugment``: operations a picture (0: none), at ``magnitude`` of 30. ``erasing``: probability that a rectangle
-    of it is black. ``mixup``, ``cutmix``: alpha of their Beta distribution (0: off); with both, each step takes one of
-    them."""
+    """``randaugment``: operations a picture (0: none), at ``magnitude`` of 30. ``erasing``: probability that a
+    rectangle of it is black. ``mixup``, ``cutmix``: alpha of their Beta distribution (0: off); with both, each step
+    takes one of them."""
 
     randaugment: int = 0
     magnitude: int = 9
@@ -128,9 +129,7 @@ def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tenso
     return images.masked_fill((ys >= top) & (ys < bottom) & (xs >= left) & (xs < right), 0)
 
 
-def mix(
-    images: Tensor, labels: Tensor, mixup: float, cutmix: float, rng: np.random.Generator
-) -> tuple[Tensor, Mixed]:
+def mix(images: Tensor, labels: Tensor, mixup: float, cutmix: float, rng: np.random.Generator) -> tuple[Tensor, Mixed]:
     """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of each picture with the one before it."""
     cut = bool(cutmix) and (not mixup or rng.random() < 0.5)
     alpha = cutmix if cut else mixup

@@ -61,11 +61,11 @@ def train(
 ) -> Metrics:
     """Trains ``model`` in place by ``recipe`` and returns the best epoch's metrics on ``val_loader``.
 
-    ``criterion`` is a loss of imgtool.training.losses, ``seed`` that of the batches' augmentation. Validated and kept are the averaged (EMA) weights. After every
-    epoch ``run`` has one more line in results.csv, a new last.pt, a new best.pt where top-1 is the highest so far (the
-    later of equals), and ``on_epoch(epochs done, metrics)`` is called. ``resume`` is last.pt's content: training goes
-    on after its epoch as if it had never stopped.
-    KeyboardInterrupt passes through; last.pt then holds the last whole epoch.
+    ``criterion`` is a loss of imgtool.training.losses, ``seed`` that of the batches' augmentation. Validated and kept
+    are the averaged (EMA) weights. After every epoch ``run`` has one more line in results.csv, a new last.pt, a new
+    best.pt where top-1 is the highest so far (the later of equals), and ``on_epoch(epochs done, metrics)`` is called.
+    ``resume`` is last.pt's content: training goes on after its epoch as if it had never stopped. KeyboardInterrupt
+    passes through; last.pt then holds the last whole epoch.
 
     Raises TrainingError, naming epoch and step, when the loss is no longer a number.
     """

@@ -138,13 +138,13 @@ def recode(
     libjpeg's 1..100, ``subsampling`` of chroma "420", "422" or "444". Raises ImageError; InputError for another
     ``store`` or ``subsampling``. ``store``:
 
-    - "jpeg" encodes every picture anew; "jpeg-indexed" too, with a restart marker every few MCUs: about 1.5 % larger, and
-      the native loader decodes only what lies between those that a crop needs.
+    - "jpeg" encodes every picture anew; "jpeg-indexed" too, with a restart marker every few MCUs: about 1 % larger,
+      and the native loader decodes only what lies between those that a crop needs.
     - "fit" passes on a JPEG within the bounds that needs no turning: as it is if it is whole, YCbCr, baseline and of
-      common subsampling, and rewritten without loss if it is progressive or of uncommon sampling. Quality and subsampling
-      then stay the source's. Whole is judged by its markers: damage between them is passed on too.
-    - "original" passes on every whole JPEG that is YCbCr or grayscale and needs no turning, progressive or not; the bounds
-      must be 0.
+      common subsampling, and rewritten without loss if it is progressive or of uncommon sampling. Quality and
+      subsampling then stay the source's. Whole is judged by its markers: damage between them is passed on too.
+    - "original" passes on every whole JPEG that is YCbCr or grayscale and needs no turning, progressive or not; the
+      bounds must be 0.
     - "raw" stores the pixels, uint8 [H, W, 3].
 
     Pixels never leave YCbCr unless they must (CMYK, RGB, EXIF-turned, raw): planes are decoded, resized (antialiased
@@ -182,7 +182,8 @@ def recode(
 
 
 def _passes(data: bytes, header: dict[str, Any], exif: bool) -> bool:
-    """Whether "original" stores these bytes: any reader can decode them, all of them are there, and they lie upright."""
+    """Whether "original" stores these bytes: any reader can decode them, all of them are there, and they lie
+    upright."""
     turned = exif and header["orientation"] > 1
     if turned or header["space"] not in ("ycbcr", "grayscale"):
         return False

@@ -42,11 +42,11 @@ def open_loader(
 
     It yields uint8 [N, 3, image_size, image_size] channels_last and int64 [N] on ``device``. ``batch_size`` is a
     rank's. ``augment`` (default: for the split "train") shuffles, crops at random (area ``scale``, aspect ``ratio``)
-    and flips; else the samples come in stored order under the validation transform. ``num_workers`` is threads (default:
-    this machine's cores). ``backend`` is one of ``BACKENDS``; "auto" is native. ``order`` of an augmented epoch: "random",
-    or "quasi" for disks that must not seek. A damaged sample raises ImageError when its batch is due; with ``on_error``
-    "skip" it is left out and counted in ``loader.skipped``. Raises DatasetError; InputError also for a backend that
-    cannot be used here.
+    and flips; else the samples come in stored order under the validation transform. ``num_workers`` is threads
+    (default: this machine's cores). ``backend`` is one of ``BACKENDS``; "auto" is native. ``order`` of an augmented
+    epoch: "random", or "quasi" for disks that must not seek. A damaged sample raises ImageError when its batch is due;
+    with ``on_error`` "skip" it is left out and counted in ``loader.skipped``. Raises DatasetError; InputError also for
+    a backend that cannot be used here.
     """
     from imgtool.pipelines.loaders.sampling import Augmentation
 

@@ -58,7 +58,9 @@ class Loader(ABC):
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.num_workers, self.augmentation, self.drop_last = num_workers, augmentation, drop_last
         if order not in ORDERS or on_error not in ("raise", "skip"):
-            raise InputError(f"order {order!r}, on_error {on_error!r}: order is random or quasi, on_error raise or skip")
+            raise InputError(
+                f"order {order!r}, on_error {on_error!r}: order is random or quasi, on_error raise or skip"
+            )
         self.order, self.on_error = order, on_error
         self.samples = Samples(dataset, split)
         self._epoch = 0
@@ -69,8 +71,8 @@ class Loader(ABC):
         """Makes the requested batches, in order, on the CPU (pinned where CUDA is the device)."""
 
     def _sound(self, request: Request, images: torch.Tensor, errors: Sequence[tuple[int, str]]) -> Batch:
-        """A batch and its labels. ``errors``: which of its samples could not be decoded, and why; the first is raised as
-        ImageError, or they are left out and counted."""
+        """A batch and its labels. ``errors``: which of its samples could not be decoded, and why; the first is raised
+        as ImageError, or they are left out and counted."""
         labels = torch.from_numpy(self.samples.label[request.samples])
         if errors:
             self._fail(request, errors)
@@ -107,11 +109,13 @@ class Loader(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next iteration goes on behind the last batch that was handed out, on any number of ranks of the same global
-        batch. Raises InputError if the state is of other batches."""
+        """The next iteration goes on behind the last batch that was handed out, on any number of ranks of the same
+        global batch. Raises InputError if the state is of other batches."""
         for name, value in self._identity().items():
             if state.get(name, value) != value:
-                raise InputError(f"the loader's state has {name} {state[name]}, this loader {value}: it cannot go on from it")
+                raise InputError(
+                    f"the loader's state has {name} {state[name]}, this loader {value}: it cannot go on from it"
+                )
         self._epoch, self._position = int(state["epoch"]), int(state["batch"])
 
     def __iter__(self) -> Iterator[Batch]:

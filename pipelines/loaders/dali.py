@@ -1,8 +1,9 @@
 """NVIDIA DALI decoding our shards, behind the protocol that all loaders share.
 
 The bytes go in through an external source, a view of the mapped shard each, so that order, crops, sharding and the last
-batch are exactly those of the other loaders: DALI's own readers shuffle in a buffer, pad, and cannot be resumed. Without
-a GPU its CPU operators run; with one, JPEG is decoded there (``mixed``: by the hardware engine where there is one).
+batch are exactly those of the other loaders: DALI's own readers shuffle in a buffer, pad, and cannot be resumed.
+Without a GPU its CPU operators run; with one, JPEG is decoded there (``mixed``: by the hardware engine where there is
+one).
 """
 
 from __future__ import annotations
@@ -51,29 +52,25 @@ class DALILoader(Loader):
         if first is None:
             return
         size, left = first.size, itertools.chain([first], requests)
-        try:
-            while left is not None:
-                pipeline, feed = self._pipelines.pop(size, None) or _build(
-                    self.samples, size, self.batch_size, self.num_workers, self.device
-                )
-                feed.requests, left = left, None
-                while True:
-                    try:
-                        (output,) = pipeline.run()
-                    except StopIteration:
-                        pipeline.reset()
-                        self._pipelines[size] = pipeline, feed
-                        break
-                    except RuntimeError as error:  # the pipeline has come to its end too
-                        bad = feed.fed.popleft()
-                        again = self._without_damaged(bad, error)
-                        left = itertools.chain([again], list(feed.fed), feed.requests)
-                        break
-                    images = _to_torch(output, self.device).permute(0, 3, 1, 2)
-                    yield self._sound(feed.fed.popleft(), images, [])
-        finally:
-            # A pipeline that is left in the middle of an epoch has batches under way: it is not used again
-            del pipeline, feed
+        while left is not None:
+            # Taken out while it works: one that is left in the middle of an epoch has batches under way, and is dropped
+            pipeline, feed = self._pipelines.pop(size, None) or _build(
+                self.samples, size, self.batch_size, self.num_workers, self.device
+            )
+            feed.requests, left = left, None
+            while True:
+                try:
+                    (output,) = pipeline.run()
+                except StopIteration:
+                    pipeline.reset()
+                    self._pipelines[size] = pipeline, feed
+                    break
+                except RuntimeError as error:  # the pipeline has come to its end too
+                    again = self._without_damaged(feed.fed.popleft(), error)
+                    left = itertools.chain([again], list(feed.fed), feed.requests)
+                    break
+                images = _to_torch(output, self.device).permute(0, 3, 1, 2)
+                yield self._sound(feed.fed.popleft(), images, [])
 
     def _without_damaged(self, request: Request, error: RuntimeError) -> Request:
         """DALI fails whole batches: which samples are damaged is found by decoding them, and the others are kept."""
@@ -91,8 +88,8 @@ class DALILoader(Loader):
 
 
 class _Feed:
-    """Gives a pipeline the inputs of the next request: encoded bytes (or raw pixels), the crop in the picture, what of it
-    becomes the output, and whether that is mirrored."""
+    """Gives a pipeline the inputs of the next request: encoded bytes (or raw pixels), the crop in the picture, what of
+    it becomes the output, and whether that is mirrored."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples, self.raw = samples, bool(samples.raw.any())

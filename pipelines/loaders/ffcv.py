@@ -8,6 +8,7 @@ compiled pipeline, its decoder and its resize (OpenCV's INTER_AREA) are its own.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import queue
@@ -20,8 +21,8 @@ import numpy.typing as npt
 import torch
 
 from imgtool.pipelines.loaders.base import Batch, Loader
-from imgtool.pipelines.loaders.sampling import Request
 from imgtool.pipelines.loaders.samples import Samples
+from imgtool.pipelines.loaders.sampling import Request
 from imgtool.wordnet.errors import InputError
 
 INSTALL = "install it as CONTRIBUTING.md says (ffcv==1.0.2, an sdist that needs OpenCV's headers)"
@@ -29,8 +30,10 @@ AHEAD = 2
 """Batches made before they are asked for."""
 
 COLUMNS = np.dtype(
-    [("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")]  # as FFCV has them
-    + [("x", "<i4"), ("y", "<i4"), ("w", "<i4"), ("h", "<i4"), ("flip", "<u1"), ("failed", "<u1")]
+    [
+        *[("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")],  # as FFCV has them
+        *[("x", "<i4"), ("y", "<i4"), ("w", "<i4"), ("h", "<i4"), ("flip", "<u1"), ("failed", "<u1")],
+    ]
 )
 
 
@@ -71,7 +74,9 @@ class FFCVLoader(Loader):
             Compiler.set_num_threads(self.num_workers)
             manager = _memory_manager(self._memory.bytes, self._metadata["f0"]["data_ptr"], self.samples.size)
             spec = PipelineSpec("image", decoder=_decoder(size))
-            graph = Graph({"image": spec}, {"image": RGBImageField()}, {"image": 0}, self._metadata, manager.compile_reader())
+            graph = Graph(
+                {"image": spec}, {"image": RGBImageField()}, {"image": 0}, self._metadata, manager.compile_reader()
+            )
             self._pipelines[size] = SimpleNamespace(
                 batch_size=self.batch_size,
                 batches_ahead=AHEAD,
@@ -164,9 +169,7 @@ def _decoder(size: int) -> Any:
                     height, width = np.uint32(row["height"]), np.uint32(row["width"])
                     if row["mode"] == 0:
                         whole = temporary[i]
-                        status = decode_jpeg(
-                            data, whole, height, width, height, width, 0, 0, 1, 1, False, False
-                        )
+                        status = decode_jpeg(data, whole, height, width, height, width, 0, 0, 1, 1, False, False)
                         if status != 0:
                             failed[sample] = 1
                         pixels = whole.reshape(-1)[: 3 * height * width].reshape(height, width, 3)
@@ -211,10 +214,8 @@ def _epoch(pipeline: Any, requests: list[Request]) -> Any:
         def stop(self) -> None:
             self.terminate_event.set()
             while self.is_alive():
-                try:
+                with contextlib.suppress(queue.Empty):
                     self.output_queue.get(timeout=0.01)
-                except queue.Empty:
-                    pass
             self.close()
 
     return Epoch(pipeline, np.concatenate([request.samples for request in requests]).astype(np.uint64))

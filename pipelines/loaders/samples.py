@@ -17,8 +17,8 @@ from imgtool.wordnet.errors import DatasetError
 class Samples:
     """Sample i of the split is number ``position[i]`` of shard ``shard[i]``.
 
-    ``offset``, ``size`` (uint64), ``width``, ``height`` (int32), ``label`` (int64) and ``raw`` (uint8: 1 for RGB pixels, 0
-    for JPEG) are columns of length N; ``buffers`` the memory-mapped shards.
+    ``offset``, ``size`` (uint64), ``width``, ``height`` (int32), ``label`` (int64) and ``raw`` (uint8: 1 for RGB
+    pixels, 0 for JPEG) are columns of length N; ``buffers`` the memory-mapped shards.
     """
 
     def __init__(self, dataset: Dataset, split: str) -> None:

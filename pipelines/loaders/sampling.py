@@ -44,9 +44,9 @@ class Request:
 def epoch_order(shard: npt.NDArray[np.int32], seed: int, epoch: int, order: str) -> npt.NDArray[np.int64]:
     """The order of an epoch over all ranks, int64 [N]; ``shard``, int32 [N], is which one each sample lies in.
 
-    "stored" is 0..N-1, "random" a permutation of all. "quasi" reads shard after shard: these in random order, and within
-    each ``WINDOW`` of them their samples, so that a disk that must not seek, or a file larger than memory, is read nearly
-    in sequence. prepare has shuffled classes over the shards already.
+    "stored" is 0..N-1, "random" a permutation of all. "quasi" reads shard after shard: these in random order, and
+    within each ``WINDOW`` of them their samples, so that a disk that must not seek, or a file larger than memory, is
+    read nearly in sequence. prepare has shuffled classes over the shards already.
     """
     if order == "stored":
         return np.arange(len(shard), dtype=np.int64)

@@ -95,8 +95,9 @@ class BetonWriter:
 class BetonReader:
     """A shard, memory-mapped. Everything the file says is checked against its size before it is believed.
 
-    ``offset``, ``size`` (uint64 [N]), ``width``, ``height`` (int32 [N]), ``label`` (int64 [N]) and ``raw`` (uint8 [N]: 1
-    for RGB pixels, 0 for JPEG) describe its samples; ``buffer`` is the whole file. Raises DatasetError for what is no .beton of this shape.
+    ``offset``, ``size`` (uint64 [N]), ``width``, ``height`` (int32 [N]), ``label`` (int64 [N]) and ``raw`` (uint8 [N]:
+    1 for RGB pixels, 0 for JPEG) describe its samples; ``buffer`` is the whole file. Raises DatasetError for what is no
+    .beton of this shape.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -44,7 +44,10 @@ def damaged(drawn_data, tmp_path_factory):
 @each_backend
 def test_a_damaged_sample_is_named(damaged, backend):
     keys = [damaged.manifest("train")["key"][sample].as_py() for sample in BAD]
-    with load(damaged, backend, augment=False) as loader, pytest.raises(ImageError, match=r"00000\.beton, sample 7 \(") as error:
+    with (
+        load(damaged, backend, augment=False) as loader,
+        pytest.raises(ImageError, match=r"00000\.beton, sample 7 \(") as error,
+    ):
         list(loader)
     assert keys[0] in str(error.value)
     assert "\n" not in str(error.value)

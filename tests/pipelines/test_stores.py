@@ -104,7 +104,11 @@ def test_originals_are_untouched(drawn, sets, picture, encoded):
     same = np.asarray(rows["source_xxh3"]) == np.asarray(rows["stored_xxh3"])
     status = np.asarray(rows["status"].to_pylist())
     assert same[status == "ok"].all()
-    assert {s for s, kept in zip(status, same, strict=True) if not kept} <= {"repaired:png", "repaired:cmyk", "repaired:exif"}
+    assert {s for s, kept in zip(status, same, strict=True) if not kept} <= {
+        "repaired:png",
+        "repaired:cmyk",
+        "repaired:exif",
+    }
     for data in (encoded(picture(), progressive=True), encoded(picture(), subsampling=1)):
         assert codec.recode(data, store="original").data == data
     grey = encoded(picture().convert("L"))

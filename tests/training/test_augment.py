@@ -10,8 +10,10 @@ from torchvision.transforms import v2
 from imgtool.training.augment import Augmentation, augment, erase, mix, operations, rand_augment
 
 ALL = Augmentation(randaugment=2, magnitude=9, erasing=0.25, mixup=0.2, cutmix=1.0)
-NAMES = ("Identity ShearX ShearY TranslateX TranslateY Rotate Brightness Color Contrast Sharpness Posterize Solarize "
-         "AutoContrast Equalize").split()  # fmt: skip
+NAMES = [
+    *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast"),
+    *("Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_erasing(batch):
     black = (erase(images, 0.25, rng())[:, 0] == 0).flatten(1).float().mean(1)
     assert 0.18 < (black > 0).float().mean() < 0.32
     erased = black[black > 0]
-    assert 0.015 < erased.min() and erased.max() < 0.35
+    assert erased.min() > 0.015 and erased.max() < 0.35
     rectangle = erase(images[:50], 1.0, rng())[:, 0] == 0
     for picture in rectangle:
         rows, columns = picture.any(1), picture.any(0)

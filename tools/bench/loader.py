@@ -7,7 +7,8 @@ All make the same batches: random crops of area (0.08, 1) resized to 224 pixels,
 quality 90 and longer side 500 and 400. FFCV reads a .beton that prepare has written, with its own loader; DALI (on the
 CPU), torch's DataLoader with Pillow and torchvision, and Ultralytics' classification loader read the very same JPEGs as
 files in class folders. Each is set up once and runs an epoch a round, turn by turn; the rate is that of the batches
-behind the first six. "entropy" is the bound: a bare loop that entropy-decodes the rows that the same crops need, no more.
+behind the first six. "entropy" is the bound: a bare loop that entropy-decodes the rows that the same crops need, no
+more.
 """
 
 from __future__ import annotations

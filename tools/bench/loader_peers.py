@@ -66,7 +66,14 @@ def ffcv(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
         "label": [IntDecoder(), ToTensor(), Squeeze()],
     }
     loader = Loader(
-        str(files / "train.beton"), batch, threads, os_cache=True, order=OrderOption.RANDOM, seed=0, drop_last=True, pipelines=pipelines
+        str(files / "train.beton"),
+        batch,
+        threads,
+        os_cache=True,
+        order=OrderOption.RANDOM,
+        seed=0,
+        drop_last=True,
+        pipelines=pipelines,
     )
     return lambda: loader
 

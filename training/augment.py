@@ -70,7 +70,7 @@ NEAREST = InterpolationMode.NEAREST
 
 def _affine(images: Tensor, x: float = 0, y: float = 0, shear_x: float = 0, shear_y: float = 0) -> Tensor:
     shear = [math.degrees(math.atan(shear_x)), math.degrees(math.atan(shear_y))]
-    return F.affine(images, 0.0, [round(x), round(y)], 1.0, shear, NEAREST, center=[0, 0] if shear != [0, 0] else None)
+    return F.affine(images, 0.0, [int(x), int(y)], 1.0, shear, NEAREST, center=[0, 0] if shear != [0, 0] else None)
 
 
 def operations(magnitude: int, side: int) -> list[tuple[Operation, float, bool]]:
@@ -115,7 +115,8 @@ def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tenso
     """A black rectangle in some of the pictures, sized and placed as by torchvision's RandomErasing."""
     n, _, height, width = images.shape
     area = height * width * rng.uniform(*ERASED_AREA, (n, ERASE_ATTEMPTS))
-    aspect = np.exp(rng.uniform(*np.log(ERASED_RATIO), (n, ERASE_ATTEMPTS)))
+    narrow, broad = ERASED_RATIO
+    aspect = np.exp(rng.uniform(math.log(narrow), math.log(broad), (n, ERASE_ATTEMPTS)))
     tall, wide = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
     fits = (tall < height) & (wide < width)
     first, row = fits.argmax(1), np.arange(n)
@@ -126,7 +127,8 @@ def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tenso
     top, bottom, left, right = box.view(4, n, 1, 1, 1)
     ys = torch.arange(height, device=images.device).view(1, 1, height, 1)
     xs = torch.arange(width, device=images.device).view(1, 1, 1, width)
-    return images.masked_fill((ys >= top) & (ys < bottom) & (xs >= left) & (xs < right), 0)
+    inside = (ys >= top) & (ys < bottom) & (xs >= left) & (xs < right)
+    return images.clone(memory_format=torch.preserve_format).masked_fill_(inside, 0)
 
 
 def mix(images: Tensor, labels: Tensor, mixup: float, cutmix: float, rng: np.random.Generator) -> tuple[Tensor, Mixed]:

@@ -37,7 +37,9 @@ __all__ = [
 ]
 
 Pixels = npt.NDArray[np.uint8]
-Pool, Buffers, Batch = _native.Pool, _native.Buffers, _native.Batch
+Pool = _native.Pool
+Buffers = _native.Buffers
+Batch = _native.Batch
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings, lower-cased, by which a picture is told from other files in a folder; its content decides how it is read."""
 

@@ -51,12 +51,14 @@ class DALILoader(Loader):
         first = next(requests, None)
         if first is None:
             return
-        size, left = first.size, itertools.chain([first], requests)
+        size = first.size
+        left: Iterator[Request] | None = itertools.chain([first], requests)
         while left is not None:
             # Taken out while it works: one that is left in the middle of an epoch has batches under way, and is dropped
-            pipeline, feed = self._pipelines.pop(size, None) or _build(
-                self.samples, size, self.batch_size, self.num_workers, self.device
-            )
+            if size in self._pipelines:
+                pipeline, feed = self._pipelines.pop(size)
+            else:
+                pipeline, feed = _build(self.samples, size, self.batch_size, self.num_workers, self.device)
             feed.requests, left = left, None
             while True:
                 try:

@@ -132,6 +132,10 @@ class WebDatasetReader:
         at = int(self.offset[position])
         return self.buffer[at : at + int(self.size[position])]
 
+    def pixels(self, position: int) -> codec.Pixels:
+        """A sample decoded, uint8 [H, W, 3]. Raises ImageError."""
+        return codec.decode(self.read(position), exif=False)
+
 
 def _extents(rows: list[list[str]], column: int, ending: str, length: int) -> npt.NDArray[np.int64]:
     """int64 [N, 2]: offset and size of the component whose ending stands in a column. ValueError if one is amiss."""
@@ -141,7 +145,3 @@ def _extents(rows: list[list[str]], column: int, ending: str, length: int) -> np
     if len(out) and (out.min() < 0 or int((out[:, 0].astype(object) + out[:, 1]).max()) > length):
         raise ValueError("a sample outside the file")
     return out
-
-    def pixels(self, position: int) -> codec.Pixels:
-        """A sample decoded, uint8 [H, W, 3]. Raises ImageError."""
-        return codec.decode(self.read(position), exif=False)

@@ -29,15 +29,15 @@ def load(data, backend="native", split="train", **options):
 
 @pytest.fixture(scope="module")
 def damaged(drawn_data, tmp_path_factory):
-    """A data set with two samples of train that end in zeros."""
+    """A data set with two samples of train that are zeros."""
     path = tmp_path_factory.mktemp("damaged") / "data"
     shutil.copytree(drawn_data, path)
     samples = Samples(Dataset(path), "train")
     for sample in BAD:
         at, size = int(samples.offset[sample]), int(samples.size[sample])
         with open(samples.paths[samples.shard[sample]], "r+b") as file:
-            file.seek(at + size // 3)
-            file.write(bytes(size - size // 3))
+            file.seek(at)
+            file.write(bytes(size))
     return Dataset(path)
 
 

@@ -49,6 +49,7 @@ class MemoryLoader:
     """Batches whose order is a function of (seed, epoch); ``interrupt_at`` (epoch, batch) plays Ctrl-C."""
 
     interrupt_at: tuple[int, int] | None = None
+    skipped = 0
 
     def __init__(
         self, dataset: MemoryDataset, split: str, *, batch_size: int, image_size: int, seed: int = 0, **options: Any

@@ -68,10 +68,11 @@ def test_the_operations_are_torchvisions(batch, magnitude):
         values = magnitudes(31, 48, 48)
         theirs = float(values[magnitude]) if values is not None else 0.0
         assert signed == theirs_signed, name
-        assert strength == pytest.approx(theirs, abs=1e-4), name
+        scale = 255 if name == "Solarize" else 1
+        assert strength / scale == pytest.approx(theirs, abs=1e-6), name
         for sign in (1, -1) if signed else (1,):
             want = reference._apply_image_or_video_transform(
-                images, name, sign * theirs, interpolation=v2.InterpolationMode.NEAREST, fill={}
+                images, name, sign * strength / scale, interpolation=v2.InterpolationMode.NEAREST, fill={}
             )
             assert torch.equal(operation(images, sign * strength), want), name
 
@@ -108,5 +109,5 @@ def test_mixup_and_cutmix_say_what_they_did(batch):
         out, mixed = mix(images, labels[:2], 0.0, 1.0, rng(seed))
         assert out[1].float().mean() == pytest.approx(200 * float(mixed.keep), abs=1e-3)
         assert set(out.unique().tolist()) <= {0, 200}
-    cuts = [len(mix(images, labels[:2], 5.0, 5.0, rng(seed))[0].unique()) > 2 for seed in range(60)]
+    cuts = [set(mix(images, labels[:2], 5.0, 5.0, rng(seed))[0].unique().tolist()) == {0, 200} for seed in range(60)]
     assert 15 < sum(cuts) < 45, "each of the two about every other step"

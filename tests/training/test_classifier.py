@@ -86,6 +86,8 @@ def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: py
         "device": "cpu",
         "seed": 7,
         "num_workers": 3,
+        "order": "random",
+        "on_error": "raise",
     }
     assert not Path("runs").exists()  # what fails before training takes no name
 

@@ -103,7 +103,8 @@ WRONG = {
     "progressive = [[0.0, 128], [0.0, 160]]": "progressive must be .*rising from 0",
     "progressive = [128, 160]": "progressive must be a list of",
     "progressive = [[0.0, 16]]": "sizes at least 32",
-    "mixup = 0.2": "no mixup",
+    "mixup = -1": "mixup must be at least 0",
+    "blur = 0.2": "no blur",
 }
 
 

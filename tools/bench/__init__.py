@@ -13,6 +13,7 @@ CLAIMS = {
     "learning": "a few epochs on the CPU learn real pictures",
     "loader": "crops from JPEG reach the batch at least twice as fast as through FFCV",
     "prepare": "pictures are recoded at least twice as fast as by FFCV's writer",
+    "stores": "what each stored form costs on disk and brings in loading",
     "wordnet": "the hierarchy starts in milliseconds and answers in arrays",
 }
 

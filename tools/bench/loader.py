@@ -6,14 +6,15 @@
 All make the same batches: random crops of area (0.08, 1) resized to 224 pixels, flipped at random, uint8, from JPEG of
 quality 90 and longer side 500 and 400. FFCV reads a .beton that prepare has written, with its own loader; DALI (on the
 CPU), torch's DataLoader with Pillow and torchvision, and Ultralytics' classification loader read the very same JPEGs as
-files in class folders. Each is set up once and runs an epoch a round, turn by turn; the rate is that of the batches
-behind the first six. "entropy" is the bound: a bare loop that entropy-decodes the rows that the same crops need, no
-more.
+files in class folders. Each is set up once and runs an epoch a round, turn by turn, once the processors are idle; the
+rate is that of the batches behind the first six. "entropy" is the bound: a bare loop that entropy-decodes the rows that
+the same crops need, no more.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -37,16 +38,29 @@ SIDES = (500, 400)
 STORES = ("jpeg", "jpeg-indexed", "raw")
 Epoch = Callable[[], Iterable[Any]]
 
-
-SETTLE = 1.0
-"""Seconds between epochs: some peers go on making batches of the next one, which the others would feel."""
 HEAD = 6
 """Batches of an epoch that are not timed: such a peer has them ready."""
 
 
+def settle() -> None:
+    """Waits until the processors are idle, a minute at most: some peers go on with batches of their next epoch."""
+    for _ in range(120):
+        before = _busy()
+        time.sleep(0.5)
+        if _busy() - before < 0.05:
+            return
+
+
+def _busy() -> float:
+    """Seconds that this machine's processors have worked so far."""
+    with open("/proc/stat") as file:
+        user, nice, system = (int(ticks) for ticks in file.readline().split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
 def rate_of(epoch: Epoch, batch: int) -> tuple[float, float]:
     """Images a second behind the first ``HEAD`` batches of an epoch, and the seconds until the first is there."""
-    time.sleep(SETTLE)
+    settle()
     started = time.perf_counter()
     batches = iter(epoch())
     next(batches)
@@ -78,6 +92,7 @@ def entropy_rate(data: Dataset, image_size: int, images: int) -> float:
         request = next(loader._requests(0))
         crops = request.crops[:, :4].tolist()
         data_of = [bytes(loader.samples.data(sample)) for sample in request.samples.tolist()]
+    settle()
     started = time.perf_counter()
     for data_, crop in zip(data_of, crops, strict=True):
         _native.read_coefficients(data_, *crop)
@@ -145,22 +160,26 @@ def compare(
             for count in threads:
                 for store, data in sets.items():
                     name = "native" if store == "jpeg" else f"native {store}"
+                    started = time.perf_counter()
                     loader = open_loader(
                         data, "train", batch_size=batch, image_size=imgsz, num_workers=count, drop_last=True
                     )
                     epochs[f"{name}|{side}|{count}"] = native_epochs(loader)
+                    first[f"{name}|{side}|{count}"] = [time.perf_counter() - started]
                 for peer in peers.PEERS:
+                    started = time.perf_counter()
                     made = peer(folder / f"files{side}", batch, imgsz, count)
                     if isinstance(made, str):
                         if side == SIDES[0] and count == threads[0]:
                             click.echo(f"{peer.__name__}: not here: {made}")
                     else:
                         epochs[f"{peer.__name__}|{side}|{count}"] = made
+                        first[f"{peer.__name__}|{side}|{count}"] = [time.perf_counter() - started]
             for number in range(rounds + 1):
                 for name, epoch in epochs.items():
                     rate, seconds = rate_of(epoch, batch)
                     if number == 0:  # compiles, starts processes, fills caches
-                        first[name] = [seconds]
+                        first[name].append(seconds)
                     else:
                         rates.setdefault(name, []).append(rate)
                 for store in ("jpeg", "jpeg-indexed"):
@@ -191,7 +210,7 @@ def show(result: dict[str, Any]) -> None:
         elif threads != "1" and f"{kind}|{side}|1" in rates:
             line += f"   {rate / rates[f'{kind}|{side}|1']:.2f} x one thread"
         if name in result["first_batch_seconds"]:
-            line += f"   first batch ever after {result['first_batch_seconds'][name][0]:.2f} s"
+            line += f"   first batch ever after {sum(result['first_batch_seconds'][name]):.2f} s"
         click.echo(line)
 
 

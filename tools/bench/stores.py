@@ -1,0 +1,87 @@
+"""Table: what each stored form costs on disk and brings in loading.
+
+    imgtool bench stores --src ILSVRC2012
+
+Native loader, one thread, random crops of area (0.08, 1) at 224 pixels, uint8; the forms turn by turn, medians of the
+rounds. The bytes of the whole training split are the mean of the pictures taken times 1,281,167.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from imgtool.bench.loader import Epoch, native_epochs, rate_of
+from imgtool.bench.prepare import gather, write_layouts
+from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.loaders import open_loader
+from imgtool.pipelines.prepare import prepare
+from imgtool.pipelines.settings import Settings
+
+FORMS = {
+    "original": Settings(store="original", max_side=0),
+    "fit 500": Settings(store="fit", max_side=500),
+    "jpeg 500": Settings(store="jpeg", max_side=500),
+    "jpeg 400": Settings(store="jpeg", max_side=400),
+    "jpeg-indexed 500": Settings(store="jpeg-indexed", max_side=500),
+    "jpeg-indexed 400": Settings(store="jpeg-indexed", max_side=400),
+    "raw 500": Settings(store="raw", max_side=500),
+    "raw 400": Settings(store="raw", max_side=400),
+}
+IMAGENET = 1_281_167
+"""Training pictures of ILSVRC2012."""
+
+
+@click.command(help=__doc__)
+@click.option("--src", required=True, help="ILSVRC2012, or another source with a train split.")
+@click.option("--pictures", default=500, show_default=True, help="Pictures taken from it.")
+@click.option("--repeat", default=8, show_default=True, help="How often each is in the data sets that are made.")
+@click.option("--batch", default=256, show_default=True)
+@click.option("--imgsz", default=224, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--json", "json_path", help="Write the raw numbers here.")
+def main(src: str, pictures: int, repeat: int, batch: int, imgsz: int, rounds: int, json_path: str | None) -> None:
+    epochs: dict[str, Epoch] = {}
+    mean_bytes: dict[str, float] = {}
+    rates: dict[str, list[float]] = {form: [] for form in FORMS}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_layouts(gather(src, pictures), repeat, folder)
+        for form, settings in FORMS.items():
+            prepare(folder, folder / form, settings)
+            data = Dataset(folder / form)
+            mean_bytes[form] = float(np.mean(data.manifest("train")["bytes"]))
+            epochs[form] = native_epochs(
+                open_loader(data, "train", batch_size=batch, image_size=imgsz, num_workers=1, drop_last=True)
+            )
+        for _ in range(rounds):
+            for form, epoch in epochs.items():
+                rates[form].append(rate_of(epoch, batch)[0])
+    for form, rate in rates.items():
+        size = mean_bytes[form]
+        click.echo(
+            f"{form:18} {size / 1e3:7.1f} kB a picture  {size * IMAGENET / 1e9:6.1f} GB for ImageNet's train  "
+            f"{statistics.median(rate):7,.0f} img/s a core"
+        )
+    result: dict[str, Any] = {
+        "bench": "stores",
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "images": pictures * repeat,
+        "batch": batch,
+        "image_size": imgsz,
+        "mean_bytes": mean_bytes,
+        "rates": rates,
+    }
+    if json_path:
+        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

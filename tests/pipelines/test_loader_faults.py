@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import shutil
+import sys
 import threading
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_unknown_options(drawn_data, options):
         load(drawn_data, **options)
 
 
-@pytest.mark.skipif("ffcv" in PRESENT, reason="FFCV is installed here")
-def test_a_backend_that_is_not_here(drawn_data):
+def test_a_backend_that_is_not_here(drawn_data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ffcv.loader", None)
     with pytest.raises(InputError, match=r"backend ffcv: FFCV cannot be imported .*CONTRIBUTING"):
         load(drawn_data, "ffcv")

@@ -8,7 +8,6 @@ Prepares the archive, trains the n model at 64 pixels, validates each epoch, and
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import click
 
+from imgtool.bench import machine
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.prepare import prepare
 
@@ -40,7 +40,7 @@ def learn(src: str | Path, epochs: int, batch: int, seed: int, folder: Path) -> 
     dataset = Dataset(folder / "data")
     return {
         "bench": "learning",
-        "machine": f"{platform.machine()}, {platform.python_version()}",
+        "machine": machine.describe(),
         "classes": dataset.num_classes,
         "train": dataset.num_samples("train"),
         "val": dataset.num_samples("val"),

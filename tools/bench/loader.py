@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,6 +26,7 @@ import click
 import numpy as np
 
 from imgtool.bench import loader_peers as peers
+from imgtool.bench import machine
 from imgtool.bench.prepare import gather, write_layouts
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
@@ -188,7 +188,7 @@ def compare(
                     )
     return {
         "bench": "loader",
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "machine": machine.describe(),
         "peers": peers.versions(),
         "images": pictures * repeat,
         "batch": batch,

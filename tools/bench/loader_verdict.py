@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from typing import Any
@@ -12,6 +11,7 @@ import click
 import numpy as np
 import torch
 
+from imgtool.bench import machine
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.engines import available_cpus
 from imgtool.pipelines.loaders import open_loader
@@ -43,7 +43,7 @@ def verdict(data: Dataset, size: str, imgsz: int, batch: int) -> dict[str, Any]:
     click.echo(f"slowest is {says}")
     return {
         "bench": "loader --data",
-        "machine": f"{platform.machine()}, Python {platform.python_version()}, {cores} cores, {device}",
+        "machine": f"{machine.describe()}, {device}",
         "read": read,
         "load": feed,
         "step": step,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import json
-import platform
 import shutil
 import statistics
 import tarfile
@@ -25,6 +24,7 @@ from typing import Any
 
 import click
 
+from imgtool.bench import machine
 from imgtool.pipelines import codec
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.records import LocatorReader
@@ -143,7 +143,7 @@ def main(src: str, pictures: int, repeat: int, rounds: int, json_path: str | Non
     if json_path:
         result: dict[str, Any] = {
             "bench": "prepare",
-            "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            "machine": machine.describe(),
             "peer": peer,
             "images": images,
             "mean_bytes": round(statistics.mean(map(len, once))),

@@ -9,7 +9,6 @@ rounds. The bytes of the whole training split are the mean of the pictures taken
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import click
 import numpy as np
 
+from imgtool.bench import machine
 from imgtool.bench.loader import Epoch, native_epochs, rate_of
 from imgtool.bench.prepare import gather, write_layouts
 from imgtool.pipelines.dataset import Dataset
@@ -72,7 +72,7 @@ def main(src: str, pictures: int, repeat: int, batch: int, imgsz: int, rounds: i
         )
     result: dict[str, Any] = {
         "bench": "stores",
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "machine": machine.describe(),
         "images": pictures * repeat,
         "batch": batch,
         "image_size": imgsz,

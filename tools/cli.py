@@ -32,9 +32,9 @@ class OneLineErrors(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             click.echo("imgtool: interrupted", err=True)
-            ctx.exit(INTERRUPTED)
+            ctx.exit(getattr(error, "exit_code", INTERRUPTED))
         except BrokenPipeError:
             raise  # click ends quietly, as when piped into head
         except Exception as error:

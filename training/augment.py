@@ -48,13 +48,20 @@ class Mixed(NamedTuple):
 
 
 def augment(
-    images: Tensor, labels: Tensor, augmentation: Augmentation, seed: int, epoch: int, step: int
+    images: Tensor,
+    labels: Tensor,
+    augmentation: Augmentation,
+    seed: int,
+    epoch: int,
+    step: int,
+    rank: int = 0,
 ) -> tuple[Tensor, Mixed | None]:
     """Images uint8 [N, 3, H, W] and labels int64 [N] of a step → images of the same shape, and how they are mixed.
 
-    The loss of a mixed batch is keep · loss(labels) + (1 − keep) · loss(other).
+    The loss of a mixed batch is keep · loss(labels) + (1 − keep) · loss(other). Each ``rank`` of a training draws for
+    itself.
     """
-    rng = np.random.default_rng([seed, epoch, step])
+    rng = np.random.default_rng([seed, epoch, step, rank] if rank else [seed, epoch, step])
     for _ in range(augmentation.randaugment):
         images = rand_augment(images, augmentation.magnitude, rng)
     if augmentation.erasing:

@@ -3,12 +3,13 @@
 A checkpoint is a dict:
 
     format, imgtool          FORMAT; the version that wrote it
-    size, dropout, imgsz     what `models.build` needs, and the validation size
+    size, dropout, imgsz     what `models.build` needs (size: or an arch, timm:resnet50), and the validation size
     wnids, names             of the classes, in the order of the logits
     epoch, metrics           epochs done; top1, top5, loss … of `ema` then
     recipe                   as `Recipe.to_dict` gives it
     ema                      state_dict of the averaged weights: what val and predict use
-    resume                   model, optimizer, ema_steps, rng, loader, best, seconds; None in best.pt, which is for use
+    resume                   model, optimizer, scaler, ema_steps, loader, best, seconds; and a process each: rng, meters
+                             (None between epochs). None in best.pt, which is for use
 """
 
 from importlib import metadata

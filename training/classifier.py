@@ -1,21 +1,17 @@
 """`Classifier`: train, validate and predict, from Python as from the command line."""
 
-import platform
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
-from imgtool.training import checkpoint, loop, losses, models, predict, recipes, validation
+from imgtool.training import archs, checkpoint, distributed, loop, losses, models, predict, start, validation
 from imgtool.training.evaluate import Metrics, evaluate
-from imgtool.training.models import ClassificationModel
 from imgtool.training.predict import Prediction
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
@@ -23,7 +19,6 @@ from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, In
 from imgtool.wordnet.evaluation import Evaluation
 from imgtool.wordnet.relabel import LabelMap
 
-DATA = "data/imagenet"
 VAL_BATCH = 256  # images at a time where no gradients are kept
 
 
@@ -42,23 +37,24 @@ class TrainResults:
 class Classifier:
     """A YOLOv8-cls-shaped classifier.
 
-    ``Classifier("n")`` is a new, untrained one of the sizes n, s, m, l, x; ``Classifier("runs/train")`` or
+    ``Classifier("n")`` is a new, untrained one of the sizes n, s, m, l, x; ``Classifier("timm:resnet50")`` or
+    ``Classifier("torchvision:resnet18")`` another library's network; ``Classifier("runs/train")`` or
     ``Classifier("runs/train/weights/best.pt")`` is a trained one. ``model`` is the torch module, ``wnids`` and
     ``names`` are its classes in the order of its logits (empty while it knows none).
 
     Raises InputError for an unknown size, CheckpointError for a file that is not a whole checkpoint.
     """
 
-    model: ClassificationModel
+    model: nn.Module
     wnids: list[str]
     names: list[str]
 
     def __init__(self, size_or_checkpoint: str | Path = "n") -> None:
         self.checkpoint: Path | None = None  # where the weights came from
         self.metrics: dict[str, Any] | None = None  # of the checkpoint's epoch
-        if str(size_or_checkpoint) in models.SCALES:
+        if str(size_or_checkpoint) in models.SCALES or archs.is_arch(str(size_or_checkpoint)):
             self.size = str(size_or_checkpoint)
-            self.model, self.wnids, self.names = models.build(self.size), [], []
+            self.model, self.wnids, self.names = archs.build(self.size), [], []
             self.loss = "ce"
             self.imgsz = 224
         else:
@@ -68,10 +64,13 @@ class Classifier:
             self._load(checkpoint.find(size_or_checkpoint))
 
     def _load(self, path: Path) -> None:
-        content = checkpoint.load(path)
+        self._take(path, checkpoint.load(path))
+
+    def _take(self, path: Path, content: dict[str, Any]) -> None:
         self.loss = content["recipe"].get("loss", "ce")
         self._criterion = losses.from_spec(self.loss, content["wnids"])
-        model = models.build(content["size"], self._criterion.outputs, content["dropout"])
+        drop_path = content["recipe"].get("drop_path", 0.0)
+        model = archs.build(content["size"], self._criterion.outputs, content["dropout"], drop_path)
         try:
             model.load_state_dict(content["ema"])
         except RuntimeError:
@@ -97,6 +96,13 @@ class Classifier:
         backend: str = "auto",
         order: str = "random",
         on_error: str = "raise",
+        precision: str = "auto",
+        compile: bool = True,
+        sync_bn: bool = False,
+        on_nan: str = "stop",
+        save_steps: int = 0,
+        keep: int = 2,
+        profile: bool = False,
         quiet: bool = False,
         on_epoch: Callable[[int, Metrics], None] | None = None,
         **overrides: Any,
@@ -108,108 +114,128 @@ class Classifier:
         small data set gets a smaller one than the recipe's. ``seed`` (0) decides initial weights, order and crops.
         ``labelmap`` gathers the data set's classes into other targets; ``loss`` is ce, soft, hxe or wordtree.
         ``device`` is auto, cpu, cuda, cuda:1 or 1. ``name`` is a run under runs/, or a path. ``backend``, ``order`` and
-        ``on_error`` are the loader's (imgtool.pipelines.loaders.open_loader).
+        ``on_error`` are the loader's (imgtool.pipelines.loaders.open_loader); ``precision``, ``compile``, ``sync_bn``,
+        ``on_nan``, ``save_steps``, ``keep`` and ``profile`` are those of imgtool.training.loop.Options.
 
-        ``resume`` continues the run ``name`` (or the one this classifier was loaded from, or the latest) after its
-        last whole epoch, with that run's size, recipe, seed and data; ``data`` may say where the data set lies now.
+        ``resume`` continues the run ``name`` (or the one this classifier was loaded from, or the latest) behind the
+        last step that it saved, with that run's size, recipe, seed and data; ``data`` may say where the data lies now.
         A trained classifier starts from its weights; its last layer starts anew if the classes differ.
 
-        ``on_epoch(epochs done, metrics)`` is called after every epoch. KeyboardInterrupt passes through.
+        Under torchrun each process calls this and does its part of every batch, on a GPU of its own; a training that
+        torchrun starts anew after a process died is resumed. ``on_epoch(epochs done, metrics)`` is called after every
+        epoch. SIGINT and SIGTERM raise KeyboardInterrupt once the step is done and saved.
 
         Raises InputError, DatasetError or CheckpointError for what is wrong with the arguments, TrainingError when
         training diverges.
         """
         where = resolve_device(device)
         overrides |= {"epochs": epochs, "batch": batch, "imgsz": imgsz}
-        run: Run | None = None
-        saved: dict[str, Any] | None = None
-        if resume:
-            run = Run.reopen(name if name is not None else self.checkpoint, quiet)
-            settings, saved = run.read_settings(), checkpoint.load(run.last)
-            plan = recipes.from_dict(saved["recipe"])
-            _refuse_changes(plan, run, settings, recipe, seed, overrides)
-            seed = settings["seed"]
-            gathered = LabelMap.from_dict(settings["labelmap"]) if settings["labelmap"] else None
-            dataset = Dataset(data if data is not None else settings["data"], gathered)
-            if dataset.fingerprint != settings["fingerprint"]:
-                raise DatasetError(f"{dataset.path} is not the data set that {run.path} was trained on")
-            self._load(run.last)
-            if saved["epoch"] >= plan.epochs:
-                run.say(f"{run.path} is finished: all its {plan.epochs} epochs are done")
-                self._load(run.best)
-                return TrainResults(run.path, Metrics(**saved["resume"]["best"]), plan.epochs)
-        else:
-            seed = 0 if seed is None else seed
-            plan = recipe if isinstance(recipe, Recipe) else recipes.load(recipe if recipe is not None else self.size)
-            plan = plan.override(**overrides)
-            dataset = Dataset(data if data is not None else DATA, _labelmap(labelmap))
-            _check_splits(dataset, "train", "val")
-            if plan.label_smoothing and not plan.loss.startswith("ce"):
-                plan = plan.override(label_smoothing=0.0)  # it is cross-entropy's; run.json says what was done
-            recipe_batch = plan.batch
-            if batch is None:
-                plan = plan.fit_batch(dataset.num_samples("train"))
-
-        criterion = losses.from_spec(plan.loss, dataset.wnids, plan.label_smoothing)
-        common: dict[str, Any] = {"backend": backend, "device": str(where), "seed": seed, "num_workers": workers}
-        with (
-            open_loader(
-                dataset,
-                "train",
-                batch_size=plan.batch,
-                image_size=plan.train_size_at(0),
-                scale=(plan.crop_scale, 1.0),
-                hflip=plan.hflip,
-                drop_last=dataset.num_samples("train") >= plan.batch,  # a last batch of a few upsets batch norm
-                order=order,
-                on_error=on_error,
-                **common,
-            ) as train_loader,
-            open_loader(dataset, "val", batch_size=VAL_BATCH, image_size=plan.imgsz, **common) as val_loader,
-        ):
-            if run is None or saved is None:
-                run = Run.create(name, quiet)
-                if plan.batch != recipe_batch:
-                    run.say(f"batch {plan.batch} instead of {recipe_batch}, the data set being small; --batch sets it")
-                torch.manual_seed(seed)
-                self._begin(dataset, plan, criterion.outputs, run)
-                run.write_settings(_settings(self, plan, dataset, seed, where, backend, workers))
+        with distributed.joined(where.type) as world:
+            if world.size > 1 and where.type == "cuda":
+                where = torch.device("cuda", world.local_rank)
+            again = start.restarted(name, world)
+            if resume or again:
+                run = Run.reopen(name if name is not None else self.checkpoint, quiet, mute=not world.is_main)
+                changes = (None, None, {}) if again else (recipe, seed, overrides)
+                begin = start.resumed(run, data, *changes)
+                assert begin.saved is not None
+                self._take(run.last, begin.saved)
+                if begin.is_finished:
+                    run.say(f"{run.path} is finished: all its {begin.recipe.epochs} epochs are done")
+                    self._load(run.best)
+                    return TrainResults(run.path, Metrics(**begin.saved["resume"]["best"]), begin.recipe.epochs)
             else:
-                run.forget_results_after(saved["epoch"])
-                run.say(f"resuming after epoch {saved['epoch']} of {plan.epochs}")
-            run.say(
-                f"{self.size}: {models.count_parameters(self.model):,} parameters, {dataset.num_classes} classes, "
-                f"{dataset.num_samples('train'):,} + {dataset.num_samples('val'):,} images, {plan.epochs} epochs, "
-                f"batch {plan.batch}, on {where}, in {run.path}"
-            )
-            classes = loop.Classes(dataset.wnids, dataset.names)
-            best = loop.train(
-                self.model,
-                plan,
-                classes,
-                train_loader,
-                val_loader,
-                run,
-                where,
-                criterion,
-                seed,
-                resume=saved,
-                on_epoch=on_epoch,
-            )
-        if train_loader.skipped:
-            run.say(f"{train_loader.skipped} damaged samples were left out of batches")
-        run.say(f"done: top-1 {best.top1:.2%}, top-5 {best.top5:.2%}; the best weights are {run.best}")
-        self._load(run.best)
-        return TrainResults(run.path, best, plan.epochs)
+                begin = start.fresh(self.size, data, recipe, _labelmap(labelmap), seed, overrides)
+                begin.precision, begin.sync_bn = precision, sync_bn
+            plan, dataset, loader_batch = begin.recipe, begin.dataset, begin.loader_batch(world)
+            criterion = losses.from_spec(plan.loss, dataset.wnids, plan.label_smoothing)
+            common: dict[str, Any] = {"backend": backend, "device": str(where), "num_workers": workers}
+            common |= {"seed": begin.seed, "rank": world.rank, "world_size": world.size}
+            with (
+                open_loader(
+                    dataset,
+                    "train",
+                    batch_size=loader_batch,
+                    image_size=plan.train_size_at(0),
+                    scale=(plan.crop_scale, 1.0),
+                    hflip=plan.hflip,
+                    # a last batch of a few upsets batch norm; for one that some processes lack the others would wait
+                    drop_last=world.size > 1 or dataset.num_samples("train") >= loader_batch,
+                    order=order,
+                    on_error=on_error,
+                    **common,
+                ) as train_loader,
+                open_loader(dataset, "val", batch_size=VAL_BATCH, image_size=plan.imgsz, **common) as val_loader,
+            ):
+                if len(train_loader) < plan.accumulate:
+                    raise DatasetError(
+                        f"{dataset.path}: {dataset.num_samples('train')} samples make no whole batch of {plan.batch}; "
+                        "give a smaller --batch"
+                    )
+                if begin.run is None:
+                    run = Run.create(name, quiet) if world.is_main else None
+                    path = world.first(run.path if run else None)
+                    run = run or Run(path, quiet, mute=True)
+                    for note in begin.notes:
+                        run.say(note)
+                    torch.manual_seed(begin.seed)
+                    self._begin(dataset, plan, criterion.outputs, run)
+                    torch.manual_seed(begin.seed + world.rank)  # each process drops out its own
+                    run.write_settings(
+                        start.settings(
+                            self.size, self.checkpoint, begin, where, world, backend=backend, workers=workers
+                        )
+                    )
+                else:
+                    assert begin.saved is not None
+                    run = begin.run
+                    run.forget_results_after(begin.saved["epoch"])
+                    part = begin.saved["resume"]["meters"][0]
+                    steps = f" and {part['steps']} steps" if part else ""
+                    run.say(f"resuming after epoch {begin.saved['epoch']}{steps} of {plan.epochs}")
+                if begin.sync_bn:
+                    self.model = distributed.synced(self.model, where.type)
+                run.say(
+                    f"{self.size}: {models.count_parameters(self.model):,} parameters, {dataset.num_classes} classes, "
+                    f"{dataset.num_samples('train'):,} + {dataset.num_samples('val'):,} images, {plan.epochs} epochs, "
+                    f"{begin.batch_note(world)}, on {where}, in {run.path}"
+                )
+                options = loop.Options(
+                    begin.seed,
+                    begin.precision,
+                    compile,
+                    on_nan,
+                    save_steps,
+                    keep,
+                    profile,
+                    on_epoch=on_epoch,
+                    world=world,
+                )
+                classes = loop.Classes(dataset.wnids, dataset.names)
+                loaders = train_loader, val_loader
+                try:
+                    best = loop.train(
+                        self.model, plan, classes, *loaders, run, where, criterion, options, begin.saved, self.size
+                    )
+                except KeyboardInterrupt:
+                    run.say(f"stopped: --resume goes on behind the last step that {run.last} holds")
+                    raise
+            if train_loader.skipped:
+                run.say(f"{train_loader.skipped} damaged samples were left out of batches")
+            run.say(f"done: top-1 {best.top1:.2%}, top-5 {best.top5:.2%}; the best weights are {run.best}")
+            world.any(False)  # the first process may still be writing them
+            self._load(run.best)
+            return TrainResults(run.path, best, plan.epochs)
 
     def _begin(self, dataset: Dataset, plan: Recipe, outputs: int, run: Run) -> None:
         """A model for the data set's classes: new, or with the weights of the checkpoint that was loaded."""
-        model = models.build(self.size, outputs, plan.dropout)
+        model = archs.build(self.size, outputs, plan.dropout, plan.drop_path)
         if self.checkpoint is not None:
             weights = self.model.state_dict()
-            if self.wnids != dataset.wnids or self.model.num_classes != outputs:
+            if self.wnids != dataset.wnids or self._criterion.outputs != outputs:
                 run.say(f"the classes of {self.checkpoint} are not those of {dataset.path}: the last layer starts anew")
-                weights = {key: value for key, value in weights.items() if ".linear." not in key}
+                head = archs.head(model) + "."
+                weights = {key: value for key, value in weights.items() if not key.startswith(head)}
             model.load_state_dict(weights, strict=False)
         self.model, self.wnids, self.names = model, dataset.wnids, dataset.names
 
@@ -237,8 +263,8 @@ class Classifier:
         self._require_weights()
         where = resolve_device(device)
         gather = _labelmap(labelmap)
-        dataset = Dataset(data if data is not None else DATA, gather)
-        _check_splits(dataset, split)
+        dataset = Dataset(data if data is not None else start.DATA, gather)
+        start.check_splits(dataset, split)
         class_map, class_scores, hierarchy = None, self._class_scores(where), None
         if gather is not None and self.wnids != dataset.wnids:
             class_scores = validation.gathered_scores(class_scores, self.wnids, gather)
@@ -333,53 +359,3 @@ def resolve_device(device: str | None = None) -> torch.device:
 
 def _labelmap(labelmap: str | Path | LabelMap | None) -> LabelMap | None:
     return labelmap if labelmap is None or isinstance(labelmap, LabelMap) else LabelMap.load(labelmap)
-
-
-def _check_splits(dataset: Dataset, *splits: str) -> None:
-    for split in splits:
-        if split not in dataset.splits:
-            raise DatasetError(f"{dataset.path} has no split {split!r}, only {', '.join(dataset.splits)}")
-        if dataset.num_samples(split) == 0:
-            raise DatasetError(f"the split {split!r} of {dataset.path} is empty")
-
-
-def _refuse_changes(
-    plan: Recipe, run: Run, settings: dict[str, Any], recipe: Any, seed: int | None, overrides: dict[str, Any]
-) -> None:
-    """A resumed run keeps its settings. Raises InputError naming one that is asked to be another."""
-    given = {key: value for key, value in overrides.items() if value is not None}
-    changed = {key: value for key, value in given.items() if plan.to_dict().get(key) != value}
-    if recipe is not None:
-        changed["recipe"] = recipe
-    if seed is not None and seed != settings["seed"]:
-        changed["seed"] = seed
-    if changed:
-        key, value = next(iter(changed.items()))
-        raise InputError(f"{run.path} cannot go on with {key} {value}: a resumed run keeps its settings (run.json)")
-
-
-def _settings(
-    classifier: Classifier,
-    plan: Recipe,
-    dataset: Dataset,
-    seed: int,
-    device: torch.device,
-    backend: str,
-    workers: int | None,
-) -> dict[str, Any]:
-    """run.json's content."""
-    return {
-        "argv": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "size": classifier.size,
-        "weights": str(classifier.checkpoint) if classifier.checkpoint else None,
-        "recipe": plan.to_dict(),
-        "data": str(dataset.path.absolute()),
-        "labelmap": dataset.labelmap.to_dict() if dataset.labelmap else None,
-        "fingerprint": dataset.fingerprint,
-        "seed": seed,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})",
-        "backend": backend,
-        "workers": workers,
-        "versions": {"imgtool": checkpoint.version(), "python": platform.python_version(), "torch": torch.__version__},
-    }

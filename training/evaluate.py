@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imgtool.training.distributed import World
 from imgtool.wordnet.errors import DatasetError
 from imgtool.wordnet.evaluation import Evaluation
 from imgtool.wordnet.metrics import Metric
@@ -61,13 +62,15 @@ def evaluate(
     class_map: Tensor | None = None,
     class_scores: Callable[[Tensor], Tensor] | None = None,
     evaluation: Evaluation | None = None,
+    world: World | None = None,
 ) -> Metrics:
     """Top-1, top-5 and loss over all ``batches``.
 
     ``class_map`` int64 [dataset classes] gives the model's class index of a dataset's class index, where they differ.
     ``class_scores`` turns the model's outputs into logits a class (a loss's method; default: they are that already).
     ``evaluation`` is given all scores and labels, and its results become the metrics' ``hierarchy``.
-    Counts are exact integers, kept on the device and read once at the end. Leaves the model in the mode it was in.
+    Counts are exact integers, kept on the device and read once at the end. Leaves the model in the mode it was in. With
+    several processes (``world``) each gives its own batches, and all get the metrics of all.
     Raises DatasetError when there is no image.
     """
     started, training = time.perf_counter(), model.training
@@ -90,6 +93,9 @@ def evaluate(
         loss_sum += F.cross_entropy(logits, labels, reduction="sum")
         images_seen += len(labels)
     model.train(training)
+    if world is not None:
+        totals = world.sum(torch.cat([right.double(), loss_sum[None], torch.full_like(loss_sum[None], images_seen)]))
+        right, loss_sum, images_seen = totals[:2], totals[2], int(totals[3])
     if not images_seen:
         raise DatasetError("there is no image to validate on: the split is empty")
     top1, top5 = (right.double() / images_seen).tolist()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from imgtool.wordnet.errors import InputError
 
@@ -56,9 +57,12 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.cv1 = Conv(channels, channels, 3)
         self.cv2 = Conv(channels, channels, 3)
+        self.drop: nn.Module = (
+            nn.Identity()
+        )  # of the branch, for whole pictures, in training: see `ClassificationModel`
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.cv2(self.cv1(x))
+        return x + self.drop(self.cv2(self.cv1(x)))
 
 
 class C2f(nn.Module):
@@ -93,9 +97,13 @@ class Classify(nn.Module):
 
 
 class ClassificationModel(nn.Module):
-    """float [N, 3, H, W] in 0..1, H and W at least 32 → logits [N, num_classes] (not softmaxed)."""
+    """float [N, 3, H, W] in 0..1, H and W at least 32 → logits [N, num_classes] (not softmaxed).
 
-    def __init__(self, size: str, num_classes: int = 1000, dropout: float = 0.0) -> None:
+    ``drop_path``: stochastic depth (Huang et al. 2016), the probability that the last bottleneck's branch is left out
+    for a picture in training; it rises linearly from 0 at the first.
+    """
+
+    def __init__(self, size: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: float = 0.0) -> None:
         super().__init__()
         self.size, self.num_classes = size, num_classes
         depth, width = SCALES[size]
@@ -112,6 +120,10 @@ class ClassificationModel(nn.Module):
             c_in = c_out
         layers.append(Classify(c_in, num_classes, dropout))
         self.model = nn.Sequential(*layers)
+        if drop_path:
+            branches = [module for module in self.modules() if isinstance(module, Bottleneck)]
+            for number, branch in enumerate(branches):
+                branch.drop = StochasticDepth(drop_path * number / max(len(branches) - 1, 1), "row")
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,7 +150,7 @@ def initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.cv2.bn.weight)
 
 
-def build(size: str, num_classes: int = 1000, dropout: float = 0.0) -> ClassificationModel:
+def build(size: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: float = 0.0) -> ClassificationModel:
     """A freshly initialised model of one of the sizes n, s, m, l, x, from torch's global random state.
 
     Raises InputError for an unknown size.
@@ -147,7 +159,7 @@ def build(size: str, num_classes: int = 1000, dropout: float = 0.0) -> Classific
         raise InputError(f"unknown size {size!r}: choose one of {', '.join(SCALES)}")
     if num_classes < 1:
         raise InputError(f"a classifier needs at least 1 class, not {num_classes}")
-    return ClassificationModel(size, num_classes, dropout)
+    return ClassificationModel(size, num_classes, dropout, drop_path)
 
 
 @torch.no_grad()

@@ -4,12 +4,14 @@
       run.json       command line, size, recipe, data and its fingerprint, seed, device, versions
       results.csv    a line an epoch
       log.txt        every line the run has said
-      weights/       best.pt (highest top-1; EMA weights, for use), last.pt (the latest epoch, to resume from)
+      weights/       best.pt (highest top-1; EMA weights, for use), last.pt (the latest, to resume from), and those
+                     before it: last-1.pt, …
 
 Nothing outside the directory remembers a run.
 """
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from imgtool.pipelines.atomic import replacing, write_text
+from imgtool.training import checkpoint
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 RUNS = Path("runs")
@@ -35,14 +38,18 @@ COLUMNS = (  # the first seven are those that Ultralytics' users already plot; n
     "images_per_second",
     "data_wait",
     "val_seconds",
+    "bad_steps",
 )
 
 
 class Run:
-    """One run's directory. ``quiet`` keeps its lines off the terminal (standard error); log.txt has them all."""
+    """One run's directory. ``quiet`` keeps its lines off the terminal (standard error); log.txt has them all.
 
-    def __init__(self, path: Path, quiet: bool = False) -> None:
-        self.path, self.quiet = path, quiet
+    Of several processes in one training only the first writes: for the others ``mute`` makes every write nothing.
+    """
+
+    def __init__(self, path: Path, quiet: bool = False, mute: bool = False) -> None:
+        self.path, self.quiet, self.mute = path, quiet, mute
         self.terminal = sys.stderr.isatty()
 
     @property
@@ -82,7 +89,7 @@ class Run:
         return cls(path, quiet)
 
     @classmethod
-    def reopen(cls, name: str | Path | None = None, quiet: bool = False) -> "Run":
+    def reopen(cls, name: str | Path | None = None, quiet: bool = False, mute: bool = False) -> "Run":
         """The run of this name or path (or of a checkpoint in it); without one, runs/'s most recently saved.
 
         Raises CheckpointError when there is none with a checkpoint to resume from.
@@ -96,13 +103,42 @@ class Run:
             path = named(name)
             if path.suffix == ".pt" and path.parent.name == "weights":
                 path = path.parent.parent
-        run = cls(path, quiet)
-        if not run.last.is_file():
+        run = cls(path, quiet, mute)
+        if not run.last.is_file() and not run._last(1).is_file():
             raise CheckpointError(f"{path} cannot be resumed: there is no {run.last}")
         return run
 
+    def keep_last(self, count: int) -> None:
+        """Before another last.pt is written: the present one becomes last-1.pt, and so on, ``count`` in all. It keeps
+        its own name too until the new one takes it, so that there always is one."""
+        for number in range(count - 1, 0, -1):
+            newer, older = self._last(number - 1), self._last(number)
+            if newer.exists():
+                older.unlink(missing_ok=True)
+                os.link(newer, older) if number == 1 else os.replace(newer, older)
+
+    def _last(self, age: int) -> Path:
+        return self.last if age == 0 else self.last.with_name(f"last-{age}.pt")
+
+    def load_last(self) -> dict[str, Any]:
+        """The content of the latest checkpoint that is whole; what is passed over is said.
+
+        Raises CheckpointError when none is.
+        """
+        for age in itertools.count():
+            path = self._last(age)
+            try:
+                return checkpoint.load(path)
+            except CheckpointError as error:
+                if not self._last(age + 1).exists():
+                    raise
+                self.say(f"{error}; going on from the one before, {self._last(age + 1).name}")
+        raise AssertionError("never reached")
+
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """run.json, atomically."""
+        if self.mute:
+            return
         write_text(self.path / "run.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
     def read_settings(self) -> dict[str, Any]:
@@ -115,6 +151,8 @@ class Run:
 
     def say(self, line: str, transient: bool = False) -> None:
         """One line for whoever watches and for log.txt; a transient one is overwritten on a terminal."""
+        if self.mute:
+            return
         with open(self.path / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
         if self.quiet:
@@ -128,6 +166,8 @@ class Run:
 
     def add_result(self, row: Mapping[str, Any]) -> None:
         """One epoch's line of results.csv, its values as COLUMNS name them."""
+        if self.mute:
+            return
         new = not self.results.exists()
         with open(self.results, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -137,7 +177,7 @@ class Run:
 
     def forget_results_after(self, epochs: int) -> None:
         """Drops the lines of epochs that the checkpoint does not know: a crash fell between line and checkpoint."""
-        if not self.results.exists():
+        if self.mute or not self.results.exists():
             return
         with open(self.results, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["epoch"].isdigit() and int(row["epoch"]) <= epochs]

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from imgtool.training import loop, models, recipes
+from imgtool.training import models, recipes
 from imgtool.training.ema import EMA
 from imgtool.training.evaluate import evaluate, has_bf16
 from imgtool.training.losses import CrossEntropy
+from imgtool.training.meters import Meter
+from imgtool.training.step import Step, compiled, make_loss, make_optimizer, set_lr
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
@@ -34,19 +36,22 @@ class Parts:
     def __init__(self, device: torch.device) -> None:
         torch.manual_seed(0)
         self.model = models.build("n", 10).to(device).to(memory_format=torch.channels_last)
-        self.optimizer = loop.make_optimizer(self.model, RECIPE, device)
+        self.optimizer = make_optimizer(self.model, RECIPE, device)
         self.ema = EMA(self.model, 0.9)
-        self.loss_of = loop.make_loss(self.model, CrossEntropy(10, RECIPE.label_smoothing), device)
+        self.loss_of = make_loss(self.model, CrossEntropy(10, RECIPE.label_smoothing), device)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return loop.step(self.loss_of, self.model, self.optimizer, self.ema, images, labels)
+        step = Step(self.loss_of, self.model, self.optimizer, self.ema)
+        loss = step([(images, labels, None)])
+        assert loss is not None
+        return loss
 
 
 def test_a_bfloat16_step_is_close_to_float32_on_the_cpu() -> None:
     cuda, cpu = Parts(CUDA), Parts(CPU)
     losses = []
     for parts, device in ((cuda, CUDA), (cpu, CPU)):
-        loop.set_lr(parts.optimizer, 0.01)
+        set_lr(parts.optimizer, 0.01)
         losses.append([parts.step(*batch(device, seed)).item() for seed in range(3)])
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert all(p.dtype == torch.float32 for p in cuda.model.parameters())
@@ -59,11 +64,11 @@ def test_a_bfloat16_step_is_close_to_float32_on_the_cpu() -> None:
 def test_no_step_waits_for_the_device() -> None:
     parts, (images, labels) = Parts(CUDA), batch(CUDA)
     parts.step(images, labels)  # lazy initialisation may wait
-    meter = loop.Meter(CUDA)
+    meter = Meter(CUDA)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     for lr in (0.1, 0.05):
-        loop.set_lr(parts.optimizer, lr)
+        set_lr(parts.optimizer, lr)
         meter.count(parts.step(images, labels), len(labels))
     with pytest.raises(RuntimeError):
         meter.read("of epoch 1")  # the mode does notice a wait
@@ -72,7 +77,7 @@ def test_no_step_waits_for_the_device() -> None:
 def test_compiled_loss_equals_the_eager_one() -> None:
     parts, (images, labels) = Parts(CUDA), batch(CUDA)
     said: list[str] = []
-    fast = loop.compiled(parts.loss_of, CUDA, said.append)
+    fast = compiled(parts.loss_of, CUDA, said.append, parts.model)
     assert fast is not parts.loss_of, said
     eager = parts.loss_of(images, labels).item()
     assert fast(images, labels).item() == pytest.approx(eager, rel=0.01)

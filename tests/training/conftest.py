@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imgtool.training import classifier, recipes
+from imgtool.training import classifier, recipes, start
 from imgtool.training.recipes import Recipe
 
 WNIDS = ["n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331"]
@@ -55,7 +55,7 @@ class MemoryLoader:
         self, dataset: MemoryDataset, split: str, *, batch_size: int, image_size: int, seed: int = 0, **options: Any
     ) -> None:
         self.dataset, self.split, self.batch_size, self.image_size = dataset, split, batch_size, image_size
-        self.seed, self.options, self.epoch = seed, options, 0
+        self.seed, self.options, self.epoch, self.position = seed, options, 0, 0
         self.sizes_seen: list[int] = []
         self.epochs_seen: list[int] = []
 
@@ -71,21 +71,24 @@ class MemoryLoader:
             order = torch.randperm(len(labels), generator=generator)
         self.sizes_seen.append(self.image_size)
         self.epochs_seen.append(self.epoch)
-        for i in range(len(self)):
+        for i in range(self.position, len(self)):
             if self.split == "train" and self.interrupt_at == (self.epoch, i):
                 raise KeyboardInterrupt
             chosen = order[i * self.batch_size : (i + 1) * self.batch_size]
             batch = torch.nn.functional.interpolate(images[chosen], size=(self.image_size, self.image_size))
+            self.position = i + 1
             yield batch.contiguous(memory_format=torch.channels_last), labels[chosen]
+        self.position = 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch}
+        return {"epoch": self.epoch, "batch": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch = state["epoch"]
+        self.epoch, self.position = state["epoch"], state["batch"]
 
     def close(self) -> None:
         pass
@@ -111,7 +114,8 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryDataset:
     """`Classifier` reads this data set whatever path it is given; runs/ is in a fresh folder."""
     dataset = MemoryDataset()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(classifier, "Dataset", lambda _path, _labelmap=None: dataset)
+    for module in (classifier, start):
+        monkeypatch.setattr(module, "Dataset", lambda _path, _labelmap=None: dataset)
     monkeypatch.setattr(classifier, "open_loader", MemoryLoader)
     monkeypatch.setattr(MemoryLoader, "interrupt_at", None)
     return dataset

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgtool.training import checkpoint, classifier
+from imgtool.training import checkpoint, classifier, start
 from imgtool.training.classifier import Classifier, TrainResults
 from imgtool.training.recipes import Recipe
 from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
@@ -29,7 +29,7 @@ def picture() -> np.ndarray:
 def test_a_run_holds_all_to_repeat_it(trained: TrainResults, toy_recipe: Recipe, memory: Any) -> None:
     run = trained.run
     names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
-    assert names == ["log.txt", "results.csv", "run.json", "weights/best.pt", "weights/last.pt"]
+    assert names == ["log.txt", "results.csv", "run.json", "weights/best.pt", "weights/last-1.pt", "weights/last.pt"]
     settings = json.loads((run / "run.json").read_text())
     assert settings["recipe"] == toy_recipe.override(epochs=1).to_dict()
     assert settings["size"] == "n" and settings["seed"] == 0 and settings["fingerprint"] == memory.fingerprint
@@ -88,6 +88,8 @@ def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: py
         "num_workers": 3,
         "order": "random",
         "on_error": "raise",
+        "rank": 0,
+        "world_size": 1,
     }
     assert not Path("runs").exists()  # what fails before training takes no name
 
@@ -147,7 +149,7 @@ def test_fine_tuning_keeps_the_body_and_says_when_the_head_starts_anew(
     assert "starts anew" not in (same.run / "log.txt").read_text()
 
     fewer = make_dataset(num_classes=3)
-    monkeypatch.setattr(classifier, "Dataset", lambda _path, _labelmap=None: fewer)
+    monkeypatch.setattr(start, "Dataset", lambda _path, _labelmap=None: fewer)
     other = Classifier(trained.run).train(recipe=frozen, name="other", quiet=True)
     after = Classifier(other.run).model.state_dict()
     torch.testing.assert_close(after["model.4.cv1.conv.weight"], before["model.4.cv1.conv.weight"])

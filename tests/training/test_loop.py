@@ -9,11 +9,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imgtool.training import loop, models
+from imgtool.training.ema import EMA
 from imgtool.training.evaluate import Metrics
 from imgtool.training.losses import CrossEntropy
 from imgtool.training.meters import Progress
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
+from imgtool.training.step import Step, make_loss, make_optimizer, set_lr
 from imgtool.wordnet.errors import TrainingError
 
 CPU = torch.device("cpu")
@@ -35,7 +37,8 @@ def train(
     classes = loop.Classes(dataset.wnids, dataset.names)
     run = Run.create(path, quiet=True)
     loss = criterion(dataset, recipe)
-    metrics = loop.train(model, recipe, classes, train_loader, val_loader, run, CPU, loss, log_every=log_every)
+    options = loop.Options(log_every=log_every)
+    metrics = loop.train(model, recipe, classes, train_loader, val_loader, run, CPU, loss, options)
     return metrics, train_loader
 
 
@@ -66,13 +69,13 @@ def test_progressive_sizes_reach_the_loader(
 def test_results_state_the_schedule_and_the_loss(
     make_dataset: Any, make_loader: Any, toy_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, losses = loop.step, []
+    real, losses = Step.__call__, []
 
     def recorded(*args: Any) -> torch.Tensor:
         losses.append(real(*args))
         return losses[-1]
 
-    monkeypatch.setattr(loop, "step", recorded)
+    monkeypatch.setattr(Step, "__call__", recorded)
     recipe = toy_recipe.override(epochs=3)
     metrics, _ = train(make_dataset(train=130), make_loader, recipe, tmp_path / "run", log_every=3)
     with open(tmp_path / "run" / "results.csv", newline="") as file:
@@ -89,14 +92,14 @@ def test_results_state_the_schedule_and_the_loss(
 def test_loss_that_is_not_a_number_stops_the_run(
     make_dataset: Any, make_loader: Any, toy_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = loop.step, []
+    real, calls = Step.__call__, []
 
     def poisoned(*args: Any) -> torch.Tensor:
         calls.append(1)
         return real(*args) * (float("nan") if len(calls) == 9 else 1.0)
 
-    monkeypatch.setattr(loop, "step", poisoned)
-    with pytest.raises(TrainingError, match="became nan between steps 3 and 4 of epoch 2; lower lr"):
+    monkeypatch.setattr(Step, "__call__", poisoned)
+    with pytest.raises(TrainingError, match="became nan in step 4 of epoch 2; lower lr"):
         train(make_dataset(train=160), make_loader, toy_recipe, tmp_path / "run", log_every=2)
     assert (tmp_path / "run" / "results.csv").read_text().count("\n") == 2  # the header and the whole epoch
 
@@ -136,13 +139,12 @@ def test_step_against_sgd_by_hand(make_dataset: Any, toy_recipe: Recipe) -> None
     model = models.build("n", dataset.num_classes)
     twin = models.build("n", dataset.num_classes)
     twin.load_state_dict(model.state_dict())
-    optimizer = loop.make_optimizer(model, recipe, CPU)
-    ema = loop.EMA(model, 0.9)
-    loss_of = loop.make_loss(model, criterion(dataset, recipe), CPU)
+    optimizer = make_optimizer(model, recipe, CPU)
+    step = Step(make_loss(model, criterion(dataset, recipe), CPU), model, optimizer, EMA(model, 0.9))
     momenta = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
     for lr in (0.05, 0.02):
-        loop.set_lr(optimizer, lr)
-        loop.step(loss_of, model, optimizer, ema, images, labels)
+        set_lr(optimizer, lr)
+        step([(images, labels, None)])
         logits = twin(images / 255).log_softmax(1)
         smooth = torch.full_like(logits, 0.1 / 6).scatter_(1, labels[:, None], 0.9 + 0.1 / 6)
         loss = -(smooth * logits).sum(1).mean()

@@ -14,6 +14,7 @@ from imgtool.training.ema import EMA
 from imgtool.training.evaluate import Metrics
 from imgtool.training.meters import Progress
 from imgtool.training.recipes import Recipe
+from imgtool.training.step import make_optimizer
 from imgtool.wordnet.errors import DatasetError, InputError
 
 pytestmark = pytest.mark.usefixtures("memory")
@@ -78,9 +79,9 @@ def test_restore_needs_nothing_of_the_state_before(recipe: Recipe, make_dataset:
     content = checkpoint.load(run / "weights" / "last.pt")
     torch.manual_seed(50)
     model = models.build("n", 6, recipe.dropout)
-    optimizer = loop.make_optimizer(model, recipe, torch.device("cpu"))
+    optimizer = make_optimizer(model, recipe, torch.device("cpu"))
     loader = make_loader(make_dataset(), "train", batch_size=32, image_size=32)
-    state = loop.State(model, optimizer, EMA(model, 0.5), Progress(recipe), loader)
+    state = loop.State(model, optimizer, None, EMA(model, 0.5), Progress(recipe), loader)
     state.restore(content)
     again = leaves({"resume": state.to_dict(), "ema": state.ema.module.state_dict()})
     assert len(again) > 500

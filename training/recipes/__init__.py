@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imgtool.training.augment import LEVELS, Augmentation
-from imgtool.training.models import SCALES, STRIDE
+from imgtool.training.models import STRIDE
 from imgtool.wordnet.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -22,6 +22,7 @@ WARMUP_LIMIT = 0.2  # of the run, so that a run of three epochs is not all warm-
 EMA_LIMIT = 0.05  # of the run, so that a run of fifty steps does not average its beginning in
 ENOUGH_STEPS = 100  # an epoch of a small data set should have about these many steps …
 SMALLEST_BATCH = 32  # … unless the batch would fall under this, where batch norm's statistics get noisy
+OTHERS = "s"  # the recipe of networks that have none: middling crops, light regularisation
 SPOKEN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -53,6 +54,10 @@ class Recipe:
     erasing: float = 0.0  # probability of a black rectangle
     mixup: float = 0.0  # alpha; 0: off
     cutmix: float = 0.0  # alpha; 0: off. With both, each step takes one
+    drop_path: float = 0.0  # stochastic depth: probability that the last residual branch is left out for a picture
+    accumulate: int = 1  # parts that a batch is computed in, one after the other, where it does not fit the memory
+    clip: float = 0.0  # largest norm of a step's gradient; 0: any
+    final_lr: float = 0.0  # what the cosine ends at, as a fraction of the peak
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -77,6 +82,13 @@ class Recipe:
             "erasing": (0 <= self.erasing <= 1, "in [0, 1]"),
             "mixup": (self.mixup >= 0, "at least 0"),
             "cutmix": (self.cutmix >= 0, "at least 0"),
+            "drop_path": (0 <= self.drop_path < 1, "in [0, 1)"),
+            "accumulate": (
+                self.accumulate >= 1 and self.batch % self.accumulate == 0,
+                f"at least 1 and a divisor of the batch, {self.batch}",
+            ),
+            "clip": (self.clip >= 0, "at least 0"),
+            "final_lr": (0 <= self.final_lr <= 1, "in [0, 1]"),
             "imgsz": (self.imgsz >= STRIDE, f"at least {STRIDE}"),
             "progressive": (
                 rising and all(size >= STRIDE for _, size in self.progressive),
@@ -104,7 +116,7 @@ class Recipe:
         batch = self.batch
         while batch > SMALLEST_BATCH and num_samples < ENOUGH_STEPS * batch:
             batch = max(batch // 2, SMALLEST_BATCH)
-        return replace(self, batch=batch)
+        return replace(self, batch=batch, accumulate=math.gcd(batch, self.accumulate))
 
     def train_size_at(self, epoch: int) -> int:
         """Pixels a side of the training images in this 0-based epoch. The last epoch is always of the last size."""
@@ -122,12 +134,14 @@ class Recipe:
         return self.lr * self.batch / LR_BATCH
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of this 0-based step: linear from peak/warm-up to peak, then half a cosine down towards 0."""
+        """Learning rate of this 0-based step: linear from peak/warm-up to peak, then half a cosine down to ``final_lr``
+        of it."""
         total = self.epochs * steps_per_epoch
         warmup = int(min(self.warmup_epochs, WARMUP_LIMIT * self.epochs) * steps_per_epoch)
         if step < warmup:
             return self.peak_lr * (step + 1) / warmup
-        return self.peak_lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+        cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+        return self.peak_lr * (self.final_lr + (1 - self.final_lr) * cosine)
 
     def ema_decay(self, steps_per_epoch: int) -> float:
         """What one step leaves of the average: 2^(−1/half-life)."""
@@ -149,26 +163,34 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
 
 
 def load(recipe: str | Path) -> Recipe:
-    """The recipe of a size (n, s, m, l, x) or of a TOML file.
+    """The recipe of a size (n, s, m, l, x), another of ours by its name (ultralytics), or a TOML file.
 
     Raises InputError that names the file and what in it is wrong.
     """
-    path = FOLDER / f"{recipe}.toml" if str(recipe) in SCALES else Path(recipe)
+    ours = FOLDER / f"{recipe}.toml"
+    path = ours if Path(str(recipe)).name == str(recipe) and ours.is_file() else Path(recipe)
     try:
         return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}; give a size or a .toml file") from None
+        raise InputError(
+            f"cannot read the recipe {path}: {error.strerror}; give a .toml file or one of {', '.join(names())}"
+        ) from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise InputError(f"{path} is not a TOML file: {error}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
+def names() -> list[str]:
+    """Of the recipes that come with imgtool."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
 def _refuse_unknown(values: Mapping[str, Any]) -> None:
-    names = [field.name for field in fields(Recipe)]
-    unknown = [key for key in values if key not in names]
+    known = [field.name for field in fields(Recipe)]
+    unknown = [key for key in values if key not in known]
     if unknown:
-        raise InputError(f"a recipe has no {', '.join(unknown)}; its settings are {', '.join(names)}")
+        raise InputError(f"a recipe has no {', '.join(unknown)}; its settings are {', '.join(known)}")
 
 
 def _typed(name: str, value: Any) -> Any:

@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from imgtool.training.launch import RESTARTS
+
 TIMEOUT = timedelta(minutes=30)  # as long as one process may keep the others waiting
 
 
@@ -70,7 +72,7 @@ def joined(device_type: str) -> Iterator[World]:
     """Joins the processes that torchrun has started, if it has; leaves them at the end.
 
     ``device_type`` is cuda or cpu. The environment is torchrun's: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
-    MASTER_PORT, TORCHELASTIC_RESTART_COUNT.
+    MASTER_PORT, TORCHELASTIC_RESTART_COUNT; and `launch`'s.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         yield World()
@@ -81,7 +83,7 @@ def joined(device_type: str) -> Iterator[World]:
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         host = dist.new_group(backend="gloo", timeout=TIMEOUT)
-        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) + int(os.environ.get(RESTARTS, 0))
         yield World(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], restarts, host)
     finally:
         dist.destroy_process_group()

@@ -1,0 +1,128 @@
+"""Several processes in one training: the single process's loss curve, exact metrics, and restarts. gloo on the CPU."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from imgtool.training import checkpoint
+from imgtool.training.classifier import Classifier
+
+COMMON = ["--imgsz", "32", "--epochs", "2", "--batch", "12", "--device", "cpu", "--workers", "1", "--seed", "5"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A learning rate so low that rounding does not grow over the run."""
+    from imgtool.training import recipes
+
+    path = tmp_path_factory.mktemp("recipe") / "calm.toml"
+    text = (recipes.FOLDER / "n.toml").read_text().replace("lr = 0.5 ", "lr = 0.02 ")
+    path.write_text(text)
+    return path
+
+
+def start(data: Path, run: Path, *options: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "imgtool", "train", "--data", str(data), "--name", str(run), *COMMON, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with open(run / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def alone(drawn_data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a single process."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    options: dict[str, Any] = {"imgsz": 32, "epochs": 2, "batch": 12, "device": "cpu", "seed": 5}
+    Classifier("n").train(drawn_data, name=run, recipe=recipe, quiet=True, **options)
+    return run
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_single_processs_curve(drawn_data: Path, recipe: Path, alone: Path, tmp_path: Path, processes: int) -> None:
+    run = tmp_path / "run"
+    process = start(drawn_data, run, "--recipe", str(recipe), "--gpus", str(processes), "--sync-bn")
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert f"batch 12 ({processes} processes × {12 // processes}), peak lr 0.0009375" in said
+    for ours, theirs in zip(rows(run), rows(alone), strict=True):
+        for column in ("train/loss", "val/loss", "lr/pg0"):
+            assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-3), column
+        for column in ("metrics/accuracy_top1", "metrics/accuracy_top5"):  # of 20: each picture counted once
+            assert abs(float(ours[column]) - float(theirs[column])) < 0.06
+    assert said.count("epoch 2/2") == 1, "one process speaks"
+    ours, theirs = (checkpoint.load(r / "weights" / "last.pt") for r in (run, alone))
+    assert len(ours["resume"]["rng"]) == processes
+    for key, weight in theirs["ema"].items():
+        torch.testing.assert_close(ours["ema"][key], weight, rtol=0.02, atol=2e-3, msg=key)
+
+
+def test_a_killed_process_is_started_again(drawn_data: Path, recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ["--recipe", str(recipe), "--gpus", "2", "--save-steps", "1", "--restarts", "1", "--epochs", "6"]
+    process = start(drawn_data, run, *options)
+    deadline = time.monotonic() + 120
+    while not (run / "results.csv").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "died (killed by SIGKILL); all 2 start again" in said and "resuming after epoch" in said
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3", "4", "5", "6"]
+
+
+def children(pid: int) -> list[int]:
+    """The training processes that a launcher has started, by rank."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            environment = (path / "environ").read_bytes().split(b"\0")
+        except (OSError, ValueError, IndexError):
+            continue
+        rank = next((int(v[5:]) for v in environment if v.startswith(b"RANK=")), None)
+        if parent == pid and rank is not None:
+            found[rank] = int(path.name)
+    return [found[rank] for rank in sorted(found)]
+
+
+def test_wrong_input_is_not_tried_again(tmp_path: Path) -> None:
+    process = start(tmp_path / "nothing", tmp_path / "run", "--gpus", "2")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "no data set here" in said and "start again" not in said and "Traceback" not in said
+
+
+def test_a_batch_that_cannot_be_shared(drawn_data: Path, tmp_path: Path) -> None:
+    from imgtool.training import recipes
+    from imgtool.training.distributed import World
+    from imgtool.training.start import Start
+    from imgtool.wordnet.errors import InputError
+
+    plan: Any = Start(recipes.load("n").override(batch=12, accumulate=2), None, 0)  # type: ignore[arg-type]
+    assert plan.loader_batch(World(0, 3)) == 2
+    assert plan.batch_note(World(0, 3)) == "batch 12 (3 processes × 2 parts × 2), peak lr 0.0234375"
+    with pytest.raises(InputError, match="a batch of 12 cannot be shared by 4 processes in 2 parts: .* that 8 divides"):
+        plan.loader_batch(World(0, 4))
+
+
+def test_more_gpus_than_there_are(drawn_data: Path, tmp_path: Path) -> None:
+    from imgtool.training.launch import launch
+    from imgtool.wordnet.errors import InputError
+
+    with pytest.raises(InputError, match=r"--gpus 99: torch sees \d+ CUDA GPUs"):
+        launch(["train"], 99, 0, None)

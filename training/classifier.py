@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
-from imgtool.training import checkpoint, loop, losses, models, predict, recipes, validation
+from imgtool.training import checkpoint, loop, losses, models, predict, recipes, ultralytics, validation
 from imgtool.training.evaluate import Metrics, evaluate
 from imgtool.training.models import ClassificationModel
 from imgtool.training.predict import Prediction
@@ -43,7 +43,8 @@ class Classifier:
     """A YOLOv8-cls-shaped classifier.
 
     ``Classifier("n")`` is a new, untrained one of the sizes n, s, m, l, x; ``Classifier("runs/train")`` or
-    ``Classifier("runs/train/weights/best.pt")`` is a trained one. ``model`` is the torch module, ``wnids`` and
+    ``Classifier("runs/train/weights/best.pt")`` is a trained one, ``Classifier("yolov8n-cls.pt")`` one that Ultralytics
+    trained (imgtool.training.ultralytics). ``model`` is the torch module, ``wnids`` and
     ``names`` are its classes in the order of its logits (empty while it knows none).
 
     Raises InputError for an unknown size, CheckpointError for a file that is not a whole checkpoint.
@@ -68,7 +69,7 @@ class Classifier:
             self._load(checkpoint.find(size_or_checkpoint))
 
     def _load(self, path: Path) -> None:
-        content = checkpoint.load(path)
+        content = ultralytics.load(path) if ultralytics.recognises(path) else checkpoint.load(path)
         self.loss = content["recipe"].get("loss", "ce")
         self._criterion = losses.from_spec(self.loss, content["wnids"])
         model = models.build(content["size"], self._criterion.outputs, content["dropout"])

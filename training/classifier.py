@@ -43,9 +43,9 @@ class Classifier:
     """A YOLOv8-cls-shaped classifier.
 
     ``Classifier("n")`` is a new, untrained one of the sizes n, s, m, l, x; ``Classifier("runs/train")`` or
-    ``Classifier("runs/train/weights/best.pt")`` is a trained one, ``Classifier("yolov8n-cls.pt")`` one that Ultralytics
-    trained (imgtool.training.ultralytics). ``model`` is the torch module, ``wnids`` and
-    ``names`` are its classes in the order of its logits (empty while it knows none).
+    ``Classifier("runs/train/weights/best.pt")`` is a trained one, ``Classifier("yolov8n-cls.pt")`` one of Ultralytics'
+    (imgtool.training.ultralytics). ``model`` is the torch module, ``wnids`` and ``names`` are its classes in the order
+    of its logits (empty while it knows none).
 
     Raises InputError for an unknown size, CheckpointError for a file that is not a whole checkpoint.
     """

@@ -1,29 +1,35 @@
 """Trained models in the forms that other programs read. A format is a function in `FORMATS`."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from imgtool.pipelines.atomic import replacing, write_text
-from imgtool.training import checkpoint
-from imgtool.training.classifier import Classifier
 from imgtool.wordnet.errors import CheckpointError, InputError
 
+if TYPE_CHECKING:
+    from imgtool.training.classifier import Classifier
 
-def export(weights: str | Path, form: str, out: str | Path) -> list[Path]:
-    """Writes a checkpoint's or a run's best model as ``out`` in the format ``form``, a key of `FORMATS`.
+
+def export(classifier: Classifier, form: str, out: str | Path) -> list[Path]:
+    """Writes a trained classifier as ``out`` in the format ``form``, a key of `FORMATS`.
 
     Returns the files written, ``out`` first, each whole or not at all. Raises InputError for an unknown format or an
-    ``out`` that is the checkpoint itself, CheckpointError for weights that cannot be read or written so.
+    ``out`` that is the checkpoint itself, CheckpointError for a model without trained weights or that the format cannot
+    hold, and for a file that cannot be written.
     """
     if form not in FORMATS:
         raise InputError(f"unknown format {form!r}: choose one of {', '.join(FORMATS)}")
-    out, source = Path(out), checkpoint.find(weights)
+    out, source = Path(out), classifier.checkpoint
+    if source is None:
+        raise CheckpointError(f"this {classifier.size} has no trained weights: train it, or give a checkpoint or run")
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out} is the checkpoint itself: write to another file")
-    classifier = Classifier(source)
     try:
         return FORMATS[form](classifier, out)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError

@@ -1,9 +1,9 @@
 """Foreign torch files as data: tensors and plain values are built, objects become records, and nothing is called.
 
-torch.save writes a zip archive: ``data.pkl``, a pickle that says how to build the value, and a member a storage. A pickle
-is a program, and pickle's own machine runs whatever functions it names. The machine here has none to run: a name on its
-stack is a `Named`, a call of one makes a tensor, a dict, a list or a `Record`, as told by the name, or is refused. A
-class whose module is known as harmless (`is_inert`) gives a `Record` of its name and attributes and is never imported.
+torch.save writes a zip archive: ``data.pkl``, a pickle that says how to build the value, and a member a storage. A
+pickle is a program, and pickle's own machine runs whatever functions it names. The machine here has none to run: a
+name on its stack is a `Named`, and a call of one makes a tensor, a dict, a list or a `Record`, by the name, or is
+refused. Of a class that `is_inert` remain the name and the attributes, in a `Record`; it is never imported.
 
 Memory stays bounded by the file's own bytes: members must be stored uncompressed, be together no longer than the file,
 and a tensor may not have more elements than its storage.
@@ -12,6 +12,7 @@ and a tensor may not have more elements than its storage.
 import math
 import pickletools
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,9 @@ class _Archive:
             raise ValueError(f"its data.pkl is longer than {LONGEST_PICKLE:,} bytes")
 
     def read(self, name: str) -> bytes:
-        member = self._members[name]
+        member = self._members.get(name)
+        if member is None:
+            raise ValueError(f"it has no member {name[:100]!r}")
         if member.compress_type != zipfile.ZIP_STORED:
             raise _Refused(f"its member {name} is compressed, as torch never writes it")
         return self._archive.read(member)
@@ -167,7 +170,7 @@ def _is_pickle(name: str) -> bool:
 
 
 class _Machine:
-    """Runs a pickle's opcodes, those that torch.save writes in protocols 2 to 5; what each does is pickletools' text."""
+    """Runs a pickle's opcodes, those that torch.save writes in protocols 2 to 5; pickletools says what each does."""
 
     def __init__(self, archive: _Archive) -> None:
         self._archive = archive
@@ -238,7 +241,8 @@ class _Machine:
         module, name = self.last(2) if dotted is None else dotted.split(" ", 1)
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("its data.pkl names a function by what is no text")
-        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # protocol 2 has Python 2's
+        if dotted is not None:  # protocol 2 has Python 2's names
+            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         full = f"{module}.{name}"
         known = full in STORAGES or full in _CALLS or full in DICTS | LISTS | PARAMETERS
         if not known and (not is_inert(full) or "." in name):
@@ -292,7 +296,9 @@ class _Machine:
             return torch.empty(size, dtype=storage.dtype)
         end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
         if max(elements, end, storage.length) > held:
-            raise _Refused(f"a tensor claims {max(elements, end, storage.length):,} elements of the {held:,} in the file")
+            raise _Refused(
+                f"a tensor claims {max(elements, end, storage.length):,} elements of the {held:,} in the file"
+            )
         return torch.frombuffer(raw, dtype=storage.dtype, count=held).as_strided(size, stride, offset)
 
     def attribute(self, owner: Any, name: Any) -> None:
@@ -323,6 +329,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "SETITEMS": lambda machine, _: machine.set_items(machine.after_mark()),
     "SETITEM": lambda machine, _: machine.set_items(machine.last(2)),
     "TUPLE": lambda machine, _: machine.push(tuple(machine.after_mark())),
+    "FROZENSET": lambda machine, _: machine.push(machine.after_mark()),
     "TUPLE1": lambda machine, _: machine.push(machine.last(1)),
     "TUPLE2": lambda machine, _: machine.push(machine.last(2)),
     "TUPLE3": lambda machine, _: machine.push(machine.last(3)),

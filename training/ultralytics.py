@@ -23,7 +23,7 @@ from imgtool.training import inert, models
 from imgtool.training.inert import Record
 from imgtool.wordnet import label_table
 from imgtool.wordnet.classnames import ilsvrc2012_wnids_of
-from imgtool.wordnet.errors import CheckpointError
+from imgtool.wordnet.errors import CheckpointError, InputError
 from imgtool.wordnet.tables import is_wnid
 
 MODEL = "ultralytics.nn.tasks.ClassificationModel"
@@ -51,16 +51,15 @@ def load(path: str | Path) -> dict[str, Any]:
     content = inert.read(path)
     try:
         return _convert(content)
-    except CheckpointError as error:
+    except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
 def _convert(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"holds a {_kind(content)} where Ultralytics' checkpoints have a dict")
-    model = content.get("ema") or content.get("model")
-    if isinstance(model, Record) and "module" in _part(model, "_modules"):  # DataParallel's and DistributedDataParallel's
-        model = _part(model, "_modules")["module"]
+    model = content.get("model") if content.get("ema") is None else content["ema"]  # a finished training has no ema
+    model = _find(model, "module") or model  # within DataParallel or DistributedDataParallel
     if not isinstance(model, Record) or model.kind != MODEL:
         raise CheckpointError(f"its model is a {_kind(model)}, and imgtool reads YOLOv8-cls, a {MODEL}")
 
@@ -165,8 +164,9 @@ def _classes(names: Any, num_classes: int) -> list[str]:
         raise CheckpointError(f"it has no names for its {num_classes} classes")
     if not all(is_wnid(name) for name in names):
         names = ilsvrc2012_wnids_of(names) or names
-    # Two classes by one name: the data set they are of cannot be told, but predictions can.
-    return [f"{name} ({index})" if names.index(name) < index else name for index, name in enumerate(names)]
+    # Of classes by one name the further ones get their number: what data set they are of cannot be told anyway.
+    first = {name: index for index, name in reversed(list(enumerate(names)))}
+    return [name if first[name] == index else f"{name} ({index})" for index, name in enumerate(names)]
 
 
 def _imgsz(train_args: Any) -> int:

@@ -110,7 +110,7 @@ def _take(ours: nn.Module, theirs: Any, name: str, weights: dict[str, Tensor]) -
         stated["add"] = True  # the shortcut
     for key, value in stated.items():
         if _plain(theirs.get(key)) != value:
-            raise CheckpointError(f"{name} has a {key} that YOLOv8-cls's has not: {value}")
+            raise CheckpointError(f"{name} has another {key} than YOLOv8-cls's, which is {value}")
 
     parts = dict(_part(theirs, "_modules"))
     if isinstance(ours, models.Conv) and "bn" not in parts:

@@ -5,6 +5,7 @@ import io
 import pickle
 import random
 import struct
+import tempfile
 import types
 import zipfile
 from collections import OrderedDict
@@ -267,8 +268,6 @@ STORED = {f"data/{key}": WITHIN.read(f"archive/data/{key}") for key in range(7)}
 @given(st.data())
 def test_mutated_bytes_are_read_or_refused(data: st.DataObject) -> None:
     """In the file as a whole, mostly caught by its checksums, and in the pickle alone, where they do not help."""
-    import tempfile
-
     whole = data.draw(st.booleans())
     content = bytearray(VALID.getvalue() if whole else PICKLED)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -290,8 +289,6 @@ def test_mutated_bytes_are_read_or_refused(data: st.DataObject) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0, 1, exclude_max=True))
 def test_truncated(share: float) -> None:
-    import tempfile
-
     whole = VALID.getvalue()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.pt"

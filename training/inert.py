@@ -96,8 +96,11 @@ def is_inert(name: str) -> bool:
 
 
 def pickle_of(path: str | Path) -> bytes:
-    """The bytes of a torch file's data.pkl, for a look at the names in it; b"" if the file is no such archive."""
+    """The bytes of a torch file's data.pkl, for a look at the names in it; b"" if it is no torch file."""
     try:
+        with open(path, "rb") as file:
+            if file.read(len(LEGACY)) == LEGACY:
+                return file.read(1 << 20)  # the pickle comes first
         with zipfile.ZipFile(path) as archive:
             return _Archive(archive, path).read("data.pkl")
     except Exception:  # what is wrong is said by those who read it in earnest

@@ -52,12 +52,19 @@ def _lookups() -> tuple[dict[str, list[int]], ...]:
     """The classes that go by a name: a unique one, the first lemma, that whatever its case, any lemma."""
     h = load()
     lemmas = [h[index].lemmas for index in range(h.num_classes)]
-    unique, first, first_folded, every = {}, {}, {}, {}  # type: tuple[dict[str, list[int]], ...]
-    for index in range(h.num_classes):
-        unique[h.name(index)] = [index]
-        first.setdefault(lemmas[index][0], []).append(index)
-        first_folded.setdefault(lemmas[index][0].casefold(), []).append(index)
-        for lemma in {lemma.casefold() for lemma in lemmas[index]}:
-            every.setdefault(lemma, []).append(index)
-    unique |= {name: [h.wnids.index(wnid)] for name, wnid in KERAS.items()}
-    return unique, first, first_folded, every
+    keras = {wnid: name for name, wnid in KERAS.items()}
+    return (
+        _classes_by([[name, keras.get(wnid, name)] for name, wnid in zip(h.names, h.wnids, strict=True)]),
+        _classes_by([[names[0]] for names in lemmas]),
+        _classes_by([[names[0].casefold()] for names in lemmas]),
+        _classes_by([[name.casefold() for name in names] for names in lemmas]),
+    )
+
+
+def _classes_by(names: list[list[str]]) -> dict[str, list[int]]:
+    """The class indices that each name stands at."""
+    found: dict[str, list[int]] = {}
+    for index, of_class in enumerate(names):
+        for name in set(of_class):
+            found.setdefault(name, []).append(index)
+    return found

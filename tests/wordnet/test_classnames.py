@@ -23,7 +23,7 @@ def test_the_published_list_in_any_order(h: wordnet.Hierarchy) -> None:
     order = list(range(1000))
     random.Random(0).shuffle(order)
     assert ilsvrc2012_wnids_of([names[i] for i in order]) == [h.wnids[i] for i in order]
-    swapped = list(order := range(1000))
+    swapped = list(range(1000))
     swapped[3], swapped[700] = swapped[700], swapped[3]
     assert ilsvrc2012_wnids_of([names[i] for i in swapped]) == [h.wnids[i] for i in swapped]
 

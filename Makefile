@@ -11,7 +11,8 @@ DEMO   := demo
 # Python.h belongs to the interpreter in use: Debian's own comes with python3-dev, others bring it.
 PYTHON_H := $(shell $(PYTHON) -c 'import os, sysconfig; print(os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null)
 APT_BUILD := g++ libjpeg62-turbo-dev $(if $(filter False,$(PYTHON_H)),python3-dev)
-APT_TEST  := wordnet-base wordnet-sense-index chromium chromium-driver
+# libgl1, libsm6: OpenCV's, which ultralytics imports; the rest of what it links to comes with chromium.
+APT_TEST  := wordnet-base wordnet-sense-index chromium chromium-driver libgl1 libsm6
 
 # $(call apt,PACKAGES): installs what is missing when root, names it when not; elsewhere than on Debian does nothing.
 define apt

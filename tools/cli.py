@@ -9,6 +9,7 @@ import click
 
 from imgtool import __version__
 from imgtool.bench import bench
+from imgtool.export import export
 from imgtool.info import info
 from imgtool.predict import predict
 from imgtool.prepare import prepare
@@ -67,5 +68,5 @@ def main(debug: bool) -> None:
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
 
 
-for command in (prepare, verify, train, val, predict, synset, info, sample, bench):
+for command in (prepare, verify, train, val, predict, export, synset, info, sample, bench):
     main.add_command(command)

@@ -10,7 +10,18 @@ from torch import Tensor, nn
 
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
-from imgtool.training import archs, checkpoint, distributed, loop, losses, models, predict, start, validation
+from imgtool.training import (
+    archs,
+    checkpoint,
+    distributed,
+    loop,
+    losses,
+    models,
+    predict,
+    start,
+    ultralytics,
+    validation,
+)
 from imgtool.training.evaluate import Metrics, evaluate
 from imgtool.training.predict import Prediction
 from imgtool.training.recipes import Recipe
@@ -39,8 +50,9 @@ class Classifier:
 
     ``Classifier("n")`` is a new, untrained one of the sizes n, s, m, l, x; ``Classifier("timm:resnet50")`` or
     ``Classifier("torchvision:resnet18")`` another library's network; ``Classifier("runs/train")`` or
-    ``Classifier("runs/train/weights/best.pt")`` is a trained one. ``model`` is the torch module, ``wnids`` and
-    ``names`` are its classes in the order of its logits (empty while it knows none).
+    ``Classifier("runs/train/weights/best.pt")`` is a trained one, ``Classifier("yolov8n-cls.pt")`` one of Ultralytics'
+    (imgtool.training.ultralytics). ``model`` is the torch module, ``wnids`` and ``names`` are its classes in the order
+    of its logits (empty while it knows none).
 
     Raises InputError for an unknown size, CheckpointError for a file that is not a whole checkpoint.
     """
@@ -64,7 +76,7 @@ class Classifier:
             self._load(checkpoint.find(size_or_checkpoint))
 
     def _load(self, path: Path) -> None:
-        self._take(path, checkpoint.load(path))
+        self._take(path, ultralytics.load(path) if ultralytics.recognises(path) else checkpoint.load(path))
 
     def _take(self, path: Path, content: dict[str, Any]) -> None:
         self.loss = content["recipe"].get("loss", "ce")

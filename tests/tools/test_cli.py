@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["prepare", "verify", "train", "val", "predict", "synset", "info", "sample", "bench"]
+COMMANDS = ["prepare", "verify", "train", "val", "predict", "export", "synset", "info", "sample", "bench"]
 
 
 def imgtool(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

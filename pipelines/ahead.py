@@ -28,8 +28,8 @@ def ahead(items: Iterable[T], work: Callable[[T], R], threads: int, most: int) -
                 oldest = _done(waiting.popleft())
                 yield oldest
         while waiting:
-            oldest = _done(waiting.popleft())
-            yield oldest
+            last = _done(waiting.popleft())
+            yield last
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

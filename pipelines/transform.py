@@ -1,4 +1,4 @@
-"""The validation transform: what loaders, val, predict and export do to a picture, in one place."""
+"""The validation transform, in one place: what loaders, val and predict do to a picture, and an export must do."""
 
 from __future__ import annotations
 

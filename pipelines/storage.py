@@ -181,7 +181,7 @@ class RemoteFile:
         end = min(offset + size, self.size)
         if offset >= end:
             return b""
-        with _remote_errors(self._path):
+        with remote_errors(self._path):
             data: bytes = self._fs.cat_file(self._path, start=offset, end=end)
             return data
 
@@ -198,7 +198,7 @@ class RemoteFolder:
         import fsspec
 
         self.url = url.rstrip("/")
-        with _remote_errors(url):
+        with remote_errors(url):
             self._fs, self._root = fsspec.core.url_to_fs(self.url)
 
     def _at(self, name: str) -> str:
@@ -211,12 +211,12 @@ class RemoteFolder:
         return RemoteFile(self._fs, self._at(name), size)
 
     def read(self, name: str) -> bytes:
-        with _remote_errors(f"{self.url}/{name}"):
+        with remote_errors(f"{self.url}/{name}"):
             data: bytes = self._fs.cat_file(self._at(name))
             return data
 
     def size(self, name: str) -> int | None:
-        with _remote_errors(f"{self.url}/{name}"):
+        with remote_errors(f"{self.url}/{name}"):
             try:
                 self._fs.invalidate_cache()  # others write here too
                 found = self._fs.info(self._at(name))
@@ -225,7 +225,7 @@ class RemoteFolder:
             return int(found["size"]) if found["type"] == "file" else None
 
     def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
-        with _remote_errors(f"{self.url}/{below}"):
+        with remote_errors(f"{self.url}/{below}"):
             self._fs.invalidate_cache()
             found = self._fs.find(self._at(below), detail=True)
         top = len(self._root) + 1
@@ -237,26 +237,26 @@ class RemoteFolder:
         with tempfile.TemporaryDirectory(prefix="imgtool-") as folder:
             path = Path(folder) / os.path.basename(name)
             yield path
-            with _remote_errors(f"{self.url}/{name}"):
+            with remote_errors(f"{self.url}/{name}"):
                 self._fs.put_file(str(path), self._at(name))
 
     @contextlib.contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="imgtool-") as folder:
             path = Path(folder) / os.path.basename(name)
-            with _remote_errors(f"{self.url}/{name}"):
+            with remote_errors(f"{self.url}/{name}"):
                 self._fs.get_file(self._at(name), str(path))
             yield path
 
     def remove(self, name: str) -> None:
-        with _remote_errors(f"{self.url}/{name}"):
+        with remote_errors(f"{self.url}/{name}"):
             self._fs.invalidate_cache()
             if self._fs.exists(self._at(name)):
                 self._fs.rm(self._at(name), recursive=True)
 
 
 @contextlib.contextmanager
-def _remote_errors(where: str) -> Iterator[None]:
+def remote_errors(where: str) -> Iterator[None]:
     """Errors of a store's own client library, whatever their class, as one line."""
     try:
         yield

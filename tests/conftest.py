@@ -83,3 +83,42 @@ def encoded() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return encode
+
+
+@pytest.fixture(scope="session")
+def scattered(picture: Callable[..., np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """scattered(wnids): an n of random weights at 64 pixels, whose answers differ from picture to picture."""
+    import torch
+
+    from imgtool import wordnet
+    from imgtool.training import checkpoint, models, recipes
+
+    def make(wnids: list[str], names: list[str] | None = None) -> Path:
+        torch.manual_seed(0)
+        model = models.build("n", len(wnids))
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # the plain mean: one batch tells how large features are
+        batch = torch.from_numpy(np.stack([picture(64, 64, seed) for seed in range(16)])).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            model.train()(batch / 255)
+            linear = model.get_submodule("model.9.linear")
+            assert isinstance(linear, torch.nn.Linear)
+            linear.weight *= 30
+        path = tmp_path_factory.mktemp("scattered") / "weights.pt"
+        content = {
+            "size": "n",
+            "dropout": 0.0,
+            "imgsz": 64,
+            "wnids": wnids,
+            "names": names or wordnet.load(wnids).names,
+            "epoch": 1,
+            "metrics": {"top1": 0.0, "top5": 0.0},
+            "recipe": recipes.load("n").to_dict(),
+            "ema": model.state_dict(),
+            "resume": None,
+        }
+        checkpoint.save(path, content)
+        return path
+
+    return make

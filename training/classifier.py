@@ -1,7 +1,9 @@
 """`Classifier`: train, validate and predict, from Python as from the command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
+from imgtool.pipelines.raw_split import RawSplit, is_raw
+from imgtool.pipelines.transform import ValTransform
 from imgtool.training import (
     archs,
     checkpoint,
@@ -22,12 +26,13 @@ from imgtool.training import (
     ultralytics,
     validation,
 )
-from imgtool.training.evaluate import Metrics, evaluate
-from imgtool.training.predict import Prediction
+from imgtool.training.device import resolve_device
+from imgtool.training.evaluate import Batches, Metrics, evaluate
+from imgtool.training.per_class import PerClass, write_csv
+from imgtool.training.predict import Prediction, Source
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
 from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
-from imgtool.wordnet.evaluation import Evaluation
 from imgtool.wordnet.relabel import LabelMap
 
 VAL_BATCH = 256  # images at a time where no gradients are kept
@@ -263,71 +268,106 @@ class Classifier:
         labelmap: str | Path | LabelMap | None = None,
         real: str | Path | None = None,
         backend: str = "auto",
+        all_classes: bool = False,
+        per_class: str | Path | None = None,
     ) -> Metrics:
-        """Top-1, top-5, loss and, where the classes are WordNet's, the hierarchical metrics on a split of a prepared
-        data set, at the checkpoint's image size if not told.
+        """Top-1, top-5, loss and, where the classes are WordNet's, the hierarchical metrics on a split of a data set,
+        at the checkpoint's image size if not told.
 
-        Classes are matched by wnid. A ``labelmap`` gathers the data set's classes, and the model's probabilities too
-        unless it was trained on the targets. ``real`` is the path of real.json, for ReaL accuracy. Raises
-        CheckpointError when this classifier has no trained weights or the data set's classes are not the checkpoint's;
-        InputError for a label map or ReaL labels that do not fit.
+        ``data`` is a prepared data set, or a raw one as `prepare` takes it: a folder of class folders (ImageNet-A, -R,
+        -V2) or a tar of it. Classes are matched by wnid; folders called 0, 1, … are class indices. A data set of some
+        of the checkpoint's classes is judged among these alone, unless ``all_classes``. A ``labelmap`` gathers a
+        prepared data set's classes, and the model's probabilities too unless it was trained on the targets. ``real``
+        is the path of real.json, for ReaL accuracy, ``per_class`` that of a CSV file to write, a line a class. Raises
+        CheckpointError when this classifier has no trained weights or does not know one of the data set's classes;
+        InputError for a label map or ReaL labels that do not fit, ImageError for a picture that cannot be decoded.
         """
         self._require_weights()
-        where = resolve_device(device)
-        gather = _labelmap(labelmap)
-        dataset = Dataset(data if data is not None else start.DATA, gather)
-        start.check_splits(dataset, split)
-        class_map, class_scores, hierarchy = None, self._class_scores(where), None
-        if gather is not None and self.wnids != dataset.wnids:
-            class_scores = validation.gathered_scores(class_scores, self.wnids, gather)
-        else:
-            class_map, hierarchy = self._class_map(dataset), validation.hierarchy_of(self.wnids)
-        if real is not None and hierarchy is None:
-            raise InputError("ReaL labels are of ILSVRC2012's 1000 classes, and here are others")
-        real_labels = None if real is None else validation.real_labels(dataset, split, real)
-        evaluation = None if hierarchy is None else Evaluation(hierarchy, real=real_labels)
-        model = models.fuse(self.model).to(where).to(memory_format=torch.channels_last)
-        with open_loader(
-            dataset,
-            split,
-            batch_size=batch or VAL_BATCH,
-            image_size=imgsz or self.imgsz,
-            augment=False,
-            backend=backend,
-            device=str(where),
-            num_workers=workers,
-        ) as loader:
-            return evaluate(model, loader, where, class_map, class_scores, evaluation)
+        place, size, gather = resolve_device(device), imgsz or self.imgsz, _labelmap(labelmap)
+        where, scores = data if data is not None else start.DATA, self._class_scores(place)
+        model, rows = self._fused(place), None if per_class is None else PerClass()
+        if per_class is not None:
+            write_csv(per_class, [])  # what cannot be written is told before the work, not after
+        with ExitStack() as stack:
+            if is_raw(where):
+                if gather is not None:
+                    raise InputError(f"{where} is a raw data set: a label map gathers a prepared one's classes")
+                raw = stack.enter_context(RawSplit(where, split))
+                wnids = validation.named_by_index(raw.wnids, self.wnids, where)
+                plan = validation.plan(self, scores, wnids, where, None, all_classes, real, lambda: raw.keys)
+                batches: Batches = raw.batches(ValTransform(size), batch or VAL_BATCH, place, workers)
+            else:
+                dataset = Dataset(where, gather)
+                start.check_splits(dataset, split)
+                keys = partial(validation.stored_keys, dataset, split)
+                plan = validation.plan(self, scores, dataset.wnids, dataset.path, gather, all_classes, real, keys)
+                batches = stack.enter_context(
+                    open_loader(
+                        dataset,
+                        split,
+                        batch_size=batch or VAL_BATCH,
+                        image_size=size,
+                        augment=False,
+                        backend=backend,
+                        device=str(place),
+                        num_workers=workers,
+                    )
+                )
+            class_map, among = plan.matched
+            metrics = evaluate(model, batches, place, class_map, plan.class_scores, plan.evaluation, among, rows)
+        if per_class is not None and rows is not None:
+            write_csv(per_class, rows.results(plan.wnids, plan.names, plan.shown))
+        return metrics
 
     def predict(
         self,
-        source: predict.Source,
+        source: Source,
         topk: int = 5,
         imgsz: int | None = None,
         device: str | None = None,
         on_error: Callable[[ImageError], None] | None = None,
     ) -> list[Prediction]:
-        """The ``topk`` most probable classes of each picture: a path, a folder, a PIL image, a uint8 array [H, W, 3],
-        or a list of these.
+        """The ``topk`` most probable classes of each picture of the source, or of a list of sources:
+
+        a path, a folder, a pattern ("pictures/**/*.jpg"), a URL of any fsspec kind (of these too), the bytes of a
+        picture's file, a PIL image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], all RGB.
 
         Raises CheckpointError when this classifier has no trained weights, ImageError naming the file that cannot be
         decoded (or passes over it and calls ``on_error``), InputError for what is not there or not a picture.
         """
+        return list(self.predict_each(source, topk, imgsz, device, on_error=on_error))
+
+    def predict_each(
+        self,
+        source: Source,
+        topk: int = 5,
+        imgsz: int | None = None,
+        device: str | None = None,
+        *,
+        batch: int | None = None,
+        workers: int | None = None,
+        on_error: Callable[[ImageError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """`predict`, one at a time, so that memory does not grow with the number of pictures; an iterator of sources
+        is taken too. ``batch`` (64) pictures are computed at a time, while ``workers`` threads decode the next."""
         self._require_weights()
-        where = resolve_device(device)
-        model = models.fuse(self.model).to(where).to(memory_format=torch.channels_last)
-        found = predict.predict(
-            model,
+        place = resolve_device(device)
+        return predict.predict(
+            self._fused(place),
             source,
             wnids=self.wnids,
             names=self.names,
             topk=topk,
-            imgsz=imgsz or self.imgsz,
-            device=where,
-            class_scores=self._class_scores(where),
+            transform=ValTransform(imgsz or self.imgsz),
+            device=place,
+            class_scores=self._class_scores(place),
+            batch=batch or predict.BATCH,
+            workers=workers,
             on_error=on_error,
         )
-        return list(found)
+
+    def _fused(self, device: torch.device) -> nn.Module:
+        return models.fuse(self.model).to(device).to(memory_format=torch.channels_last)
 
     def _class_scores(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """What turns the model's outputs into logits a class."""
@@ -336,37 +376,6 @@ class Classifier:
     def _require_weights(self) -> None:
         if self.checkpoint is None:
             raise CheckpointError(f"this {self.size} has no trained weights: train it, or give a checkpoint or run")
-
-    def _class_map(self, dataset: Dataset) -> Tensor | None:
-        """int64 [dataset classes]: the model's class index of each; None where they are the same."""
-        if self.wnids == dataset.wnids:
-            return None
-        lacking = sorted(set(dataset.wnids) - set(self.wnids))
-        extra = sorted(set(self.wnids) - set(dataset.wnids))
-        if lacking or extra:
-            differences = [
-                f"{len(wnids)} {text}, {wnids[0]} first"
-                for wnids, text in ((lacking, "only in the data set"), (extra, "only in the checkpoint"))
-                if wnids
-            ]
-            raise CheckpointError(
-                f"the classes of {self.checkpoint} are not those of {dataset.path}: {'; '.join(differences)}"
-            )
-        position = {wnid: index for index, wnid in enumerate(self.wnids)}
-        return torch.tensor([position[wnid] for wnid in dataset.wnids])
-
-
-def resolve_device(device: str | None = None) -> torch.device:
-    """auto (or None) is CUDA if there is one, else the CPU; "0" is cuda:0. Raises InputError for one not there."""
-    if device is None or device == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(f"cuda:{device}" if str(device).isdigit() else device)
-    except RuntimeError:
-        raise InputError(f"there is no device {device!r}: give auto, cpu, cuda, or a GPU's number") from None
-    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"there is no device {device}: torch sees {torch.cuda.device_count()} CUDA GPUs")
-    return where
 
 
 def _labelmap(labelmap: str | Path | LabelMap | None) -> LabelMap | None:

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imgtool.pipelines.transform import to_float
 from imgtool.training.distributed import World
+from imgtool.training.per_class import PerClass
 from imgtool.wordnet.errors import DatasetError
 from imgtool.wordnet.evaluation import Evaluation
 from imgtool.wordnet.metrics import Metric
@@ -30,20 +32,13 @@ class Metrics:
     images: int
     seconds: float
     hierarchy: dict[str, Metric] | None = None  # where asked for: how bad the mistakes are, by imgtool.wordnet.metrics
+    classes: int | None = None  # that the model was let choose from: all of its own, or the data's alone
 
     def to_dict(self) -> dict[str, Any]:
         out = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "hierarchy"}
         if self.hierarchy is not None:
             out["hierarchy"] = {name: metric.to_dict() for name, metric in self.hierarchy.items()}
         return out
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] → float32 0..1, on the images' device and in their memory format.
-
-    No mean and deviation are taken off: so were the published weights trained (and the first batch norm does it).
-    """
-    return images.float().div_(255)
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -62,13 +57,18 @@ def evaluate(
     class_map: Tensor | None = None,
     class_scores: Callable[[Tensor], Tensor] | None = None,
     evaluation: Evaluation | None = None,
+    among: Tensor | None = None,
+    per_class: PerClass | None = None,
     world: World | None = None,
 ) -> Metrics:
     """Top-1, top-5 and loss over all ``batches``.
 
     ``class_map`` int64 [dataset classes] gives the model's class index of a dataset's class index, where they differ.
     ``class_scores`` turns the model's outputs into logits a class (a loss's method; default: they are that already).
-    ``evaluation`` is given all scores and labels, and its results become the metrics' ``hierarchy``.
+    ``among`` int64 [K] are the model's classes to choose from: the others' logits count for nothing, in the loss and
+    in probabilities too. Default: all.
+    ``evaluation`` is given the first five predictions and the labels, class indices of the model, and its results
+    become the metrics' ``hierarchy``; so is ``per_class``, and the logits.
     Counts are exact integers, kept on the device and read once at the end. Leaves the model in the mode it was in. With
     several processes (``world``) each gives its own batches, and all get the metrics of all.
     Raises DatasetError when there is no image.
@@ -79,15 +79,22 @@ def evaluate(
     right = torch.zeros(2, dtype=torch.int64, device=device)  # at the first place, among the first five
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     class_map = None if class_map is None else class_map.to(device)
+    among = None if among is None else among.to(device)
+    classes = 0
     for images, labels in batches:
         if class_map is not None:
             labels = class_map[labels]
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             outputs = model(to_float(images)).float()
         logits = outputs if class_scores is None else class_scores(outputs)
+        if among is not None:
+            logits = torch.full_like(logits, -torch.inf).index_copy(1, among, logits[:, among])
+        classes = logits.shape[1] if among is None else len(among)
+        best = logits.topk(min(5, classes), dim=1).indices
         if evaluation is not None:
-            evaluation.update(logits, labels)
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+            evaluation.update(best, labels)
+        if per_class is not None:
+            per_class.update(logits, best, labels)
         hits = best == labels[:, None]
         right += torch.stack([hits[:, 0].sum(), hits.sum()])
         loss_sum += F.cross_entropy(logits, labels, reduction="sum")
@@ -101,4 +108,4 @@ def evaluate(
     top1, top5 = (right.double() / images_seen).tolist()
     seconds = time.perf_counter() - started
     hierarchy = evaluation.result() if evaluation is not None else None
-    return Metrics(top1, top5, float(loss_sum) / images_seen, images_seen, seconds, hierarchy)
+    return Metrics(top1, top5, float(loss_sum) / images_seen, images_seen, seconds, hierarchy, classes)

@@ -163,10 +163,10 @@ def build(size: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: f
 
 
 @torch.no_grad()
-def fuse(model: ClassificationModel) -> ClassificationModel:
+def fuse(model: nn.Module) -> nn.Module:
     """A copy for inference with every batch norm folded into its convolution: same logits, fewer passes.
 
-    w' = w·γ/√(σ²+ε) and b' = β − μ·γ/√(σ²+ε), of the running statistics.
+    w' = w·γ/√(σ²+ε) and b' = β − μ·γ/√(σ²+ε), of the running statistics. Networks of other libraries stay as they are.
     """
     fused = copy.deepcopy(model).eval()
     for module in fused.modules():

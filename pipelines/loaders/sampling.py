@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from imgtool.pipelines.codec import center_geometry
+from imgtool.pipelines.transform import ValTransform
 
 ATTEMPTS = 10
 """As torchvision's RandomResizedCrop: so many tries to fit a crop before it falls back to the centre."""
@@ -137,5 +137,5 @@ def crops_for(
 ) -> npt.NDArray[np.int32]:
     """Random crops under an augmentation, else the validation transform's."""
     if augmentation is None:
-        return center_geometry(width, height, size)
+        return ValTransform(size).crops(width, height)
     return random_crops(width, height, size, augmentation, seed, epoch, samples)

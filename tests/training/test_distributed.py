@@ -116,7 +116,7 @@ def test_a_batch_that_cannot_be_shared(drawn_data: Path, tmp_path: Path) -> None
     plan: Any = Start(recipes.load("n").override(batch=12, accumulate=2), None, 0)  # type: ignore[arg-type]
     assert plan.loader_batch(World(0, 3)) == 2
     assert plan.batch_note(World(0, 3)) == "batch 12 (3 processes × 2 parts × 2), peak lr 0.0234375"
-    with pytest.raises(InputError, match=r"a batch of 12 cannot be shared by 4 processes in 2 parts: .* that 8 divides"):
+    with pytest.raises(InputError, match=r"12 cannot be shared by 4 processes in 2 parts: .* that 8 divides"):
         plan.loader_batch(World(0, 4))
 
 

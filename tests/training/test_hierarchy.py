@@ -98,14 +98,15 @@ def test_real_labels_follow_the_stored_order(mini: Path, tmp_path: Path) -> None
     prepare(mini, tmp_path / "mini", workers=2)
     dataset = Dataset(tmp_path / "mini")
     assert dataset.wnids == orders.ilsvrc2012_wnids()
-    from imgtool.training.validation import real_labels
+    from imgtool.training.validation import real_labels, stored_keys
 
     rows = dataset.manifest("val").to_pylist()
     real: list[list[int]] = [[] for _ in rows]
     for row in rows:
         real[int(row["key"][-8:]) - 1] = [row["class_index"]]
     (tmp_path / "real.json").write_text(json.dumps(real))
-    assert real_labels(dataset, "val", tmp_path / "real.json") == [[row["class_index"]] for row in rows]
+    known = (dataset.wnids, stored_keys(dataset, "val"), tmp_path / "real.json", dataset.path)
+    assert real_labels(*known) == [[row["class_index"]] for row in rows]
     (tmp_path / "real.json").write_text(json.dumps(real[:50]))
     with pytest.raises(InputError, match="has no labels for ILSVRC2012_val_"):
-        real_labels(dataset, "val", tmp_path / "real.json")
+        real_labels(*known)

@@ -1,0 +1,103 @@
+"""`imgtool predict` and `imgtool val` by their options, in this process."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from imgtool.cli import main
+from imgtool.pipelines.dataset import Dataset
+
+
+@pytest.fixture(scope="module")
+def weights(scattered, drawn_data) -> Path:
+    return scattered(Dataset(drawn_data).wnids)
+
+
+@pytest.fixture
+def pictures(picture, encoded, tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("p/deep").mkdir(parents=True)
+    for seed, name in enumerate(("p/a.jpg", "p/b.png", "p/deep/c.jpg")):
+        Path(name).write_bytes(encoded(picture(80, 60, seed), "PNG" if name.endswith("png") else "JPEG"))
+    return tmp_path
+
+
+def run(weights: Path, *args: object, stdin: bytes | str | None = None) -> Result:
+    return CliRunner().invoke(main, ["predict", *map(str, args), "--weights", str(weights)], input=stdin)
+
+
+def test_folders_patterns_and_urls_agree(weights, pictures):
+    folder = run(weights, "p", "--json", "--topk", 3)
+    lines = [json.loads(line) for line in folder.stdout.splitlines()]
+    assert [line["path"] for line in lines] == ["p/a.jpg", "p/b.png", "p/deep/c.jpg"]
+    assert all(len(line["superclasses"]) == 3 and all(line["superclasses"]) for line in lines)
+    assert run(weights, "p/**", "--json", "--topk", 3).stdout == folder.stdout
+    (one,) = [json.loads(line) for line in run(weights, "p/*.jpg", "--json", "--topk", 3).stdout.splitlines()]
+    assert (one["path"], one["wnids"]) == ("p/a.jpg", lines[0]["wnids"])
+    url = [json.loads(line) for line in run(weights, f"file://{pictures}/p", "--json").stdout.splitlines()]
+    assert [line["wnids"][0] for line in url] == [line["wnids"][0] for line in lines]
+
+
+def test_text_names_the_superclass(weights, pictures):
+    shown = run(weights, "p/a.jpg", "--topk", 10).stdout.splitlines()
+    assert shown[0] == "p/a.jpg" and len(shown) == 11
+    assert any(line.endswith("zebra  [ungulate]") for line in shown)
+
+
+def test_csv_to_a_file_and_to_standard_output(weights, pictures):
+    result = run(weights, "p", "--csv", "out.csv", "--topk", 2, "--batch", 2, "--workers", 2)
+    assert result.stdout == "3 pictures, out.csv\n"
+    text = Path("out.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["path"], row["rank"]) for row in rows[:3]] == [("p/a.jpg", "1"), ("p/a.jpg", "2"), ("p/b.png", "1")]
+    assert list(rows[0]) == ["path", "rank", "wnid", "name", "superclass", "probability"]
+    assert run(weights, "p", "--csv", "-", "--topk", 2).stdout == text
+
+
+def test_standard_input_is_a_picture_or_a_list(weights, pictures):
+    data = Path("p/b.png").read_bytes()
+    piped = run(weights, "-", "--json", stdin=data)
+    known = json.loads(run(weights, "p/b.png", "--json").stdout)
+    assert json.loads(piped.stdout) == known | {"path": "-"}
+    listed = run(weights, "--list", "-", "--json", stdin="p/b.png\n\np/a.jpg\r\nnowhere.jpg\ngone.jpg\n")
+    assert [json.loads(line)["path"] for line in listed.stdout.splitlines()] == ["p/b.png", "p/a.jpg"]
+    assert listed.exit_code == 2
+    assert listed.stderr.splitlines() == [
+        "imgtool: cannot read nowhere.jpg: No such file or directory",
+        "imgtool: cannot read gone.jpg: No such file or directory",
+        "imgtool: 2 of 4 pictures could not be read",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "give PICTURES"),
+        (("p", "--json", "--csv", "-"), "not both"),
+        (("-", "--list", "-"), "standard input cannot be"),
+        (("p", "nowhere.jpg"), "there is no picture nowhere.jpg"),
+        (("*.gif",), "there is no picture in *.gif"),
+        (("--list", "nowhere.txt"), "nowhere.txt: No such file"),
+    ],
+)
+def test_wrong_arguments(weights, pictures, args, message):
+    result = run(weights, *args)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_val_says_among_which_classes(scattered, drawn_data, tmp_path):
+    from imgtool import wordnet
+
+    weights = scattered(wordnet.load().wnids)
+    args = ["val", "--weights", str(weights), "--data", str(drawn_data)]
+    shown = CliRunner().invoke(main, [*args, "--per-class", str(tmp_path / "c.csv")]).stdout
+    assert "among the 10 classes of the data, of the checkpoint's 1,000" in shown
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == 11
+    found = json.loads(CliRunner().invoke(main, [*args, "--all-classes", "--json"]).stdout)
+    assert found["classes"] == 1000

@@ -1,0 +1,18 @@
+"""Which device a word of the user's means."""
+
+import torch
+
+from imgtool.wordnet.errors import InputError
+
+
+def resolve_device(device: str | None = None) -> torch.device:
+    """auto (or None) is CUDA if there is one, else the CPU; "0" is cuda:0. Raises InputError for one not there."""
+    if device is None or device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(f"cuda:{device}" if str(device).isdigit() else device)
+    except RuntimeError:
+        raise InputError(f"there is no device {device!r}: give auto, cpu, cuda, or a GPU's number") from None
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no device {device}: torch sees {torch.cuda.device_count()} CUDA GPUs")
+    return where

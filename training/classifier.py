@@ -190,9 +190,9 @@ class Classifier:
                         "give a smaller --batch"
                     )
                 if begin.run is None:
-                    run = Run.create(name, quiet) if world.is_main else None
-                    path = world.first(run.path if run else None)
-                    run = run or Run(path, quiet, mute=True)
+                    created = Run.create(name, quiet) if world.is_main else None
+                    path = world.first(created.path if created else None)
+                    run = created or Run(path, quiet, mute=True)
                     for note in begin.notes:
                         run.say(note)
                     torch.manual_seed(begin.seed)

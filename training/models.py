@@ -62,7 +62,8 @@ class Bottleneck(nn.Module):
         )  # of the branch, for whole pictures, in training: see `ClassificationModel`
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.drop(self.cv2(self.cv1(x)))
+        branch = self.cv2(self.cv1(x))
+        return x + (branch if self.drop is None else self.drop(branch))
 
 
 class C2f(nn.Module):

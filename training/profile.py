@@ -26,6 +26,8 @@ class Profile:
         self.steps = 0
         self.profiler: Any = None
         self.waited = self.started = 0.0
+        self._meter: Meter | None = None
+        self._seen = 0.0  # of its waiting
 
     def __enter__(self) -> "Profile":
         return self
@@ -49,7 +51,7 @@ class Profile:
 
     def _mark(self, meter: Meter) -> None:
         """Adds the waiting since the last mark; each epoch has a meter of its own."""
-        if getattr(self, "_meter", None) is meter:
+        if self._meter is meter:
             self.waited += meter.waited - self._seen
         self._meter, self._seen = meter, meter.waited
 

@@ -40,11 +40,10 @@ class Step:
     ) -> None:
         self.loss_of, self.network, self.optimizer, self.ema = loss_of, network, optimizer, ema
         self.scaler, self.clip, self.skips = scaler, clip, skips
-        distributed = isinstance(network, DistributedDataParallel)
-        self.model: nn.Module = network.module if distributed else network
-        self.no_sync: Callable[[], contextlib.AbstractContextManager[None]] = (
-            network.no_sync if isinstance(network, DistributedDataParallel) else contextlib.nullcontext
-        )
+        self.model: nn.Module = network
+        self.no_sync: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        if isinstance(network, DistributedDataParallel):
+            self.model, self.no_sync = network.module, network.no_sync
         self.parameters = list(self.model.parameters())
 
     def __call__(self, parts: Sequence[Part]) -> Tensor | None:

@@ -57,9 +57,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.cv1 = Conv(channels, channels, 3)
         self.cv2 = Conv(channels, channels, 3)
-        self.drop: nn.Module = (
-            nn.Identity()
-        )  # of the branch, for whole pictures, in training: see `ClassificationModel`
+        self.drop: nn.Module | None = None  # of the branch, see `ClassificationModel`
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.cv2(self.cv1(x))

@@ -18,6 +18,7 @@ import click
 @click.option("--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision.")
 @click.option("--labelmap", help="Gather the classes into the targets of this label map (JSON).")
 @click.option("--real", help="real.json, for ReaL accuracy on ILSVRC2012's validation pictures.")
+@click.option("--plots", help="Folder for confusion matrix, most confused pairs and surest mistakes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, conventions included.")
 def val(
     weights: str,
@@ -30,6 +31,7 @@ def val(
     backend: str,
     labelmap: str | None,
     real: str | None,
+    plots: str | None,
     as_json: bool,
 ) -> None:
     """Top-1, top-5, loss and hierarchical metrics of a checkpoint on a prepared data set."""
@@ -45,6 +47,7 @@ def val(
         split=split,
         labelmap=labelmap,
         real=real,
+        plots=plots,
     )
     if as_json:
         click.echo(json.dumps(metrics.to_dict()))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
-from imgtool.training import checkpoint, loop, losses, models, predict, recipes, validation
+from imgtool.training import checkpoint, loggers, loop, losses, models, predict, recipes, review, validation
 from imgtool.training.evaluate import Metrics, evaluate
 from imgtool.training.models import ClassificationModel
 from imgtool.training.predict import Prediction
@@ -97,6 +97,8 @@ class Classifier:
         backend: str = "auto",
         order: str = "random",
         on_error: str = "raise",
+        logger: loggers.Loggers = None,
+        plots: bool = True,
         quiet: bool = False,
         on_epoch: Callable[[int, Metrics], None] | None = None,
         **overrides: Any,
@@ -108,7 +110,8 @@ class Classifier:
         small data set gets a smaller one than the recipe's. ``seed`` (0) decides initial weights, order and crops.
         ``labelmap`` gathers the data set's classes into other targets; ``loss`` is ce, soft, hxe or wordtree.
         ``device`` is auto, cpu, cuda, cuda:1 or 1. ``name`` is a run under runs/, or a path. ``backend``, ``order`` and
-        ``on_error`` are the loader's (imgtool.pipelines.loaders.open_loader).
+        ``on_error`` are the loader's (imgtool.pipelines.loaders.open_loader). ``logger`` is tensorboard, wandb, a
+        `Logger`, or a list of these. ``plots`` draws what imgtool.training.review does, behind the last epoch.
 
         ``resume`` continues the run ``name`` (or the one this classifier was loaded from, or the latest) after its
         last whole epoch, with that run's size, recipe, seed and data; ``data`` may say where the data set lies now.
@@ -120,6 +123,7 @@ class Classifier:
         training diverges.
         """
         where = resolve_device(device)
+        logging = loggers.as_list(logger)
         overrides |= {"epochs": epochs, "batch": batch, "imgsz": imgsz}
         run: Run | None = None
         saved: dict[str, Any] | None = None
@@ -177,6 +181,7 @@ class Classifier:
             else:
                 run.forget_results_after(saved["epoch"])
                 run.say(f"resuming after epoch {saved['epoch']} of {plan.epochs}")
+            run.logger = loggers.open_loggers(logging, run, run.read_settings())
             run.say(
                 f"{self.size}: {models.count_parameters(self.model):,} parameters, {dataset.num_classes} classes, "
                 f"{dataset.num_samples('train'):,} + {dataset.num_samples('val'):,} images, {plan.epochs} epochs, "
@@ -200,6 +205,10 @@ class Classifier:
             run.say(f"{train_loader.skipped} damaged samples were left out of batches")
         run.say(f"done: top-1 {best.top1:.2%}, top-5 {best.top5:.2%}; the best weights are {run.best}")
         self._load(run.best)
+        if plots:
+            same = {"labelmap": dataset.labelmap, "device": str(where), "workers": workers, "backend": backend}
+            review.after_training(run, plan.epochs, lambda folder: self.val(dataset.path, plots=folder, **same))
+        run.logger.close()
         return TrainResults(run.path, best, plan.epochs)
 
     def _begin(self, dataset: Dataset, plan: Recipe, outputs: int, run: Run) -> None:
@@ -225,14 +234,16 @@ class Classifier:
         labelmap: str | Path | LabelMap | None = None,
         real: str | Path | None = None,
         backend: str = "auto",
+        plots: str | Path | None = None,
     ) -> Metrics:
         """Top-1, top-5, loss and, where the classes are WordNet's, the hierarchical metrics on a split of a prepared
         data set, at the checkpoint's image size if not told.
 
         Classes are matched by wnid. A ``labelmap`` gathers the data set's classes, and the model's probabilities too
-        unless it was trained on the targets. ``real`` is the path of real.json, for ReaL accuracy. Raises
-        CheckpointError when this classifier has no trained weights or the data set's classes are not the checkpoint's;
-        InputError for a label map or ReaL labels that do not fit.
+        unless it was trained on the targets. ``real`` is the path of real.json, for ReaL accuracy; ``plots`` a folder
+        for confusion matrix and surest mistakes (imgtool.training.review). Raises CheckpointError when this classifier
+        has no trained weights or the data set's classes are not the checkpoint's; InputError for a label map or ReaL
+        labels that do not fit.
         """
         self._require_weights()
         where = resolve_device(device)
@@ -259,7 +270,11 @@ class Classifier:
             device=str(where),
             num_workers=workers,
         ) as loader:
-            return evaluate(model, loader, where, class_map, class_scores, evaluation)
+            seen = None if plots is None else review.Review()
+            metrics = evaluate(model, loader, where, class_map, class_scores, evaluation, seen)
+        if plots is not None and seen is not None:
+            seen.save(plots, dataset if class_map is None else self, {"split": split} | metrics.to_dict())
+        return metrics
 
     def predict(
         self,

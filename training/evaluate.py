@@ -61,12 +61,14 @@ def evaluate(
     class_map: Tensor | None = None,
     class_scores: Callable[[Tensor], Tensor] | None = None,
     evaluation: Evaluation | None = None,
+    observe: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> Metrics:
     """Top-1, top-5 and loss over all ``batches``.
 
     ``class_map`` int64 [dataset classes] gives the model's class index of a dataset's class index, where they differ.
     ``class_scores`` turns the model's outputs into logits a class (a loss's method; default: they are that already).
     ``evaluation`` is given all scores and labels, and its results become the metrics' ``hierarchy``.
+    ``observe`` is called with each batch's images, logits and labels (imgtool.training.review).
     Counts are exact integers, kept on the device and read once at the end. Leaves the model in the mode it was in.
     Raises DatasetError when there is no image.
     """
@@ -84,6 +86,8 @@ def evaluate(
         logits = outputs if class_scores is None else class_scores(outputs)
         if evaluation is not None:
             evaluation.update(logits, labels)
+        if observe is not None:
+            observe(images, logits, labels)
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = best == labels[:, None]
         right += torch.stack([hits[:, 0].sum(), hits.sum()])

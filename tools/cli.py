@@ -12,6 +12,7 @@ from imgtool.bench import bench
 from imgtool.info import info
 from imgtool.predict import predict
 from imgtool.prepare import prepare
+from imgtool.report import report
 from imgtool.sample import sample
 from imgtool.synset import synset
 from imgtool.train import train
@@ -67,5 +68,5 @@ def main(debug: bool) -> None:
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
 
 
-for command in (prepare, verify, train, val, predict, synset, info, sample, bench):
+for command in (prepare, verify, train, val, predict, report, synset, info, sample, bench):
     main.add_command(command)

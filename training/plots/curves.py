@@ -14,6 +14,7 @@ from imgtool.wordnet.errors import CheckpointError
 
 Results = dict[str, npt.NDArray[np.float64]]
 
+TOP1, TOP5 = "metrics/accuracy_top1", "metrics/accuracy_top5"
 BLUE, ORANGE, SOFT, LINE = "#3b7dd8", "#e07b39", "#667079", "#d9dee3"
 CLOSEST = 0.06  # of a panel's width: between two image sizes that are both written
 FEW = 30  # epochs up to which each is marked with a point
@@ -43,6 +44,14 @@ def _number(text: str) -> float:
         return math.nan
 
 
+def best_row(results: Results) -> int | None:
+    """The row of the epoch whose weights are best.pt: of the highest top-1, the later of equals. None if none has."""
+    top1 = results.get(TOP1)
+    if top1 is None or not np.isfinite(top1).any():
+        return None
+    return len(top1) - 1 - int(np.nanargmax(top1[::-1]))
+
+
 def draw_curves(results: Results, file: Path | IO[bytes]) -> None:
     """Losses, accuracies, learning rate and images/s over the epochs as a PNG; image sizes are marked where they
     change. ``results`` as `read_results` gives them, at least one epoch; columns that are missing are not drawn."""
@@ -54,12 +63,12 @@ def draw_curves(results: Results, file: Path | IO[bytes]) -> None:
     panels = figure.subplots(2, 2, sharex=True).ravel()
     epochs = results["epoch"]
     _lines(panels[0], results, {"train/loss": "train", "val/loss": "validation"}, "loss", 1)
-    _lines(panels[1], results, {"metrics/accuracy_top1": "top-1", "metrics/accuracy_top5": "top-5"}, "accuracy, %", 100)
+    _lines(panels[1], results, {TOP1: "top-1", TOP5: "top-5"}, "accuracy, %", 100)
     _lines(panels[2], results, {"lr/pg0": "learning rate"}, "learning rate", 1)
     _lines(panels[3], results, {"images_per_second": "images/s"}, "training images a second", 1)
-    top1 = results.get("metrics/accuracy_top1")
-    if top1 is not None and np.isfinite(top1).any():
-        best = len(top1) - 1 - int(np.nanargmax(top1[::-1]))  # the later of equals, as best.pt
+    best = best_row(results)
+    if best is not None:
+        top1 = results[TOP1]
         panels[1].plot(epochs[best], 100 * top1[best], "*", color=BLUE, markersize=13, markeredgecolor="white")
         panels[1].set_title(f"accuracy: best top-1 {top1[best]:.2%} in epoch {epochs[best]:.0f}")
     for panel in panels[3:]:

@@ -13,8 +13,7 @@ from imgtool import wordnet
 from imgtool.pipelines.report.tree import class_tree, superclasses
 from imgtool.wordnet.tables import tables
 
-BLOCKS = 24  # superclasses that are marked in an order of many classes
-CLASSES_A_BLOCK = 3  # at least, on average, where there are few
+BLOCKS = 24  # superclasses that are marked in an order, at most
 
 
 class Block(NamedTuple):
@@ -45,7 +44,7 @@ def class_order(wnids: Sequence[str], names: Sequence[str]) -> tuple[npt.NDArray
     position = np.empty(len(order), np.int64)
     position[order] = np.arange(len(order))
     blocks = []
-    for part in superclasses(tree, min(BLOCKS, max(len(order) // CLASSES_A_BLOCK, 1))):
+    for part in superclasses(tree, min(BLOCKS, round(1.3 * len(order) ** 0.5))):
         places = np.sort(position[[index for index in part.class_indices() if known[index]]])
         if len(places) > 1 and places[-1] - places[0] == len(places) - 1:
             blocks.append(Block(part.name, int(places[0]), int(places[-1]) + 1))

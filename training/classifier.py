@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +207,8 @@ class Classifier:
         run.say(f"done: top-1 {best.top1:.2%}, top-5 {best.top5:.2%}; the best weights are {run.best}")
         self._load(run.best)
         if plots:
-            same = {"labelmap": dataset.labelmap, "device": str(where), "workers": workers, "backend": backend}
-            review.after_training(run, plan.epochs, lambda folder: self.val(dataset.path, plots=folder, **same))
+            measure = partial(self.val, dataset.path, labelmap=dataset.labelmap, device=str(where), plots=run.path)
+            review.after_training(run, plan.epochs, partial(measure, backend=backend, workers=workers))
         run.logger.close()
         return TrainResults(run.path, best, plan.epochs)
 
@@ -241,9 +242,8 @@ class Classifier:
 
         Classes are matched by wnid. A ``labelmap`` gathers the data set's classes, and the model's probabilities too
         unless it was trained on the targets. ``real`` is the path of real.json, for ReaL accuracy; ``plots`` a folder
-        for confusion matrix and surest mistakes (imgtool.training.review). Raises CheckpointError when this classifier
-        has no trained weights or the data set's classes are not the checkpoint's; InputError for a label map or ReaL
-        labels that do not fit.
+        for what imgtool.training.review draws. Raises CheckpointError when this classifier has no trained weights or
+        the data set's classes are not the checkpoint's; InputError for a label map or ReaL labels that do not fit.
         """
         self._require_weights()
         where = resolve_device(device)

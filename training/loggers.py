@@ -53,14 +53,13 @@ def open_loggers(loggers: Sequence[str | Logger], run: Run, settings: Mapping[st
     """The loggers at work for ``run``, whose run.json is ``settings``. One that fails is left out with a line said."""
     fan = Fan([], run.say)
     for logger in loggers:
-        if isinstance(logger, str):
-            make = {"tensorboard": TensorBoard, "wandb": WandB}[logger]
-            try:
-                logger = make(run, settings)
-            except Exception as error:
-                run.say(f"{logger} cannot be used, training goes on without it: {_line(error)}")
-                continue
-        fan.loggers.append(logger)
+        if not isinstance(logger, str):
+            fan.loggers.append(logger)
+            continue
+        try:
+            fan.loggers.append(TensorBoard(run) if logger == "tensorboard" else WandB(run, settings))
+        except Exception as error:
+            run.say(f"{logger} cannot be used, training goes on without it: {_line(error)}")
     return fan
 
 
@@ -101,12 +100,12 @@ class Fan:
 class TensorBoard:
     """Event files in the run's directory: ``tensorboard --logdir runs`` shows all runs side by side."""
 
-    def __init__(self, run: Run, settings: Mapping[str, Any]) -> None:
+    def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         done = run.epochs_in_results()
         # a resumed run takes back what an earlier sitting wrote of the epochs that are trained again
-        self.writer = SummaryWriter(str(run.path), purge_step=done + 1 if done else None)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(run.path), purge_step=done + 1 if done else None)
 
     def scalars(self, epoch: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():

@@ -78,8 +78,8 @@ def _percent(part: float) -> str:
     return f"{part:.1%}" if 0.995 <= part < 0.9995 else f"{part:.0%}"
 
 
-def after_training(run: Run, epochs: int, measure: Callable[[Path], Metrics]) -> None:
-    """results.png, and what ``measure(folder)`` (`Classifier.val`'s ``plots``) draws, into the run; all to its loggers.
+def after_training(run: Run, epochs: int, measure: Callable[[], Metrics]) -> None:
+    """results.png, and what ``measure`` (`Classifier.val` with ``plots``) draws there; all goes to the run's loggers.
 
     ``epochs``: epochs done. What fails is said in a line, and the training keeps what it has.
     """
@@ -88,7 +88,7 @@ def after_training(run: Run, epochs: int, measure: Callable[[Path], Metrics]) ->
         with replacing(run.path / "results.png") as temporary:
             draw_curves(read_results(run.results), temporary)
 
-    for what, draw in (("results.png", curves), ("the confusion matrix", lambda: measure(run.path))):
+    for what, draw in (("results.png", curves), ("the confusion matrix", measure)):
         try:
             draw()
         except Exception as error:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imgtool.training import classifier, recipes
+from imgtool.training import classifier, recipes, review
 from imgtool.training.recipes import Recipe
 
 WNIDS = ["n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331"]
@@ -104,6 +104,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests that train do not look at pictures, which take longer to draw than such nets to train."""
+    if "plots" not in request.fixturenames:
+        monkeypatch.setattr(review, "after_training", lambda *_: None)
+
+
+@pytest.fixture
+def plots() -> None:
+    """For tests that do look at what a training draws at its end."""
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class Memory:
         self.closed += 1
 
 
-def test_a_logger_is_given_every_epoch_and_the_pictures(memory: Any, toy_recipe: Recipe) -> None:
+def test_a_logger_is_given_every_epoch_and_the_pictures(plots: None, memory: Any, toy_recipe: Recipe) -> None:
     good, bad = Memory(), Memory(fails_at=2)
     run = Classifier("n").train(recipe=toy_recipe, epochs=3, name="logged", quiet=True, logger=[good, bad]).run
     assert [epoch for epoch, _ in good.rows] == [1, 2, 3]

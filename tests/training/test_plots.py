@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_alike_classes_stand_together() -> None:
     order, blocks = class_order(h.wnids, h.names)
     assert sorted(order.tolist()) == list(range(1000))
     assert all(block.start < block.stop for block in blocks)
-    assert all(one.stop <= other.start for one, other in zip(blocks, blocks[1:], strict=False))
+    assert all(one.stop <= other.start for one, other in pairwise(blocks))
     dogs = next(block for block in blocks if block.name == "dog")
     assert set(order[dogs.start : dogs.stop].tolist()) == set(h.classes("dog.n.01").tolist())
     assert not any("other other" in block.name for block in blocks)
@@ -137,5 +138,5 @@ def test_the_matrix_is_drawn_for_any_number_of_classes(tmp_path: Path, classes: 
 
 def test_labels_do_not_overlap() -> None:
     places = spread([1, 2, 3, 500, 995, 999], LETTER, 1000)
-    assert all(b - a >= LETTER - 1e-9 for a, b in zip(places, places[1:], strict=False))
+    assert all(b - a >= LETTER - 1e-9 for a, b in pairwise(places))
     assert places[0] == 1 and places[3] == 500 and places[-1] <= 1000

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,3 +125,39 @@ def scattered(picture: Callable[..., np.ndarray], tmp_path_factory: pytest.TempP
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, its logs open to read."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
+    if not driver or not chromium:
+        pytest.skip("Debian's chromium and chromium-driver are not installed")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="session")
+def open_page() -> Callable[..., list[str]]:
+    """open_page(browser, path, width): opens a page; what it asked for besides itself, and what its console says."""
+
+    def open_it(browser: Any, path: Path, width: int = 1280) -> list[str]:
+        browser.set_window_size(width, 900)
+        browser.get_log("performance")
+        browser.get(path.as_uri())
+        said = [entry["message"] for entry in browser.get_log("browser")]
+        for entry in browser.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            url = message["params"].get("request", {}).get("url", "")
+            if message["method"] == "Network.requestWillBeSent" and not url.startswith(("data:", path.as_uri())):
+                said.append(url)
+        return said
+
+    return open_it

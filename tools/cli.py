@@ -13,6 +13,7 @@ from imgtool.export import export
 from imgtool.info import info
 from imgtool.predict import predict
 from imgtool.prepare import prepare
+from imgtool.report import report
 from imgtool.sample import sample
 from imgtool.synset import synset
 from imgtool.train import train
@@ -68,5 +69,5 @@ def main(debug: bool) -> None:
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
 
 
-for command in (prepare, verify, train, val, predict, export, synset, info, sample, bench):
+for command in (prepare, verify, train, val, predict, export, report, synset, info, sample, bench):
     main.add_command(command)

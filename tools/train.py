@@ -44,6 +44,8 @@ import click
 @click.option("--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision.")
 @click.option("--order", default="random", show_default=True, help="Of the samples: random, or quasi for slow disks.")
 @click.option("--on-error", default="raise", show_default=True, help="A damaged sample: raise, or skip and count.")
+@click.option("--logger", multiple=True, help="Log to tensorboard or wandb too; may be given twice. [none]")
+@click.option("--no-plots", is_flag=True, help="Do not draw curves, confusion matrix and mistakes at the end.")
 @click.option("--seed", type=int, help="Of initial weights, order and crops. [0]")
 @click.option("--name", help="The run: a name under runs/, or a path. [train, train2, …]")
 @click.option("--resume", is_flag=True, help="Continue the run --name (or the latest) behind the last step it saved.")
@@ -77,6 +79,8 @@ def train(
     backend: str,
     order: str,
     on_error: str,
+    logger: tuple[str, ...],
+    no_plots: bool,
     seed: int | None,
     name: str | None,
     resume: bool,
@@ -108,6 +112,8 @@ def train(
         backend=backend,
         order=order,
         on_error=on_error,
+        logger=logger,
+        plots=not no_plots,
         seed=seed,
         name=name,
         resume=resume,

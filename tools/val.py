@@ -22,6 +22,7 @@ import click
 @click.option("--real", help="real.json, for ReaL accuracy on ILSVRC2012's validation pictures.")
 @click.option("--all-classes", is_flag=True, help="Choose among all of the checkpoint's classes, not the data's alone.")
 @click.option("--per-class", metavar="FILE", help="Write a CSV file, a line a class: counts, accuracy, taken for what.")
+@click.option("--plots", help="Folder for confusion matrix, most confused pairs and surest mistakes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, conventions included.")
 def val(
     weights: str,
@@ -36,6 +37,7 @@ def val(
     real: str | None,
     all_classes: bool,
     per_class: str | None,
+    plots: str | None,
     as_json: bool,
 ) -> None:
     """Top-1, top-5, loss and hierarchical metrics of a checkpoint on a data set.
@@ -58,6 +60,7 @@ def val(
         real=real,
         all_classes=all_classes,
         per_class=per_class,
+        plots=plots,
     )
     if as_json:
         click.echo(json.dumps(metrics.to_dict()))

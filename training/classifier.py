@@ -18,10 +18,12 @@ from imgtool.training import (
     archs,
     checkpoint,
     distributed,
+    loggers,
     loop,
     losses,
     models,
     predict,
+    review,
     start,
     ultralytics,
     validation,
@@ -29,13 +31,12 @@ from imgtool.training import (
 from imgtool.training.device import resolve_device
 from imgtool.training.evaluate import Batches, Metrics, evaluate
 from imgtool.training.per_class import PerClass, write_csv
+from imgtool.training.plots.mosaic import BatchMosaics
 from imgtool.training.predict import Prediction, Source
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
-from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
+from imgtool.wordnet.errors import CheckpointError, ImageError, InputError
 from imgtool.wordnet.relabel import LabelMap
-
-VAL_BATCH = 256  # images at a time where no gradients are kept
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class Classifier:
         save_steps: int = 0,
         keep: int = 2,
         profile: bool = False,
+        logger: loggers.Loggers = None,
+        plots: bool = True,
         quiet: bool = False,
         on_epoch: Callable[[int, Metrics], None] | None = None,
         **overrides: Any,
@@ -131,8 +134,10 @@ class Classifier:
         small data set gets a smaller one than the recipe's. ``seed`` (0) decides initial weights, order and crops.
         ``labelmap`` gathers the data set's classes into other targets; ``loss`` is ce, soft, hxe or wordtree.
         ``device`` is auto, cpu, cuda, cuda:1 or 1. ``name`` is a run under runs/, or a path. ``backend``, ``order`` and
-        ``on_error`` are the loader's (imgtool.pipelines.loaders.open_loader); ``precision``, ``compile``, ``sync_bn``,
-        ``on_nan``, ``save_steps``, ``keep`` and ``profile`` are those of imgtool.training.loop.Options.
+        ``on_error`` are the loader's (imgtool.pipelines.loaders.open_loader). ``logger`` is tensorboard, wandb, a
+        `Logger`, or a list of these. ``plots`` draws what imgtool.training.review does, behind the last epoch.
+        ``precision``, ``compile``, ``on_nan``, ``save_steps``, ``keep`` and ``profile`` are those of
+        imgtool.training.loop.Options; ``sync_bn`` takes batch norm over the batches of all processes.
 
         ``resume`` continues the run ``name`` (or the one this classifier was loaded from, or the latest) behind the
         last step that it saved, with that run's size, recipe, seed and data; ``data`` may say where the data lies now.
@@ -146,6 +151,7 @@ class Classifier:
         training diverges.
         """
         where = resolve_device(device)
+        logging = loggers.as_list(logger)
         overrides |= {"epochs": epochs, "batch": batch, "imgsz": imgsz}
         with distributed.joined(where.type) as world:
             if world.size > 1 and where.type == "cuda":
@@ -164,31 +170,9 @@ class Classifier:
             else:
                 begin = start.fresh(self.size, data, recipe, _labelmap(labelmap), seed, overrides)
                 begin.precision, begin.sync_bn = precision, sync_bn
-            plan, dataset, loader_batch = begin.recipe, begin.dataset, begin.loader_batch(world)
+            plan, dataset = begin.recipe, begin.dataset
             criterion = losses.from_spec(plan.loss, dataset.wnids, plan.label_smoothing)
-            common: dict[str, Any] = {"backend": backend, "device": str(where), "num_workers": workers}
-            common |= {"seed": begin.seed, "rank": world.rank, "world_size": world.size}
-            with (
-                open_loader(
-                    dataset,
-                    "train",
-                    batch_size=loader_batch,
-                    image_size=plan.train_size_at(0),
-                    scale=(plan.crop_scale, 1.0),
-                    hflip=plan.hflip,
-                    # a last batch of a few upsets batch norm; for one that some processes lack the others would wait
-                    drop_last=world.size > 1 or dataset.num_samples("train") >= loader_batch,
-                    order=order,
-                    on_error=on_error,
-                    **common,
-                ) as train_loader,
-                open_loader(dataset, "val", batch_size=VAL_BATCH, image_size=plan.imgsz, **common) as val_loader,
-            ):
-                if len(train_loader) < plan.accumulate:
-                    raise DatasetError(
-                        f"{dataset.path}: {dataset.num_samples('train')} samples make no whole batch of {plan.batch}; "
-                        "give a smaller --batch"
-                    )
+            with start.open_loaders(begin, world, where, workers, backend, order, on_error) as loaders:
                 if begin.run is None:
                     created = Run.create(name, quiet) if world.is_main else None
                     path = world.first(created.path if created else None)
@@ -210,6 +194,8 @@ class Classifier:
                     part = begin.saved["resume"]["meters"][0]
                     steps = f" and {part['steps']} steps" if part else ""
                     run.say(f"resuming after epoch {begin.saved['epoch']}{steps} of {plan.epochs}")
+                if world.is_main:
+                    run.logger = loggers.open_loggers(logging, run, run.read_settings())
                 if begin.sync_bn:
                     self.model = distributed.synced(self.model, where.type)
                 run.say(
@@ -226,10 +212,10 @@ class Classifier:
                     keep,
                     profile,
                     on_epoch=on_epoch,
+                    on_batch=BatchMosaics(run.path, dataset.names, run.say) if plots and world.is_main else None,
                     world=world,
                 )
                 classes = loop.Classes(dataset.wnids, dataset.names)
-                loaders = train_loader, val_loader
                 try:
                     best = loop.train(
                         self.model, plan, classes, *loaders, run, where, criterion, options, begin.saved, self.size
@@ -237,12 +223,18 @@ class Classifier:
                 except KeyboardInterrupt:
                     run.say(f"stopped: --resume goes on behind the last step that {run.last} holds")
                     raise
-            if train_loader.skipped:
-                run.say(f"{train_loader.skipped} damaged samples were left out of batches")
+            if loaders[0].skipped:
+                run.say(f"{loaders[0].skipped} damaged samples were left out of batches")
             run.say(f"done: top-1 {best.top1:.2%}, top-5 {best.top5:.2%}; the best weights are {run.best}")
             world.any(False)  # the first process may still be writing them
             self._load(run.best)
-            return TrainResults(run.path, best, plan.epochs)
+        if world.is_main:
+            if plots:
+                measure = partial(self.val, dataset.path, labelmap=dataset.labelmap, device=str(where), plots=run.path)
+                review.after_training(run, plan.epochs, partial(measure, backend=backend, workers=workers))
+            if run.logger is not None:
+                run.logger.close()
+        return TrainResults(run.path, best, plan.epochs)
 
     def _begin(self, dataset: Dataset, plan: Recipe, outputs: int, run: Run) -> None:
         """A model for the data set's classes: new, or with the weights of the checkpoint that was loaded."""
@@ -270,6 +262,7 @@ class Classifier:
         backend: str = "auto",
         all_classes: bool = False,
         per_class: str | Path | None = None,
+        plots: str | Path | None = None,
     ) -> Metrics:
         """Top-1, top-5, loss and, where the classes are WordNet's, the hierarchical metrics on a split of a data set,
         at the checkpoint's image size if not told.
@@ -278,9 +271,10 @@ class Classifier:
         -V2) or a tar of it. Classes are matched by wnid; folders called 0, 1, … are class indices. A data set of some
         of the checkpoint's classes is judged among these alone, unless ``all_classes``. A ``labelmap`` gathers a
         prepared data set's classes, and the model's probabilities too unless it was trained on the targets. ``real``
-        is the path of real.json, for ReaL accuracy, ``per_class`` that of a CSV file to write, a line a class. Raises
-        CheckpointError when this classifier has no trained weights or does not know one of the data set's classes;
-        InputError for a label map or ReaL labels that do not fit, ImageError for a picture that cannot be decoded.
+        is the path of real.json, for ReaL accuracy, ``per_class`` that of a CSV file to write, a line a class,
+        ``plots`` a folder for what imgtool.training.review draws. Raises CheckpointError when this classifier has no
+        trained weights or does not know one of the data set's classes; InputError for a label map or ReaL labels that
+        do not fit, ImageError for a picture that cannot be decoded.
         """
         self._require_weights()
         place, size, gather = resolve_device(device), imgsz or self.imgsz, _labelmap(labelmap)
@@ -295,7 +289,7 @@ class Classifier:
                 raw = stack.enter_context(RawSplit(where, split))
                 wnids = validation.named_by_index(raw.wnids, self.wnids, where)
                 plan = validation.plan(self, scores, wnids, where, None, all_classes, real, lambda: raw.keys)
-                batches: Batches = raw.batches(ValTransform(size), batch or VAL_BATCH, place, workers)
+                batches: Batches = raw.batches(ValTransform(size), batch or start.VAL_BATCH, place, workers)
             else:
                 dataset = Dataset(where, gather)
                 start.check_splits(dataset, split)
@@ -305,7 +299,7 @@ class Classifier:
                     open_loader(
                         dataset,
                         split,
-                        batch_size=batch or VAL_BATCH,
+                        batch_size=batch or start.VAL_BATCH,
                         image_size=size,
                         augment=False,
                         backend=backend,
@@ -314,9 +308,14 @@ class Classifier:
                     )
                 )
             class_map, among = plan.matched
-            metrics = evaluate(model, batches, place, class_map, plan.class_scores, plan.evaluation, among, rows)
+            seen = None if plots is None else review.Review()
+            metrics = evaluate(
+                model, batches, place, class_map, plan.class_scores, plan.evaluation, among, rows, observe=seen
+            )
         if per_class is not None and rows is not None:
             write_csv(per_class, rows.results(plan.wnids, plan.names, plan.shown))
+        if plots is not None and seen is not None:
+            seen.save(plots, plan, {"split": split} | metrics.to_dict())
         return metrics
 
     def predict(

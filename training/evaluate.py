@@ -60,6 +60,7 @@ def evaluate(
     among: Tensor | None = None,
     per_class: PerClass | None = None,
     world: World | None = None,
+    observe: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> Metrics:
     """Top-1, top-5 and loss over all ``batches``.
 
@@ -69,6 +70,7 @@ def evaluate(
     in probabilities too. Default: all.
     ``evaluation`` is given the first five predictions and the labels, class indices of the model, and its results
     become the metrics' ``hierarchy``; so is ``per_class``, and the logits.
+    ``observe`` is called with each batch's images, logits and labels (imgtool.training.review).
     Counts are exact integers, kept on the device and read once at the end. Leaves the model in the mode it was in. With
     several processes (``world``) each gives its own batches, and all get the metrics of all.
     Raises DatasetError when there is no image.
@@ -95,6 +97,8 @@ def evaluate(
             evaluation.update(best, labels)
         if per_class is not None:
             per_class.update(logits, best, labels)
+        if observe is not None:
+            observe(images, logits, labels)
         hits = best == labels[:, None]
         right += torch.stack([hits[:, 0].sum(), hits.sum()])
         loss_sum += F.cross_entropy(logits, labels, reduction="sum")

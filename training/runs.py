@@ -4,6 +4,10 @@
       run.json       command line, size, recipe, data and its fingerprint, seed, device, versions
       results.csv    a line an epoch
       log.txt        every line the run has said
+      train_batch0.jpg …          the first batches as the network saw them
+      results.png, metrics.json, confusion_matrix.png, confusion.csv, confusion.npz, mistakes.jpg
+                     drawn behind the last epoch, of the best one's model (imgtool.training.review)
+      report.html    all of it on one page, by `imgtool report`
       weights/       best.pt (highest top-1; EMA weights, for use), last.pt (the latest, to resume from), and those
                      before it: last-1.pt, …
 
@@ -23,6 +27,7 @@ from typing import Any
 
 from imgtool.pipelines.atomic import replacing, write_text
 from imgtool.training import checkpoint
+from imgtool.training.loggers import Fan
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 RUNS = Path("runs")
@@ -51,6 +56,7 @@ class Run:
     def __init__(self, path: Path, quiet: bool = False, mute: bool = False) -> None:
         self.path, self.quiet, self.mute = path, quiet, mute
         self.terminal = sys.stderr.isatty()
+        self.logger: Fan | None = None  # is given what add_result is
 
     @property
     def last(self) -> Path:
@@ -174,6 +180,15 @@ class Run:
             if new:
                 writer.writeheader()
             writer.writerow(row)
+        if self.logger is not None:
+            self.logger.scalars(int(row["epoch"]), row)
+
+    def epochs_in_results(self) -> int:
+        """How many epochs have a line in results.csv."""
+        if not self.results.exists():
+            return 0
+        with open(self.results, newline="", encoding="utf-8") as file:
+            return sum((row["epoch"] or "").isdigit() for row in csv.DictReader(file))
 
     def forget_results_after(self, epochs: int) -> None:
         """Drops the lines of epochs that the checkpoint does not know: a crash fell between line and checkpoint."""

@@ -4,6 +4,8 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import torch
 
 from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.loaders import open_loader
+from imgtool.pipelines.loaders.base import Loader
 from imgtool.training import checkpoint, recipes
 from imgtool.training.distributed import World
 from imgtool.training.recipes import Recipe
@@ -19,6 +23,7 @@ from imgtool.wordnet.errors import CheckpointError, DatasetError, InputError
 from imgtool.wordnet.relabel import LabelMap
 
 DATA = "data/imagenet"
+VAL_BATCH = 256  # images at a time where no gradients are kept
 
 
 @dataclass
@@ -123,6 +128,45 @@ def restarted(name: str | Path | None, world: World) -> bool:
     except CheckpointError:
         return False
     return bool(settings.get("torchrun") == os.environ.get("TORCHELASTIC_RUN_ID"))
+
+
+@contextmanager
+def open_loaders(
+    begin: Start,
+    world: World,
+    device: torch.device,
+    workers: int | None,
+    backend: str,
+    order: str,
+    on_error: str,
+) -> Iterator[tuple[Loader, Loader]]:
+    """This process's loaders of train, as the recipe has it, and of val. Raises DatasetError where train is smaller
+    than a batch."""
+    plan, dataset, batch = begin.recipe, begin.dataset, begin.loader_batch(world)
+    common: dict[str, Any] = {"backend": backend, "device": str(device), "num_workers": workers}
+    common |= {"seed": begin.seed, "rank": world.rank, "world_size": world.size}
+    with (
+        open_loader(
+            dataset,
+            "train",
+            batch_size=batch,
+            image_size=plan.train_size_at(0),
+            scale=(plan.crop_scale, 1.0),
+            hflip=plan.hflip,
+            # a last batch of a few upsets batch norm; for one that some processes lack the others would wait
+            drop_last=world.size > 1 or dataset.num_samples("train") >= batch,
+            order=order,
+            on_error=on_error,
+            **common,
+        ) as train,
+        open_loader(dataset, "val", batch_size=VAL_BATCH, image_size=plan.imgsz, **common) as val,
+    ):
+        if len(train) < plan.accumulate:
+            count = dataset.num_samples("train")
+            raise DatasetError(
+                f"{dataset.path}: {count} samples make no whole batch of {plan.batch}: give a smaller --batch"
+            )
+        yield train, val
 
 
 def check_splits(dataset: Dataset, *splits: str) -> None:

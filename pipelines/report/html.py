@@ -1,8 +1,9 @@
-"""The few forms that the report's page is made of. Whatever comes from a data set goes through ``text``."""
+"""The few forms that the reports' pages are made of. Whatever comes from a data set or run goes through ``text``."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,16 +19,24 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; borde
 small { color: var(--soft); } p { margin: .4rem 0; color: var(--soft); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; margin: .5rem 0; }
 th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; } td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th { font-weight: 600; } th, td.n { white-space: nowrap; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; }
 .columns { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 0 2rem; }
 details { margin-left: .9rem; } summary { cursor: pointer; } .leaf { margin-left: 1.9rem; }
 summary:hover, .leaf:hover { background: color-mix(in srgb, var(--fill) 8%, transparent); }
 .bar { display: block; height: 3px; background: var(--fill); border-radius: 2px; min-width: 1px; }
-figure { display: inline-block; margin: .5rem 1.5rem .5rem 0; width: min(32rem, 100%); }
+figure { display: inline-block; vertical-align: top; margin: .5rem 1.5rem .5rem 0; width: min(32rem, 100%); }
+figure.wide { width: 100%; margin-right: 0; } figure img { max-width: 100%; height: auto; display: block;
+  border-radius: 3px; }
+pre { font-size: .8rem; overflow-x: auto; }
 figure svg { width: 100%; height: auto; display: block; } figcaption { color: var(--soft); font-size: .85rem; }
 .mosaic { display: flex; flex-wrap: wrap; gap: 3px; color: var(--soft); }
 .mosaic img { border-radius: 3px; display: block; }
 """
+
+
+NUMBER = re.compile(r"[\d.,:]+(e[+-]?\d+)?( ?[kMG]?B|%)?( ★)?")
+"""Cells that are set to the right."""
 
 
 def text(value: Any) -> str:
@@ -46,17 +55,21 @@ def page(title: str, top: str, sections: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], align: bool = True) -> str:
+    """``header`` may be empty; ``align`` sets cells that are numbers to the right."""
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in header)
     body = "".join(
-        "<tr>" + "".join(f'<td class="{"n" if _is_number(cell) else ""}">{text(cell)}</td>' for cell in row) + "</tr>"
+        "<tr>"
+        + "".join(f'<td class="{"n" if align and _is_number(cell) else ""}">{text(cell)}</td>' for cell in row)
+        + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    head = f"<thead><tr>{head}</tr></thead>" if header else ""
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def _is_number(cell: Any) -> bool:
-    return isinstance(cell, int) or (isinstance(cell, str) and cell[:1].isdigit() and cell[-1:] in "B%")
+    return isinstance(cell, int) or (isinstance(cell, str) and NUMBER.fullmatch(cell) is not None)
 
 
 def details(summary: str, content: str, opened: bool = False) -> str:
@@ -82,5 +95,5 @@ def bars(counts: Sequence[int], edges: Sequence[str]) -> str:
     return f'<svg viewBox="0 0 {width} {height + 20}" role="img" aria-label="histogram">{columns}{ticks}</svg>'
 
 
-def figure(content: str, caption: str) -> str:
-    return f"<figure>{content}<figcaption>{text(caption)}</figcaption></figure>"
+def figure(content: str, caption: str, wide: bool = False) -> str:
+    return f"<figure{' class=wide' if wide else ''}>{content}<figcaption>{text(caption)}</figcaption></figure>"

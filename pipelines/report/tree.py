@@ -94,6 +94,7 @@ def superclasses(tree: Node, count: int) -> list[Node]:
         if not large or (len(large) == 1 and not rest):
             large, rest = largest.children, []
         if rest:
-            large = [*large, Node(f"other {largest.name}".strip(), children=rest)]
+            name = f"other {largest.name.removeprefix('other ')}".strip()
+            large = [*large, Node(name, children=rest)]
         parts[at : at + 1] = large
     return parts

@@ -16,36 +16,6 @@ from imgtool.pipelines.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def browser():
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
-    if not driver or not chromium:
-        pytest.skip("Debian's chromium and chromium-driver are not installed")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield browser
-    browser.quit()
-
-
-def open_page(browser, path: Path, width: int = 1280) -> list[str]:
-    """Opens the page; what it asked for besides itself, and what its console says."""
-    browser.set_window_size(width, 900)
-    browser.get_log("performance")
-    browser.get(path.as_uri())
-    said = [entry["message"] for entry in browser.get_log("browser")]
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        url = message["params"].get("request", {}).get("url", "")
-        if message["method"] == "Network.requestWillBeSent" and not url.startswith(("data:", path.as_uri())):
-            said.append(url)
-    return said
-
-
-@pytest.fixture(scope="module")
 def folders(tmp_path_factory, picture, encoded) -> Path:
     """Classes that are no synsets, one with a name that would be a script; a picture that is none; a copy."""
     root = tmp_path_factory.mktemp("report") / "mine"
@@ -65,7 +35,7 @@ def prepared(request, drawn, tmp_path_factory) -> Path:
     return out
 
 
-def test_the_page_shows_the_data_set(browser, prepared):
+def test_the_page_shows_the_data_set(browser, open_page, prepared):
     assert open_page(browser, prepared / "report.html") == []
     info = json.loads((prepared / "dataset.json").read_text())
     assert "prepared" in browser.title
@@ -90,13 +60,13 @@ def test_the_page_shows_the_data_set(browser, prepared):
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_sticks_out(browser, prepared, width):
+def test_nothing_sticks_out(browser, open_page, prepared, width):
     open_page(browser, prepared / "report.html", width)
     wide, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     assert wide <= window
 
 
-def test_names_are_text(browser, folders, tmp_path):
+def test_names_are_text(browser, open_page, folders, tmp_path):
     prepare(folders, tmp_path / "out", workers=1)
     assert open_page(browser, tmp_path / "out/report.html") == []
     assert browser.title == "mine, prepared"
@@ -137,7 +107,7 @@ def test_many_skipped_ones_are_cut_short(drawn_data, tmp_path):
     assert "skip999<" in page and "skip1000<" not in page
 
 
-def test_real_pictures_over_the_whole_hierarchy(browser, mini, tmp_path):
+def test_real_pictures_over_the_whole_hierarchy(browser, open_page, mini, tmp_path):
     prepare(mini, tmp_path / "out", Settings(max_side=200))
     assert open_page(browser, tmp_path / "out/report.html") == []
     assert len(browser.find_elements("css selector", ".leaf")) > 800

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["prepare", "verify", "train", "val", "predict", "export", "synset", "info", "sample", "bench"]
+COMMANDS = ["prepare", "verify", "train", "val", "predict", "export", "report", "synset", "info", "sample", "bench"]
 
 
 def imgtool(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -53,6 +53,8 @@ def test_each_command_has_help(command):
         (["train", "--size", "q"], 2, "'q' is not one of"),
         (["val", "--weights", "nowhere.pt"], 2, "nowhere.pt"),
         (["predict", "a.jpg", "--weights", "nowhere.pt"], 2, "nowhere.pt"),
+        (["report", "nowhere"], 2, "nowhere: there is no such run"),
+        (["train", "--logger", "paper"], 2, "there is no logger 'paper'"),
         (["synset", "dgo.n.01"], 2, "dog.n.01"),
         (["info", "nowhere"], 2, "nowhere"),
         (["nonsense"], 2, "No such command 'nonsense'"),

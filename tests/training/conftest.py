@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imgtool.training import classifier, recipes, start
+from imgtool.training import classifier, recipes, review, start
 from imgtool.training.recipes import Recipe
 
 WNIDS = ["n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331"]
@@ -109,6 +109,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests that train do not look at pictures, which take longer to draw than such nets to train."""
+    if "plots" not in request.fixturenames:
+        monkeypatch.setattr(review, "after_training", lambda *_: None)
+
+
+@pytest.fixture
+def plots() -> None:
+    """For tests that do look at what a training draws at its end."""
+
+
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryDataset:
     """`Classifier` reads this data set whatever path it is given; runs/ is in a fresh folder."""
@@ -116,7 +128,7 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryDataset:
     monkeypatch.chdir(tmp_path)
     for module in (classifier, start):
         monkeypatch.setattr(module, "Dataset", lambda _path, _labelmap=None: dataset)
-    monkeypatch.setattr(classifier, "open_loader", MemoryLoader)
+        monkeypatch.setattr(module, "open_loader", MemoryLoader)
     monkeypatch.setattr(MemoryLoader, "interrupt_at", None)
     return dataset
 

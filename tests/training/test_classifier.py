@@ -29,7 +29,8 @@ def picture() -> np.ndarray:
 def test_a_run_holds_all_to_repeat_it(trained: TrainResults, toy_recipe: Recipe, memory: Any) -> None:
     run = trained.run
     names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
-    assert names == ["log.txt", "results.csv", "run.json", "weights/best.pt", "weights/last-1.pt", "weights/last.pt"]
+    weights = ["weights/best.pt", "weights/last-1.pt", "weights/last.pt"]
+    assert names == ["log.txt", "results.csv", "run.json", *(f"train_batch{i}.jpg" for i in range(3)), *weights]
     settings = json.loads((run / "run.json").read_text())
     assert settings["recipe"] == toy_recipe.override(epochs=1).to_dict()
     assert settings["size"] == "n" and settings["seed"] == 0 and settings["fingerprint"] == memory.fingerprint
@@ -70,7 +71,7 @@ def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: py
         asked.update(options, split=split, dataset=dataset)
         raise Stop
 
-    monkeypatch.setattr(classifier, "open_loader", open_loader)
+    monkeypatch.setattr(start, "open_loader", open_loader)
     recipe = toy_recipe.override(crop_scale=0.25, hflip=0.0)
     with pytest.raises(Stop):
         Classifier("n").train(recipe=recipe, workers=3, seed=7, device="cpu", backend="native", name="asked")

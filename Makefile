@@ -7,6 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO   := demo
+CORES  := $(shell nproc 2>/dev/null || echo 1)
 
 # Python.h belongs to the interpreter in use: Debian's own comes with python3-dev, others bring it.
 PYTHON_H := $(shell $(PYTHON) -c 'import os, sysconfig; print(os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null)
@@ -52,11 +53,11 @@ demo: install
 
 test: install
 	$(call apt,$(APT_TEST))
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n $(CORES) --dist loadfile
 
 test-all: install
 	$(call apt,$(APT_TEST))
-	$(BIN)/pytest -q -m ""
+	$(BIN)/pytest -q -n $(CORES) --dist loadfile -m ""
 
 # mypy checks the package as a user gets it: an editable install has no import package on disk to check.
 lint: install

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,9 +25,9 @@ class Classes(Protocol):
     """What names the classes, in the order of their indices: a data set, a `Classifier`."""
 
     @property
-    def wnids(self) -> list[str]: ...
+    def wnids(self) -> Sequence[str]: ...
     @property
-    def names(self) -> list[str]: ...
+    def names(self) -> Sequence[str]: ...
 
 
 class Review:

@@ -85,6 +85,30 @@ def test_a_killed_process_is_started_again(drawn_data: Path, recipe: Path, tmp_p
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3", "4", "5", "6"]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_saves_and_resume_goes_on(drawn_data: Path, recipe: Path, tmp_path: Path, processes: int) -> None:
+    run = tmp_path / "run"
+    more = ["--gpus", str(processes)] if processes > 1 else []
+    process = start(drawn_data, run, "--recipe", str(recipe), "--epochs", "40", *more)
+    deadline = time.monotonic() + 120
+    while not (run / "results.csv").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "Traceback" not in said
+    done = len(rows(run))
+    assert 1 <= done < 40
+    content = checkpoint.load(run / "weights" / "last.pt")
+    assert content["epoch"] == done
+    assert content["resume"]["meters"][0] or content["resume"]["loader"]["batch"] == 0
+    plan = {**content, "recipe": {**content["recipe"], "epochs": done + 1}}  # enough is shown by one epoch more
+    checkpoint.save(run / "weights" / "last.pt", {k: v for k, v in plan.items() if k not in ("format", "imgtool")})
+    Classifier("n").train(name=run, resume=True, device="cpu", quiet=True)
+    assert [int(row["epoch"]) for row in rows(run)] == list(range(1, done + 2))
+
+
 def children(pid: int) -> list[int]:
     """The training processes that a launcher has started, by rank."""
     found = {}

@@ -1,6 +1,11 @@
 """A run that was stopped and resumed ends with the very bits of one that was not."""
 
 import csv
+import gzip
+import json
+import os
+import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,14 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from imgtool.training import checkpoint, loop, models
+from imgtool.training import checkpoint, loop, models, profile
 from imgtool.training.classifier import Classifier
 from imgtool.training.ema import EMA
 from imgtool.training.evaluate import Metrics
 from imgtool.training.meters import Progress
 from imgtool.training.recipes import Recipe
-from imgtool.training.step import make_optimizer
-from imgtool.wordnet.errors import DatasetError, InputError
+from imgtool.training.signals import Interrupted
+from imgtool.training.step import Step, make_optimizer
+from imgtool.wordnet.errors import CheckpointError, DatasetError, InputError
 
 pytestmark = pytest.mark.usefixtures("memory")
 TIMES = {"time", "images_per_second", "data_wait", "val_seconds"}
@@ -146,3 +152,120 @@ def test_resuming_a_finished_run_changes_nothing(recipe: Recipe) -> None:
     before = (first.run / "weights" / "last.pt").read_bytes()
     again = Classifier("n").train(name="done", resume=True, quiet=True)
     assert again == first and (first.run / "weights" / "last.pt").read_bytes() == before
+
+
+def test_a_signal_saves_the_step_and_resuming_gives_the_same_bits(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM and SIGINT in the middle of epochs: nothing is lost, and nothing done twice."""
+    whole = Classifier("n").train(recipe=recipe, seed=3, name="whole", quiet=True)
+    real, calls, at = Step.__call__, [], {4: signal.SIGTERM, 13: signal.SIGINT}
+
+    def signalled(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) in at:
+            os.kill(os.getpid(), at[len(calls)])
+        return real(*args)
+
+    monkeypatch.setattr(Step, "__call__", signalled)
+    with pytest.raises(Interrupted, match="SIGTERM") as stopped:
+        Classifier("n").train(recipe=recipe, seed=3, name="parts", quiet=True)
+    assert stopped.value.exit_code == 143 and len(calls) == 4
+    assert checkpoint.load(Path("runs/parts/weights/last.pt"))["resume"]["meters"][0]["steps"] == 4
+    with pytest.raises(Interrupted, match="SIGINT") as stopped:
+        Classifier("n").train(name="parts", resume=True, quiet=True)
+    assert stopped.value.exit_code == 130 and len(calls) == 13
+    resumed = Classifier("n").train(name="parts", resume=True, quiet=True)
+    assert len(calls) == 4 * 6
+    assert_same_run(whole.run, resumed.run)
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(recipe: Recipe) -> None:
+    recipe = recipe.override(epochs=3)
+    whole = Classifier("n").train(recipe=recipe, name="whole", quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        Classifier("n").train(recipe=recipe, name="cut", quiet=True, on_epoch=stop_after(2), keep=3)
+    weights = Path("runs/cut/weights")
+    assert sorted(path.name for path in weights.iterdir()) == ["best.pt", "last-1.pt", "last-2.pt", "last.pt"]
+    assert [checkpoint.load(weights / f"last{n}.pt")["epoch"] for n in ("", "-1", "-2")] == [2, 1, 0]
+    for name in ("last.pt", "last-1.pt"):
+        data = (weights / name).read_bytes()
+        (weights / name).write_bytes(data[: len(data) // 2])
+    resumed = Classifier("n").train(name="cut", resume=True, quiet=True)
+    assert (resumed.run / "log.txt").read_text().count("going on from the one before") == 2
+    one, other = (checkpoint.load(run / "weights" / "last.pt")["ema"] for run in (whole.run, resumed.run))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    for path in weights.glob("last*.pt"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"last-\d.pt is not a whole checkpoint"):
+        Classifier("n").train(name="cut", resume=True, quiet=True)
+
+
+def test_steps_are_saved_and_skipped_as_asked(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, saved = recipe.override(epochs=1, accumulate=2, clip=1.0), []
+    real = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda path, content: (saved.append(content), real(path, content)))
+    run = Classifier("n").train(recipe=recipe, name="often", quiet=True, save_steps=2, on_nan="skip", keep=1).run
+    meters = [content["resume"]["meters"][0] for content in saved if content["resume"]]
+    assert [meter and meter["steps"] for meter in meters] == [None, 2, 4, None]
+    assert {path.name for path in (run / "weights").iterdir()} == {"best.pt", "last.pt"}
+    with open(run / "results.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["bad_steps"] == "0"
+
+
+def test_bad_steps_are_counted(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = Step.__call__, []
+
+    def poisoned(self: Step, parts: Any) -> Any:
+        calls.append(1)
+        before, self.loss_of = (
+            self.loss_of,
+            ((lambda *args: before(*args) * float("nan")) if len(calls) == 2 else self.loss_of),
+        )
+        try:
+            return real(self, parts)
+        finally:
+            self.loss_of = before
+
+    monkeypatch.setattr(Step, "__call__", poisoned)
+    run = Classifier("n").train(recipe=recipe.override(epochs=1), name="bad", quiet=True, on_nan="skip").run
+    with open(run / "results.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["bad_steps"] == "1" and float(row["train/loss"]) > 0.5
+    assert "1 steps left out" in (run / "log.txt").read_text()
+
+
+def test_a_profile_says_what_is_slow(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "FIRST", 2)
+    monkeypatch.setattr(profile, "COUNT", 6)
+    run = Classifier("n").train(recipe=recipe.override(epochs=2), name="traced", quiet=True, profile=True).run
+    text = (run / "profile" / "verdict.txt").read_text()
+    assert re.match(r"6 steps took [\d.]+ s, [\d.]+ ms each; \d+% of it waiting for batches\. Bound by the ", text)
+    with gzip.open(run / "profile" / "trace.json.gz", "rt") as file:
+        assert any("conv" in str(event.get("name")) for event in json.load(file)["traceEvents"])
+    assert "profile: 6 steps took" in (run / "log.txt").read_text()
+
+
+def test_verdicts() -> None:
+    assert "Bound by the loader" in profile.verdict({}, 0.5, 1.0, 10)
+    assert "Bound by the model" in profile.verdict({}, 0.05, 1.0, 10)
+    assert "Bound by launching" in profile.verdict({"kernel": 0.4, "memcpy": 0.01}, 0.0, 1.0, 10)
+    assert "Bound by copies" in profile.verdict({"kernel": 0.3, "memcpy": 0.5}, 0.0, 1.0, 10)
+    assert "Bound by the model" in profile.verdict({"kernel": 0.9, "memcpy": 0.1}, 0.0, 1.0, 10)
+
+
+def test_another_network_trains_resumes_and_answers(recipe: Recipe, memory: Any) -> None:
+    classifier = Classifier("torchvision:mobilenet_v3_small")
+    recipe = recipe.override(epochs=2, dropout=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.train(recipe=recipe, name="other", quiet=True, on_epoch=stop_after(1))
+    result = Classifier("runs/other").train(resume=True, quiet=True)
+    again = Classifier(result.run)
+    assert again.size == "torchvision:mobilenet_v3_small"
+    assert again.val("x", device="cpu").top1 == pytest.approx(result.metrics.top1)
+    tuned = again.train(recipe=recipe.override(epochs=1, lr=1e-9), name="tuned", quiet=True)
+    torch.testing.assert_close(
+        Classifier(tuned.run).model.get_parameter("features.0.0.weight"),
+        again.model.get_parameter("features.0.0.weight"),
+    )

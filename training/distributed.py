@@ -89,6 +89,11 @@ def joined(device_type: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def agent() -> str:
+    """What started this process: of torchrun's processes the same for all, and again when they are started anew."""
+    return f"{os.environ.get('TORCHELASTIC_RUN_ID')} {os.getppid()}"
+
+
 class _SyncedStatistics(torch.autograd.Function):
     """Sum over all processes, whose gradient is the sum of the gradients."""
 

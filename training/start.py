@@ -1,6 +1,5 @@
 """What a training begins with: recipe, data and seed, from the caller or from the run that is resumed."""
 
-import os
 import platform
 import sys
 import time
@@ -16,7 +15,7 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.loaders.base import Loader
 from imgtool.training import checkpoint, recipes
-from imgtool.training.distributed import World
+from imgtool.training.distributed import World, agent
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
 from imgtool.wordnet.errors import CheckpointError, DatasetError, InputError
@@ -127,7 +126,7 @@ def restarted(name: str | Path | None, world: World) -> bool:
         settings = Run.reopen(name).read_settings()
     except CheckpointError:
         return False
-    return bool(settings.get("torchrun") == os.environ.get("TORCHELASTIC_RUN_ID"))
+    return bool(settings.get("torchrun") == agent())
 
 
 @contextmanager
@@ -196,7 +195,7 @@ def settings(
         "precision": start.precision,
         "sync_bn": start.sync_bn,
         "processes": world.size,
-        "torchrun": os.environ.get("TORCHELASTIC_RUN_ID"),
+        "torchrun": agent() if world.size > 1 else None,
         **chosen,
         "versions": {"imgtool": checkpoint.version(), "python": platform.python_version(), "torch": torch.__version__},
     }

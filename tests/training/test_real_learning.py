@@ -2,9 +2,21 @@
 
 from pathlib import Path
 
+import pytest
+
 from imgtool.bench.learning import learn
 
 
+def test_mammals_are_told_apart(tiny: Path, tmp_path: Path) -> None:
+    """13 classes, 2,600 pictures: chance is 8 %. Five epochs of the n model reached 29 % when this was written."""
+    result = learn(tiny, epochs=5, batch=64, seed=0, folder=tmp_path, classes="mammal.n.01")
+    assert result["val"] == 50 * result["classes"] and result["train"] == 200 * result["classes"]
+    chance = 1 / result["classes"]
+    assert result["curve"][-1]["top1"] > 2 * chance
+    assert result["curve"][-1]["top1"] > result["curve"][0]["top1"]
+
+
+@pytest.mark.slow
 def test_two_epochs_on_tiny_imagenet_are_far_above_chance(tiny: Path, tmp_path: Path) -> None:
     """100 classes: chance is 1 %. Two epochs of the n model at 64 pixels reached 12.6 % when this was written."""
     result = learn(tiny, epochs=2, batch=128, seed=0, folder=tmp_path)

@@ -18,14 +18,16 @@ import click
 from imgtool.bench import machine
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.prepare import prepare
+from imgtool.pipelines.settings import Settings
 
 
-def learn(src: str | Path, epochs: int, batch: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Prepares ``src`` and trains on it below ``folder``; returns the curve with times in seconds."""
+def learn(src: str | Path, epochs: int, batch: int, seed: int, folder: Path, classes: str = "") -> dict[str, Any]:
+    """Prepares ``src``, or these ``classes`` of it, and trains on it below ``folder``; returns the curve with times in
+    seconds."""
     from imgtool.training.classifier import Classifier
 
     started = time.perf_counter()
-    prepare(src, folder / "data")
+    prepare(src, folder / "data", Settings(classes=classes))
     prepared = time.perf_counter() - started
     curve: list[dict[str, float]] = []
     Classifier("n").train(

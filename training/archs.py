@@ -44,7 +44,7 @@ def build(name: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: f
 
             network = get_model(arch, weights=None, **options)
     except ImportError:
-        raise InputError(f"--arch {name} needs timm: pip install timm") from None
+        raise InputError(f"--arch {name} needs timm: pip install 'imgtool[timm]'") from None
     except TypeError as error:
         raise InputError(f"--arch {name} does not take these settings: {error}") from None
     except (RuntimeError, ValueError) as error:

@@ -321,7 +321,7 @@ def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
             return np.asarray(image.convert("RGB")), repairs
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
+    except (Image.UnidentifiedImageError, ModuleNotFoundError):  # Ultralytics, once imported, looks for pi_heif first
         raise ImageError("not a picture") from None
     except Image.DecompressionBombError as error:
         raise ImageError(str(error)) from None

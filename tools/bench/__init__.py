@@ -14,6 +14,7 @@ CLAIMS = {
     "loader": "crops from JPEG reach the batch at least twice as fast as through FFCV",
     "prepare": "pictures are recoded at least twice as fast as by FFCV's writer",
     "stores": "what each stored form costs on disk and brings in loading",
+    "train": "an epoch takes at most half of Ultralytics' time, and learns as much",
     "wordnet": "the hierarchy starts in milliseconds and answers in arrays",
 }
 

@@ -1,0 +1,125 @@
+"""What the training loop itself costs: it and a bare loop run the same steps on batches that lie in memory.
+
+"bare" is forward, loss, backward, optimiser step, zero_grad, with the loop's own model, optimiser and memory format;
+"bare + EMA" also averages the weights, which is part of the recipe and no overhead; "loop" is imgtool.training.loop,
+whose rate is that of its own meter: its learning rates, meters, checks and averages, without validation and checkpoint.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imgtool.training import loop, losses, models, recipes
+from imgtool.training.ema import EMA
+from imgtool.training.evaluate import to_float
+from imgtool.training.recipes import Recipe
+from imgtool.training.runs import Run
+from imgtool.training.step import make_optimizer
+
+CPU = torch.device("cpu")
+DIFFERENT = 4  # batches; the loop gets these again and again
+KINDS = ("bare", "bare + EMA", "loop")
+
+
+class Memory:
+    """A loader whose batches are there already."""
+
+    def __init__(self, batches: list[tuple[Tensor, Tensor]], count: int, image_size: int) -> None:
+        self.batches, self.count, self.image_size = batches, count, image_size
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.batches[i % len(self.batches)] for i in range(self.count))
+
+    def set_epoch(self, epoch: int) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def make_batches(batch: int, imgsz: int, num_classes: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    out = []
+    for _ in range(DIFFERENT):
+        images = torch.randint(0, 256, (batch, 3, imgsz, imgsz), dtype=torch.uint8, generator=generator)
+        labels = torch.randint(0, num_classes, (batch,), generator=generator)
+        out.append((images.contiguous(memory_format=torch.channels_last), labels))
+    return out
+
+
+def bare(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]], steps: int, averaged: bool) -> float:
+    """Images a second of so many steps."""
+    torch.manual_seed(0)
+    model = models.build("n", num_classes).to(memory_format=torch.channels_last).train()
+    optimizer = make_optimizer(model, recipe, CPU)
+    ema = EMA(model, recipe.ema_decay(steps))
+    started = time.perf_counter()
+    for i in range(steps):
+        images, labels = batches[i % len(batches)]
+        loss = F.cross_entropy(model(to_float(images)), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if averaged:
+            ema.update(model)
+    return steps * recipe.batch / (time.perf_counter() - started)
+
+
+def looped(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]], steps: int) -> float:
+    """Images a second of the loop's one epoch of so many steps, as its meter has them."""
+    rate = 0.0
+
+    class Unwritten(Run):
+        """A run that keeps the rate and writes nothing."""
+
+        def add_result(self, row: Any) -> None:
+            nonlocal rate
+            rate = float(row["images_per_second"])
+
+    torch.manual_seed(0)
+    model = models.build("n", num_classes)
+    wnids = [f"n{number:08d}" for number in range(num_classes)]
+    with tempfile.TemporaryDirectory() as folder:
+        loop.train(
+            model,
+            recipe,
+            loop.Classes(wnids, wnids),
+            Memory(batches, steps, recipe.imgsz),
+            Memory(batches, 1, recipe.imgsz),
+            Unwritten.create(Path(folder) / "run", quiet=True),
+            CPU,
+            losses.from_spec("ce", wnids),
+        )
+    return rate
+
+
+def measure(rounds: int, steps: int, batch: int, imgsz: int, num_classes: int = 100) -> dict[str, list[float]]:
+    """Images a second by kind, a round each, turn by turn, behind a round that is not counted."""
+    recipe = recipes.load("n").override(epochs=1, batch=batch, imgsz=imgsz)
+    batches = make_batches(batch, imgsz, num_classes)
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for number in range(rounds + 1):
+        count = steps if number else min(steps, 5)  # libraries choose and keep their kernels
+        order = KINDS[number % 3 :] + KINDS[: number % 3]  # none is always behind the same other
+        for kind in order:
+            if kind == "loop":
+                rate = looped(recipe, num_classes, batches, count)
+            else:
+                rate = bare(recipe, num_classes, batches, count, averaged=kind != "bare")
+            if number:
+                rates[kind].append(round(rate, 1))
+    return rates

@@ -20,18 +20,22 @@ class EMA:
         self.decay = decay  # d, of one step; 0 keeps the latest weights
         self.steps = 0
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        averages = tensors(self.module)
+        # Found once: going through the modules costs more than the arithmetic on a small network.
+        self._floats = [i for i, tensor in enumerate(averages) if tensor.is_floating_point()]
+        self._counters = [i for i, tensor in enumerate(averages) if not tensor.is_floating_point()]
+        self._averages = [averages[i] for i in self._floats], [averages[i] for i in self._counters]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Takes the weights of one more optimiser step in: a few kernels for all tensors, no synchronisation."""
         self.steps += 1
         weight = (1 - self.decay) / (1 - self.decay**self.steps)
-        averages, latest = tensors(self.module), tensors(model)
-        floats = [i for i, tensor in enumerate(averages) if tensor.is_floating_point()]
-        counters = [i for i, tensor in enumerate(averages) if not tensor.is_floating_point()]
-        torch._foreach_lerp_([averages[i] for i in floats], [latest[i] for i in floats], weight)
+        latest = tensors(model)
+        floats, counters = self._averages
+        torch._foreach_lerp_(floats, [latest[i] for i in self._floats], weight)
         if counters:
-            torch._foreach_copy_([averages[i] for i in counters], [latest[i] for i in counters])
+            torch._foreach_copy_(counters, [latest[i] for i in self._counters])
 
 
 def tensors(model: nn.Module) -> list[Tensor]:

@@ -12,13 +12,16 @@ import io
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imgtool.pipelines.codec import _native
 from imgtool.wordnet.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from PIL import Image  # its import takes a while, and most pictures do without
 
 __all__ = [
     "MAX_PIXELS",
@@ -33,6 +36,7 @@ __all__ = [
     "check",
     "decode",
     "encode",
+    "open_with_pillow",
     "probe",
     "recode",
     "resize_crop",
@@ -301,13 +305,23 @@ def _own_pool() -> Pool:
 _of_this_thread = threading.local()
 
 
+def open_with_pillow(data: bytes | memoryview) -> Image.Image:
+    """Pillow's picture of these bytes, not yet decoded. Raises OSError, UnidentifiedImageError for what is none."""
+    from PIL import Image
+
+    try:
+        return Image.open(io.BytesIO(data))
+    except ModuleNotFoundError as error:  # Ultralytics, once imported, puts itself before it and wants pi_heif
+        raise Image.UnidentifiedImageError("cannot identify the picture") from error
+
+
 def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
     from PIL import Image, ImageOps
 
     if not data:
         raise ImageError("empty")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_with_pillow(data) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"{image.width} x {image.height} is larger than {MAX_PIXELS // 1_000_000} million pixels"
@@ -321,7 +335,7 @@ def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
             return np.asarray(image.convert("RGB")), repairs
     except ImageError:
         raise
-    except (Image.UnidentifiedImageError, ModuleNotFoundError):  # Ultralytics, once imported, looks for pi_heif first
+    except Image.UnidentifiedImageError:
         raise ImageError("not a picture") from None
     except Image.DecompressionBombError as error:
         raise ImageError(str(error)) from None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Generator, Iterator
 
 import torch
-from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
+from imgtool.pipelines import codec
 from imgtool.pipelines.loaders.base import Batch, Loader
 from imgtool.pipelines.loaders.sampling import Request
 
@@ -33,7 +32,7 @@ class TorchvisionLoader(Loader):
         if self.samples.raw[sample]:
             image = torch.from_numpy(self.samples.pixels(sample).transpose(2, 0, 1).copy())
         else:
-            with Image.open(io.BytesIO(self.samples.data(sample))) as file:
+            with codec.open_with_pillow(self.samples.data(sample)) as file:
                 image = F.pil_to_tensor(file.convert("RGB"))
         image = F.resized_crop(image, y, x, h, w, [resized_h, resized_w], antialias=True)
         image = F.crop(image, window_y, window_x, size, size)

@@ -274,3 +274,15 @@ def test_the_batch_stays_inside_its_buffers(picture, encoded):
     assert "no such shard" in decode_batch(pool, [data], zero + 1, zero.astype(np.uint64), size, *args)[0][1]
     with pytest.raises(ValueError, match="shapes"):
         decode_batch(pool, [data], zero, huge, size, args[0], args[1], np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_what_others_put_before_pillows_open(monkeypatch):
+    """Ultralytics, once imported, answers unknown bytes with a module that it lacks."""
+    from PIL import Image
+
+    def patched(*_):
+        raise ModuleNotFoundError("No module named 'pi_heif'")
+
+    monkeypatch.setattr(Image, "open", patched)
+    with pytest.raises(ImageError, match="^not a picture$"):
+        codec.decode(b"no picture of any kind")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor, nn
 
 from imgtool.pipelines import codec
@@ -329,6 +330,7 @@ def library(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     monkeypatch.setenv("YOLO_OFFLINE", "1")
     monkeypatch.setenv("YOLO_AUTOINSTALL", "0")
     monkeypatch.setenv("YOLO_VERBOSE", "0")
+    monkeypatch.setattr(Image, "open", Image.open)  # its own is put there for good by the import
     pytest.importorskip("ultralytics")
     from ultralytics.nn.tasks import ClassificationModel
 
@@ -386,7 +388,6 @@ def test_export_says_what_is_wrong(theirs: Callable[..., Any], tmp_path: Path) -
 
 def test_the_commands(theirs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
-    from PIL import Image
 
     from imgtool.cli import main
 

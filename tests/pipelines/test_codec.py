@@ -284,5 +284,5 @@ def test_what_others_put_before_pillows_open(monkeypatch):
         raise ModuleNotFoundError("No module named 'pi_heif'")
 
     monkeypatch.setattr(Image, "open", patched)
-    with pytest.raises(ImageError, match="^not a picture$"):
+    with pytest.raises(ImageError, match=r"^not a picture$"):
         codec.decode(b"no picture of any kind")

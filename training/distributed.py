@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce  # dist.all_reduce has no gradient
 
 from imgtool.training.launch import RESTARTS
 
@@ -43,7 +44,7 @@ class World:
 
     def mean(self, tensors: list[Tensor]) -> None:
         """Replaces each float tensor by its mean over all processes."""
-        for tensor in tensors:
+        for tensor in tensors if self.size > 1 else []:
             if tensor.is_floating_point():
                 self.sum(tensor).div_(self.size)
 
@@ -94,22 +95,6 @@ def agent() -> str:
     return f"{os.environ.get('TORCHELASTIC_RUN_ID')} {os.getppid()}"
 
 
-class _SyncedStatistics(torch.autograd.Function):
-    """Sum over all processes, whose gradient is the sum of the gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
-
-
 class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, where torch's SyncBatchNorm does not go: on the CPU."""
 
@@ -118,7 +103,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         count = torch.full((1,), x.numel() / x.shape[1], dtype=x.dtype, device=x.device)
-        totals = _SyncedStatistics.apply(torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count]))
+        totals: Tensor = all_reduce(torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count]))
         n = totals[-1]
         mean, square = totals[:-1].div(n).chunk(2)
         variance = (square - mean.square()).clamp_min(0)

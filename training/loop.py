@@ -4,6 +4,7 @@ Every step is enqueued without waiting for the device: nothing in it reads a ten
 device and read at the log points, which is also where one that is no longer a number is noticed.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,10 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from imgtool.training import archs, checkpoint
 from imgtool.training.augment import Mixed, augment
 from imgtool.training.distributed import World
-from imgtool.training.ema import EMA, tensors
+from imgtool.training.ema import EMA
 from imgtool.training.evaluate import Metrics, evaluate
 from imgtool.training.losses import Loss
-from imgtool.training.meters import Meter, Progress
+from imgtool.training.meters import Meter, Progress, peak_flops
 from imgtool.training.profile import Profile
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
@@ -109,12 +110,16 @@ def train(
         saver.save(None)  # from here on --resume works
     progress.start(middle["steps"] / steps if middle else 0.0)
 
+    @functools.cache  # counting traces a copy of the model: once a size, and only where MFU can be told
+    def flops_at(image_size: int) -> int:
+        return archs.flops(model, image_size) if peak_flops(device) else 0
+
     with Stop(patient=world.size > 1) as stop, Profile(run, device, options.profile) as profile:
         for epoch in range(progress.epochs, recipe.epochs):
             train_loader.set_epoch(epoch)
             train_loader.image_size = recipe.train_size_at(epoch)
             model.train()
-            meter = Meter(device, world, archs.flops(model, train_loader.image_size), log_every)
+            meter = Meter(device, world, flops_at(train_loader.image_size), log_every)
             if middle:
                 meter.load_state_dict(middle)
                 middle = None
@@ -152,7 +157,7 @@ def train(
                 if stopped:
                     raise stop.error
 
-            world.mean(tensors(ema.module))
+            world.mean(list(ema.module.buffers()))  # running statistics are each process's own, weights are the same
             metrics = evaluate(ema.module, val_loader, device, class_scores=criterion.class_scores, world=world)
             is_best = progress.finish_epoch(metrics)
             run.add_result(

@@ -65,11 +65,6 @@ class Meter:
         self.count(torch.zeros((), device=self.device), 0)
         self.bad_steps += 1
 
-    @property
-    def full(self) -> bool:
-        """Whether the losses must be read before the next step."""
-        return self.steps - self.steps_read == len(self.unread)
-
     def read(self, where: str) -> None:
         """Waits for the device and takes the losses over. Raises TrainingError, with the step, if one was no number."""
         losses = self.world.sum(self.unread[: self.steps - self.steps_read] / self.world.size)

@@ -66,7 +66,8 @@ def write_files(src: str, folder: Path, limit: int) -> dict[str, int]:
 @click.option(
     "--resnet-epochs", default=3, show_default=True, type=click.IntRange(0), help="Beside torchvision; 0: skip."
 )
-@click.option("--runs", default=2, show_default=True, type=click.IntRange(1), help="Trainings of each, seeds 0, 1, ….")
+@click.option("--runs", default=2, show_default=True, type=click.IntRange(1), help="Trainings of each, a seed a run.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first run; then one more.")
 @click.option("--batch", default=128, show_default=True, type=click.IntRange(2))
 @click.option("--imgsz", default=64, show_default=True, type=click.IntRange(32))
 @click.option("--threads", type=click.IntRange(1), help="Of torch, and workers of the loaders. [the cores]")
@@ -82,6 +83,7 @@ def main(
     epochs: int,
     resnet_epochs: int,
     runs: int,
+    seed: int,
     batch: int,
     imgsz: int,
     threads: int | None,
@@ -119,7 +121,7 @@ def main(
         settings = {"batch": batch, "imgsz": imgsz, "threads": threads or available_cpus()}
         result["settings"] |= settings
         for part, length in pairs.items():
-            result[part] = compare(part, length, runs, folder, {**settings, "peer_workers": peer_workers})
+            result[part] = compare(part, length, range(seed, seed + runs), folder, {**settings, "peer_workers": peer_workers})
             show(part, result[part])
     if "overhead" in parts:
         import torch
@@ -143,10 +145,10 @@ def _version(name: str) -> str | None:
         return None
 
 
-def compare(part: str, epochs: int, runs: int, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def compare(part: str, epochs: int, seeds: range, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The trainings of both, turn by turn; each is told of when it is done."""
     trained = []
-    for seed in range(runs):
+    for seed in seeds:
         for who in PAIRS[part] if seed % 2 == 0 else PAIRS[part][::-1]:
             out = folder / f"{who}-{seed}"
             plan = Plan(str(folder / "files"), str(folder / "data"), str(out), epochs, seed=seed, **settings)
@@ -212,7 +214,7 @@ def draw(result: dict[str, Any], path: str) -> None:
                 [100 * row["top1"] for row in run["curve"]],
                 marker=".",
                 color="C0" if run["who"].startswith("ours") else "C1",
-                label=run["who"] if run["seed"] == 0 else None,
+                label=run["who"] if run["seed"] == result[part]["runs"][0]["seed"] else None,
             )
         axis.set(xlabel="seconds", ylabel="top-1, %")
         axis.legend()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -34,8 +34,9 @@ class RawSplit:
     """The labelled pictures of a split of what `open_source` opens: a folder of class folders, a tar of it, ….
 
     ``wnids`` are the source's classes in sorted order (as their folders are called), ``keys`` the pictures' names in
-    the source's order. A compressed tar is unpacked into a temporary folder until :meth:`close`. A source without the
-    wanted split that is one folder of class folders alone is that split.
+    the source's order, ``labels`` (int64) their positions in ``wnids``. A compressed tar is unpacked into a temporary
+    folder until :meth:`close`. A source without the wanted split that is one folder of class folders alone is that
+    split.
 
     Raises SourceError for no known layout, DatasetError for no such split, no picture in it, or one without a label.
     """
@@ -53,8 +54,8 @@ class RawSplit:
             if not self.keys:
                 raise DatasetError(f"the split {split!r} of {path} is empty")
             position = {wnid: index for index, wnid in enumerate(self.wnids)}
-            self._labels = np.array([position[r.wnids[0]] if r.wnids else -1 for r in from_table(self._records)])
-            if (self._labels < 0).any():
+            self.labels = np.array([position[r.wnids[0]] if r.wnids else -1 for r in from_table(self._records)])
+            if (self.labels < 0).any():
                 raise DatasetError(f"the split {split!r} of {path} has no labels, so nothing can be measured on it")
         except BaseException:
             self.close()
@@ -62,6 +63,14 @@ class RawSplit:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def read(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """The files of these pictures, in this order. Raises ImageError where one cannot be read."""
+        with LocatorReader(self._source.root) as reader:
+            for data in reader.read_many(record.locator for record in from_table(self._records.take(indices))):
+                if isinstance(data, ImageError):
+                    raise data
+                yield data
 
     def batches(
         self, transform: ValTransform, batch_size: int, device: torch.device, workers: int | None = None
@@ -92,7 +101,7 @@ class RawSplit:
                     if len(pixels) == batch_size or done + len(pixels) == len(self):
                         # NHWC in memory is channels_last once the axes are named NCHW
                         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-                        yield images, torch.from_numpy(self._labels[done : done + len(pixels)])
+                        yield images, torch.from_numpy(self.labels[done : done + len(pixels)])
                         done, pixels = done + len(pixels), []
 
     def close(self) -> None:

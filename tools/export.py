@@ -6,16 +6,63 @@ import json
 
 import click
 
+FORMATS = ("onnx", "openvino", "tensorrt", "torch-export", "torchscript", "ultralytics-state")
+
 
 @click.command()
 @click.argument("weights")
-@click.option("--format", "form", required=True, help="ultralytics-state: a state_dict for their ClassificationModel.")
-@click.option("--out", required=True, help="File to write; more beside it as the format needs.")
-@click.option("--json", "as_json", is_flag=True, help="Print the names of the files as JSON.")
-def export(weights: str, form: str, out: str, as_json: bool) -> None:
-    """Write the model of WEIGHTS, a checkpoint or a run directory, for other programs."""
-    from imgtool.training.classifier import Classifier
-    from imgtool.training.export import export as write
+@click.option("--format", "form", type=click.Choice(FORMATS), default="onnx", show_default=True)
+@click.option("--out", help="File to write; more beside it as the format needs. [beside WEIGHTS]")
+@click.option("--imgsz", type=click.IntRange(32), help="Side of the pictures in pixels. [the checkpoint's]")
+@click.option("--batch", type=click.IntRange(1), help="Pictures at a time, fixed. [any number]")
+@click.option("--half", is_flag=True, help="Compute in float16 inside; what goes in and comes out stays float32.")
+@click.option(
+    "--with-preprocess",
+    is_flag=True,
+    help="Take uint8 pictures [N, H, W, 3] of any size, give probabilities: validation transform and softmax inside.",
+)
+@click.option("--int8", is_flag=True, help="Quantise to 8-bit integers (onnx); needs --calibrate.")
+@click.option("--calibrate", metavar="DATA", help="Data set, prepared or raw, whose pictures set the ranges of --int8.")
+@click.option("--data", help="Data set to check the export on. [the run's, or data/imagenet]")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written and the check as JSON.")
+def export(
+    weights: str,
+    form: str,
+    out: str | None,
+    imgsz: int | None,
+    batch: int | None,
+    half: bool,
+    with_preprocess: bool,
+    int8: bool,
+    calibrate: str | None,
+    data: str | None,
+    as_json: bool,
+) -> None:
+    """Write the model of WEIGHTS, a checkpoint or a run directory, for other programs.
 
-    written = [str(path) for path in write(Classifier(weights), form, out)]
-    click.echo(json.dumps({"format": form, "files": written}) if as_json else "\n".join(written))
+    Batch norms are folded. Classes, names, transform and metrics go into the file, which `imgtool predict` and
+    `imgtool val` take as --weights. Before it takes its place it is run on real pictures beside the checkpoint; one
+    that differs is kept as NAME.failed, and the exit code is 1.
+    """
+    from imgtool.training.classifier import Classifier
+
+    written = Classifier(weights).export(
+        form,
+        out,
+        imgsz=imgsz,
+        batch=batch,
+        half=half,
+        with_preprocess=with_preprocess,
+        int8=int8,
+        calibrate=calibrate,
+        data=data,
+    )
+    if as_json:
+        click.echo(json.dumps(written.to_dict()))
+        return
+    for path in written.files:
+        click.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    if written.calibration:
+        click.echo(f"calibrated on {written.calibration} pictures")
+    if written.check is not None:
+        click.echo(f"checked: {written.check}")

@@ -19,12 +19,13 @@ COLUMNS = ("path", "rank", "wnid", "name", "superclass", "probability")
 
 @click.command()
 @click.argument("pictures", nargs=-1)
-@click.option("--weights", required=True, help="Checkpoint, or run directory (its best epoch).")
+@click.option("--weights", required=True, help="Checkpoint, run directory (its best epoch), or exported model.")
 @click.option("--list", "list_", metavar="FILE", help="A file that names pictures, one a line; - is standard input.")
 @click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to show a picture.")
 @click.option("--imgsz", type=click.IntRange(32), help="Side of the pictures in pixels. [the checkpoint's]")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Pictures at a time.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that read and decode. [this machine's cores]")
+@click.option("--threads", type=click.IntRange(1), help="Threads that compute, on a CPU. [this machine's cores]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a picture, each on its line.")
 @click.option("--csv", "csv_", metavar="FILE", help="Write a CSV file instead, a line a class; - is standard output.")
@@ -38,6 +39,7 @@ def predict(
     imgsz: int | None,
     batch: int,
     workers: int | None,
+    threads: int | None,
     device: str | None,
     as_json: bool,
     csv_: str | None,
@@ -69,7 +71,7 @@ def predict(
         show: Callable[[Prediction], None] = _as_json if as_json else _as_text
         if csv_ is not None:
             show = _as_csv(sys.stdout if csv_ == "-" else stack.enter_context(_opened(csv_, "w")))
-        predictions = Classifier(weights).predict_each(
+        predictions = Classifier(weights, device, threads).predict_each(
             source, topk, imgsz, device, batch=batch, workers=workers, on_error=tell
         )
         count = 0

@@ -8,7 +8,7 @@ import click
 
 
 @click.command()
-@click.option("--weights", required=True, help="Checkpoint, or run directory (its best epoch).")
+@click.option("--weights", required=True, help="Checkpoint, run directory (its best epoch), or exported model.")
 @click.option(
     "--data", default="data/imagenet", show_default=True, help="Prepared data set, or a raw one (class folders)."
 )
@@ -47,7 +47,7 @@ def val(
     """
     from imgtool.training.classifier import Classifier
 
-    classifier = Classifier(weights)
+    classifier = Classifier(weights, device)
     metrics = classifier.val(
         data,
         batch=batch,

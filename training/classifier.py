@@ -1,7 +1,6 @@
 """`Classifier`: train, validate and predict, from Python as from the command line."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from imgtool.pipelines.dataset import Dataset
-from imgtool.pipelines.loaders import open_loader
-from imgtool.pipelines.raw_split import RawSplit, is_raw
 from imgtool.pipelines.transform import ValTransform
 from imgtool.training import (
     archs,
@@ -29,7 +26,10 @@ from imgtool.training import (
     validation,
 )
 from imgtool.training.device import resolve_device
-from imgtool.training.evaluate import Batches, Metrics, evaluate
+from imgtool.training.evaluate import Metrics, evaluate
+from imgtool.training.export import formats
+from imgtool.training.export.runtime import Runtime
+from imgtool.training.export.write import Exported, export
 from imgtool.training.per_class import PerClass, write_csv
 from imgtool.training.plots.mosaic import BatchMosaics
 from imgtool.training.predict import Prediction, Source
@@ -57,7 +57,9 @@ class Classifier:
     ``Classifier("n")`` is a new, untrained one of the sizes n, s, m, l, x; ``Classifier("timm:resnet50")`` or
     ``Classifier("torchvision:resnet18")`` another library's network; ``Classifier("runs/train")`` or
     ``Classifier("runs/train/weights/best.pt")`` is a trained one, ``Classifier("yolov8n-cls.pt")`` one of Ultralytics'
-    (imgtool.training.ultralytics). ``model`` is the torch module, ``wnids`` and ``names`` are its classes in the order
+    (imgtool.training.ultralytics), ``Classifier("best.onnx")`` an exported one (imgtool.training.export), which
+    cannot be trained. ``device`` is where to predict and validate if these are not told, ``threads`` how many of a CPU
+    compute, in the whole process. ``model`` is the torch module, ``wnids`` and ``names`` are its classes in the order
     of its logits (empty while it knows none).
 
     Raises InputError for an unknown size, CheckpointError for a file that is not a whole checkpoint.
@@ -66,8 +68,12 @@ class Classifier:
     model: nn.Module
     wnids: list[str]
     names: list[str]
+    criterion: losses.Loss
 
-    def __init__(self, size_or_checkpoint: str | Path = "n") -> None:
+    def __init__(
+        self, size_or_checkpoint: str | Path = "n", device: str | None = None, threads: int | None = None
+    ) -> None:
+        self.device = device
         self.checkpoint: Path | None = None  # where the weights came from
         self.metrics: dict[str, Any] | None = None  # of the checkpoint's epoch
         if str(size_or_checkpoint) in models.SCALES or archs.is_arch(str(size_or_checkpoint)):
@@ -79,16 +85,27 @@ class Classifier:
             if not Path(size_or_checkpoint).exists():
                 sizes = ", ".join(models.SCALES)
                 raise CheckpointError(f"{size_or_checkpoint} is neither a size ({sizes}) nor a checkpoint or run here")
-            self._load(checkpoint.find(size_or_checkpoint))
+            path = checkpoint.find(size_or_checkpoint)
+            if formats.recognises(path):
+                self._bind(path, formats.read(path, device, threads))
+            else:
+                self._load(path)
+
+    def _bind(self, path: Path, runtime: Runtime) -> None:
+        """Becomes an exported model."""
+        about = runtime.about
+        self.model, self.wnids, self.names = runtime, about.wnids, about.names
+        self.size, self.imgsz, self.metrics, self.checkpoint = about.size, runtime.imgsz, about.metrics, path
+        self.loss, self.criterion = "ce", losses.from_spec("ce", self.wnids)  # its outputs are of classes already
 
     def _load(self, path: Path) -> None:
         self._take(path, ultralytics.load(path) if ultralytics.recognises(path) else checkpoint.load(path))
 
     def _take(self, path: Path, content: dict[str, Any]) -> None:
         self.loss = content["recipe"].get("loss", "ce")
-        self._criterion = losses.from_spec(self.loss, content["wnids"])
+        self.criterion = losses.from_spec(self.loss, content["wnids"])
         drop_path = content["recipe"].get("drop_path", 0.0)
-        model = archs.build(content["size"], self._criterion.outputs, content["dropout"], drop_path)
+        model = archs.build(content["size"], self.criterion.outputs, content["dropout"], drop_path)
         try:
             model.load_state_dict(content["ema"])
         except RuntimeError:
@@ -150,6 +167,8 @@ class Classifier:
         Raises InputError, DatasetError or CheckpointError for what is wrong with the arguments, TrainingError when
         training diverges.
         """
+        if isinstance(self.model, Runtime):
+            raise InputError(f"{self.checkpoint} is an exported model: train from the checkpoint that it was made from")
         where = resolve_device(device)
         logging = loggers.as_list(logger)
         overrides |= {"epochs": epochs, "batch": batch, "imgsz": imgsz}
@@ -241,7 +260,7 @@ class Classifier:
         model = archs.build(self.size, outputs, plan.dropout, plan.drop_path)
         if self.checkpoint is not None:
             weights = self.model.state_dict()
-            if self.wnids != dataset.wnids or self._criterion.outputs != outputs:
+            if self.wnids != dataset.wnids or self.criterion.outputs != outputs:
                 run.say(f"the classes of {self.checkpoint} are not those of {dataset.path}: the last layer starts anew")
                 head = archs.head(model) + "."
                 weights = {key: value for key, value in weights.items() if not key.startswith(head)}
@@ -277,36 +296,15 @@ class Classifier:
         do not fit, ImageError for a picture that cannot be decoded.
         """
         self._require_weights()
-        place, size, gather = resolve_device(device), imgsz or self.imgsz, _labelmap(labelmap)
+        place, size, gather = self._place(device), imgsz or self.imgsz, _labelmap(labelmap)
         where, scores = data if data is not None else start.DATA, self._class_scores(place)
         model, rows = self._fused(place), None if per_class is None else PerClass()
         if per_class is not None:
             write_csv(per_class, [])  # what cannot be written is told before the work, not after
-        with ExitStack() as stack:
-            if is_raw(where):
-                if gather is not None:
-                    raise InputError(f"{where} is a raw data set: a label map gathers a prepared one's classes")
-                raw = stack.enter_context(RawSplit(where, split))
-                wnids = validation.named_by_index(raw.wnids, self.wnids, where)
-                plan = validation.plan(self, scores, wnids, where, None, all_classes, real, lambda: raw.keys)
-                batches: Batches = raw.batches(ValTransform(size), batch or start.VAL_BATCH, place, workers)
-            else:
-                dataset = Dataset(where, gather)
-                start.check_splits(dataset, split)
-                keys = partial(validation.stored_keys, dataset, split)
-                plan = validation.plan(self, scores, dataset.wnids, dataset.path, gather, all_classes, real, keys)
-                batches = stack.enter_context(
-                    open_loader(
-                        dataset,
-                        split,
-                        batch_size=batch or start.VAL_BATCH,
-                        image_size=size,
-                        augment=False,
-                        backend=backend,
-                        device=str(place),
-                        num_workers=workers,
-                    )
-                )
+        opened = validation.open_split(
+            self, scores, where, split, gather, ValTransform(size), batch, place, workers, backend, all_classes, real
+        )
+        with opened as (plan, batches):
             class_map, among = plan.matched
             seen = None if plots is None else review.Review()
             metrics = evaluate(
@@ -350,7 +348,7 @@ class Classifier:
         """`predict`, one at a time, so that memory does not grow with the number of pictures; an iterator of sources
         is taken too. ``batch`` (64) pictures are computed at a time, while ``workers`` threads decode the next."""
         self._require_weights()
-        place = resolve_device(device)
+        place = self._place(device)
         return predict.predict(
             self._fused(place),
             source,
@@ -365,12 +363,27 @@ class Classifier:
             on_error=on_error,
         )
 
+    def export(self, format: str = "onnx", out: str | Path | None = None, **options: Any) -> Exported:
+        """Writes the model for other programs: onnx, openvino, tensorrt, torch-export, torchscript, or the weights for
+        Ultralytics. See `imgtool.training.export.write.export` for ``options`` and what is raised."""
+        return export(self, format, out, **options)
+
+    def _place(self, device: str | None) -> torch.device:
+        """Where to compute: an exported model stays where it was opened."""
+        if not isinstance(self.model, Runtime):
+            return resolve_device(device or self.device)
+        if device not in (None, self.device):
+            raise InputError(f"{self.checkpoint} is opened on {self.device or 'auto'} already, not on {device}")
+        return self.model.device
+
     def _fused(self, device: torch.device) -> nn.Module:
+        if isinstance(self.model, Runtime):
+            return self.model
         return models.fuse(self.model).to(device).to(memory_format=torch.channels_last)
 
     def _class_scores(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """What turns the model's outputs into logits a class."""
-        return self._criterion.to(device).class_scores
+        return self.criterion.to(device).class_scores
 
     def _require_weights(self) -> None:
         if self.checkpoint is None:

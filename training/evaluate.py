@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from imgtool.pipelines.transform import to_float
 from imgtool.training.distributed import World
+from imgtool.training.export.runtime import Runtime
 from imgtool.training.per_class import PerClass
 from imgtool.wordnet.errors import DatasetError
 from imgtool.wordnet.evaluation import Evaluation
@@ -49,6 +50,16 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+def forward(model: nn.Module, images: Tensor) -> Tensor:
+    """The outputs, float32, for images uint8 [N, 3, H, W], in bfloat16 where that is quicker. An exported model
+    (imgtool.training.export) takes images as they are."""
+    if isinstance(model, Runtime):
+        outputs: Tensor = model(images)
+        return outputs
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=has_bf16(images.device)):
+        return model(to_float(images)).float()
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -77,7 +88,7 @@ def evaluate(
     """
     started, training = time.perf_counter(), model.training
     model.eval()
-    images_seen, bf16 = 0, has_bf16(device)
+    images_seen = 0
     right = torch.zeros(2, dtype=torch.int64, device=device)  # at the first place, among the first five
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     class_map = None if class_map is None else class_map.to(device)
@@ -86,8 +97,7 @@ def evaluate(
     for images, labels in batches:
         if class_map is not None:
             labels = class_map[labels]
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            outputs = model(to_float(images)).float()
+        outputs = forward(model, images)
         logits = outputs if class_scores is None else class_scores(outputs)
         if among is not None:
             logits = torch.full_like(logits, -torch.inf).index_copy(1, among, logits[:, among])

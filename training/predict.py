@@ -18,7 +18,7 @@ from imgtool.pipelines.ahead import ahead
 from imgtool.pipelines.engines import available_cpus
 from imgtool.pipelines.pictures import PictureFile, check, expand
 from imgtool.pipelines.transform import ValTransform
-from imgtool.training.evaluate import has_bf16
+from imgtool.training.evaluate import forward
 from imgtool.wordnet.errors import ImageError, InputError
 from imgtool.wordnet.superclass import superclass_names
 
@@ -156,7 +156,5 @@ def _compute(
 ) -> tuple[list[list[float]], list[list[int]]]:
     """The probabilities and class indices of the best classes of each crop."""
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(device)  # channels_last as it lies
-    with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
-        outputs = model(ValTransform.to_float(images)).float()
-    best = class_scores(outputs).softmax(dim=1).topk(topk, dim=1)
+    best = class_scores(forward(model, images)).softmax(dim=1).topk(topk, dim=1)
     return best.values.tolist(), best.indices.tolist()

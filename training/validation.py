@@ -2,7 +2,9 @@
 data sets of some of the model's classes."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +13,12 @@ import torch
 from torch import Tensor
 
 from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.loaders import open_loader
+from imgtool.pipelines.raw_split import RawSplit, is_raw
 from imgtool.pipelines.sources.real import read_indices
+from imgtool.pipelines.transform import ValTransform
+from imgtool.training import start
+from imgtool.training.evaluate import Batches
 from imgtool.wordnet import Hierarchy, load, orders
 from imgtool.wordnet.errors import CheckpointError, InputError, UnknownSynsetError
 from imgtool.wordnet.evaluation import Evaluation
@@ -165,3 +172,44 @@ def plan(
     evaluation = None if hierarchy is None else Evaluation(hierarchy, real=labels)
     shown = range(len(wnids)) if matched.class_map is None else sorted(set(matched.class_map.tolist()))
     return Plan(matched, class_scores, evaluation, wnids, names, list(shown))
+
+
+@contextmanager
+def open_split(
+    subject: "Classifier",
+    scores: Callable[[Tensor], Tensor],
+    where: str | Path,
+    split: str,
+    gather: LabelMap | None,
+    transform: ValTransform,
+    batch: int | None,
+    place: torch.device,
+    workers: int | None,
+    backend: str,
+    all_classes: bool,
+    real: str | Path | None,
+) -> Iterator[tuple[Plan, Batches]]:
+    """The plan for a split of a prepared or raw data set, and its batches on the device ``place``."""
+    if is_raw(where):
+        if gather is not None:
+            raise InputError(f"{where} is a raw data set: a label map gathers a prepared one's classes")
+        with RawSplit(where, split) as raw:
+            wnids = named_by_index(raw.wnids, subject.wnids, where)
+            measure = plan(subject, scores, wnids, where, None, all_classes, real, lambda: raw.keys)
+            yield measure, raw.batches(transform, batch or start.VAL_BATCH, place, workers)
+        return
+    dataset = Dataset(where, gather)
+    start.check_splits(dataset, split)
+    keys = partial(stored_keys, dataset, split)
+    measure = plan(subject, scores, dataset.wnids, dataset.path, gather, all_classes, real, keys)
+    with open_loader(
+        dataset,
+        split,
+        batch_size=batch or start.VAL_BATCH,
+        image_size=transform.imgsz,
+        augment=False,
+        backend=backend,
+        device=str(place),
+        num_workers=workers,
+    ) as loader:
+        yield measure, loader

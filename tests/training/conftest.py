@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imgtool.training import classifier, recipes, review, start
+from imgtool.training import recipes, review, start, validation
 from imgtool.training.recipes import Recipe
 
 WNIDS = ["n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331"]
@@ -126,7 +126,7 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryDataset:
     """`Classifier` reads this data set whatever path it is given; runs/ is in a fresh folder."""
     dataset = MemoryDataset()
     monkeypatch.chdir(tmp_path)
-    for module in (classifier, start):
+    for module in (validation, start):
         monkeypatch.setattr(module, "Dataset", lambda _path, _labelmap=None: dataset)
         monkeypatch.setattr(module, "open_loader", MemoryLoader)
     monkeypatch.setattr(MemoryLoader, "interrupt_at", None)

@@ -1,42 +1,24 @@
-"""Trained models in the forms that other programs read. A format is a function in `FORMATS`."""
+"""The state_dict of Ultralytics' ClassificationModel: weights to go on with there."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from imgtool.pipelines.atomic import replacing, write_text
+from imgtool.training.models import ClassificationModel
 from imgtool.wordnet.errors import CheckpointError, InputError
+
+SUFFIX = ".state.pt"
 
 if TYPE_CHECKING:
     from imgtool.training.classifier import Classifier
 
 
-def export(classifier: Classifier, form: str, out: str | Path) -> list[Path]:
-    """Writes a trained classifier as ``out`` in the format ``form``, a key of `FORMATS`.
-
-    Returns the files written, ``out`` first, each whole or not at all. Raises InputError for an unknown format or an
-    ``out`` that is the checkpoint itself, CheckpointError for a model without trained weights or that the format cannot
-    hold, and for a file that cannot be written.
-    """
-    if form not in FORMATS:
-        raise InputError(f"unknown format {form!r}: choose one of {', '.join(FORMATS)}")
-    out, source = Path(out), classifier.checkpoint
-    if source is None:
-        raise CheckpointError(f"this {classifier.size} has no trained weights: train it, or give a checkpoint or run")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise InputError(f"{out} is the checkpoint itself: write to another file")
-    try:
-        return FORMATS[form](classifier, out)
-    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise CheckpointError(f"cannot write {out}: {str(error).splitlines()[0]}") from error
-
-
-def ultralytics_state(classifier: Classifier, out: Path) -> list[Path]:
+def write(classifier: Classifier, out: Path) -> list[Path]:
     """The state_dict of Ultralytics' ClassificationModel, plain tensors in float32, and beside it, with the ending
     .json, what a state_dict cannot hold: their architecture file, number of classes, image size, and the classes.
 
@@ -45,6 +27,8 @@ def ultralytics_state(classifier: Classifier, out: Path) -> list[Path]:
         model.load_state_dict(torch.load("out.pt"))           # strict: every key is there
         model.names = dict(enumerate(about["names"]))
     """
+    if not isinstance(classifier.model, ClassificationModel):
+        raise CheckpointError(f"{classifier.size} is none of Ultralytics' networks, so they cannot load its weights")
     if classifier.model.num_classes != len(classifier.wnids):
         raise CheckpointError(
             f"a model trained with loss {classifier.loss} gives {classifier.model.num_classes} outputs for "
@@ -64,6 +48,3 @@ def ultralytics_state(classifier: Classifier, out: Path) -> list[Path]:
     sidecar = out.with_suffix(".json")
     write_text(sidecar, json.dumps(about, indent=1) + "\n")
     return [out, sidecar]
-
-
-FORMATS: dict[str, Callable[[Classifier, Path], list[Path]]] = {"ultralytics-state": ultralytics_state}

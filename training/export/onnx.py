@@ -1,0 +1,102 @@
+"""ONNX, run by onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imgtool.training.export.about import About
+from imgtool.training.export.graph import Deployed, unsplit
+from imgtool.training.export.plan import Plan, first_line, needs, quietly
+from imgtool.training.export.runtime import Input, Runtime
+from imgtool.wordnet.errors import CheckpointError, InputError
+
+SUFFIX = ".onnx"
+OPSET = 18  # the first whose Resize is antialiased
+DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(uint8)": torch.uint8}
+
+
+def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
+    """One file, weights within. Raises InputError where the exporter's packages are missing."""
+    deployed.network = unsplit(deployed.network)
+    model = to_onnx(deployed, plan)
+    for key, value in about.to_strings().items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    path.write_bytes(model.SerializeToString())
+
+
+def to_onnx(deployed: Deployed, plan: Plan) -> Any:
+    """The ONNX model, a protobuf."""
+    needs("onnx", "onnxscript", extra="export")
+    with quietly():
+        program = torch.onnx.export(
+            deployed,
+            (plan.example(),),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["probabilities" if plan.preprocess else "logits"],
+            dynamic_shapes=(plan.dynamic_shapes(),),
+        )
+    assert program is not None
+    model = program.model_proto
+    _tidy(model)
+    return model
+
+
+def _tidy(model: Any) -> None:
+    """Drops what the exporter notes at each node of where it came from, file names of this machine among it."""
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+def read(path: Path, device: str, threads: int | None) -> Runtime:
+    """A session of onnxruntime, on the GPU where ``device`` (auto, cpu, cuda, cuda:N) and the installed one allow.
+
+    Raises CheckpointError for a file that is no model of pictures, InputError for a device that is not there.
+    """
+    needs("onnxruntime", extra="export")
+    import onnxruntime as ort
+
+    has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
+    if device.startswith("cuda") and not has_cuda:
+        raise InputError("this onnxruntime has no CUDA: pip install onnxruntime-gpu, or give --device cpu")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if has_cuda and device != "cpu":
+        number = device.partition(":")[2]
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(number or 0)}))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors alone: they are raised too
+    options.intra_op_num_threads = threads or 0
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # its errors have no common root
+        raise CheckpointError(f"onnxruntime cannot read it: {first_line(error)}") from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or not outputs:
+        raise CheckpointError(f"it has {len(inputs)} inputs and {len(outputs)} outputs, and so is no classifier")
+    takes = Input.check(DTYPES.get(inputs[0].type), tuple(_side(side) for side in inputs[0].shape))
+    name, shape = inputs[0].name, outputs[0].shape
+
+    def run(images: Tensor) -> Tensor:
+        try:
+            return torch.from_numpy(session.run([outputs[0].name], {name: images.numpy()})[0])
+        except Exception as error:
+            raise CheckpointError(f"onnxruntime cannot run it: {first_line(error)}") from error
+
+    about = About.from_strings(session.get_modelmeta().custom_metadata_map)
+    return Runtime(run, about, takes, torch.device("cpu"), _side(shape[1]) if len(shape) == 2 else None)
+
+
+def _side(side: Any) -> int | None:
+    return side if isinstance(side, int) and side > 0 else None

@@ -1,0 +1,75 @@
+"""OpenVINO's model, an .xml with its weights in a .bin beside it, run by OpenVINO on Intel's and AMD's processors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imgtool.training.export.about import About
+from imgtool.training.export.graph import Deployed, unsplit
+from imgtool.training.export.onnx import to_onnx
+from imgtool.training.export.plan import Plan, first_line, needs
+from imgtool.training.export.runtime import Input, Runtime
+from imgtool.wordnet.errors import CheckpointError, InputError
+
+SUFFIX = ".xml"
+SECTION = "imgtool"
+FOREIGN = "model_info"  # Ultralytics' metadata
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "u8": torch.uint8}
+
+
+def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
+    """In half precision the weights are stored so; the processor computes as it likes."""
+    needs("openvino", extra="openvino")
+    import openvino
+
+    deployed.network = unsplit(deployed.network)
+    source = path.with_suffix(".onnx")  # its converter from torch knows no antialiased resize
+    source.write_bytes(to_onnx(deployed, plan).SerializeToString())
+    model = openvino.convert_model(str(source))
+    source.unlink()
+    model.inputs[0].get_tensor().set_names({"images"})
+    model.outputs[0].get_tensor().set_names({about.output or "logits"})
+    for key, value in about.to_strings().items():
+        model.set_rt_info(value, [SECTION, key])
+    openvino.save_model(model, str(path), compress_to_fp16=plan.half)
+
+
+def read(path: Path, device: str, threads: int | None) -> Runtime:
+    """Raises CheckpointError for a file that is no model of pictures."""
+    needs("openvino", extra="openvino")
+    import openvino
+
+    if device.startswith("cuda"):
+        raise InputError("OpenVINO does not run on CUDA: give --device cpu")
+    core = openvino.Core()
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    try:
+        model = core.read_model(str(path))
+        compiled = core.compile_model(model, "CPU", options)
+    except RuntimeError as error:
+        raise CheckpointError(f"OpenVINO cannot read it: {first_line(error)}") from error
+    if len(model.inputs) != 1 or not model.outputs:
+        raise CheckpointError(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs: no classifier")
+    shape = tuple(None if side.is_dynamic else side.get_length() for side in model.inputs[0].partial_shape)
+    takes = Input.check(DTYPES.get(model.inputs[0].element_type.get_type_name()), shape)
+    sections = model.get_rt_info()
+    section = next((sections[name] for name in (SECTION, FOREIGN) if name in sections), None)
+    about = About.from_strings(_plain(section))
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(compiled(images.numpy())[0].copy())
+
+    last = model.outputs[0].partial_shape[-1]
+    return Runtime(run, about, takes, torch.device("cpu"), None if last.is_dynamic else last.get_length())
+
+
+def _plain(section: Any) -> dict[str, str]:
+    """Metadata as OpenVINO gives them, each value in a wrapper of its own or not."""
+    section = getattr(section, "value", section) or {}
+    return {key: str(getattr(value, "value", value)) for key, value in section.items()}

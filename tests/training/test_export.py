@@ -259,9 +259,7 @@ def test_what_cannot_be_exported_is_told(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without CUDA")
 def test_tensorrt_says_what_it_needs(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"tensorrt is not installed: pip install|needs an NVIDIA"
-    ):
+    with pytest.raises(InputError, match=r"tensorrt is not installed: pip install|needs an NVIDIA"):
         Classifier(weights).export("tensorrt", tmp_path / "a.engine")
 
 

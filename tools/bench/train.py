@@ -121,7 +121,9 @@ def main(
         settings = {"batch": batch, "imgsz": imgsz, "threads": threads or available_cpus()}
         result["settings"] |= settings
         for part, length in pairs.items():
-            result[part] = compare(part, length, range(seed, seed + runs), folder, {**settings, "peer_workers": peer_workers})
+            result[part] = compare(
+                part, length, range(seed, seed + runs), folder, {**settings, "peer_workers": peer_workers}
+            )
             show(part, result[part])
     if "overhead" in parts:
         import torch

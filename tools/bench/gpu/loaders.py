@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -99,7 +100,9 @@ def nvjpeg(loader: Loader, epochs: Iterator[int]) -> Generator[Batch]:
             stored = [
                 torch.frombuffer(bytearray(loader.samples.data(s)), dtype=torch.uint8) for s in request.samples.tolist()
             ]
-            decoded = decode_jpeg(stored, mode=ImageReadMode.RGB, device=device)
+            with warnings.catch_warnings():  # torchvision would have TorchCodec used instead
+                warnings.simplefilter("ignore", DeprecationWarning)
+                decoded = decode_jpeg(stored, mode=ImageReadMode.RGB, device=device)
             images = torch.empty((len(stored), 3, request.size, request.size), dtype=torch.uint8, device=device)
             images = images.to(memory_format=torch.channels_last)
             for i, (image, crop) in enumerate(zip(decoded, request.crops.tolist(), strict=True)):

@@ -85,6 +85,8 @@ def main(
     only_table: bool,
     **chosen: Any,
 ) -> None:
+    import torch
+
     from imgtool.bench.gpu import loaders, model, others, record, table, trainings
     from imgtool.bench.gpu.plan import REHEARSAL, Plan, Scale
     from imgtool.training.device import resolve_device
@@ -107,7 +109,8 @@ def main(
     where = resolve_device(device)
     if device is None and where.type != "cuda":
         raise click.UsageError("torch sees no CUDA GPU here; --device cpu rehearses every step")
-    cuda = where.type == "cuda"
+    if cuda := where.type == "cuda":
+        torch.cuda.set_device(where)
     scale = replace(Scale() if cuda else REHEARSAL, **{key: value for key, value in chosen.items() if value})
     out = out or (Path("docs/results") if cuda else work / "rehearsal")
     plan = Plan(where, out, work, src, tiny, limit_seconds, again, commit or record.commit(), scale)

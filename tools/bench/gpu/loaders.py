@@ -21,7 +21,7 @@ from imgtool.bench.gpu.pictures import data_set
 from imgtool.bench.gpu.plan import Plan
 from imgtool.bench.gpu.record import Record
 from imgtool.bench.gpu.table import Measured, Row, good, median
-from imgtool.bench.loader import HEAD, settle
+from imgtool.bench.loader import HEAD
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import missing, open_loader
 from imgtool.pipelines.loaders.base import Batch, Loader
@@ -69,8 +69,6 @@ def _rates(plan: Plan, data: Dataset, side: int, kind: str, threads: int) -> dic
         for number in range(
             -1, plan.scale.rounds
         ):  # in the first, files come into the page cache and pipelines are built
-            if plan.device.type == "cuda":
-                settle()
             epochs = itertools.count((number + 1) * 1000)
             batches = nvjpeg(loader, epochs) if kind == "nvjpeg" else endless(loader, epochs)
             with closing(batches):

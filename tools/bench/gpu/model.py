@@ -107,7 +107,6 @@ def _rates(plan: Plan, made: Callable[[], Training], mode: str) -> dict[str, Any
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    training.notes.clear()
     started = time.perf_counter()
     work = training.work(mode)
     _wait(device)

@@ -53,8 +53,8 @@ def last_line(log: Path) -> str:
 
 
 class Utilisation:
-    """While entered, asks nvidia-smi every ``interval`` seconds how busy the GPU is: percent, with the number of lines
-    that ``results`` had then, which tells the epochs apart."""
+    """While entered, asks nvidia-smi every ``interval`` seconds how busy the first GPU is, in percent of the time
+    of its last sample; validation and checkpoints count, too. ``results`` tells how many epochs were done then."""
 
     def __init__(self, results: Path, interval: float = 0.5) -> None:
         self.results, self.interval = results, interval

@@ -91,7 +91,8 @@ def measure_accuracy(plan: Plan, record: Record) -> None:
     """Trains on, from where an earlier call was stopped, until the epochs are done or the time is over."""
     assert plan.tiny is not None
     epochs, name = plan.scale.epochs, f"n {TINY_SIDE}"
-    data, home = plan.work / "tiny", plan.work / f"tiny-n-{epochs}-{plan.device.type}"
+    home = plan.work / f"tiny-n-{epochs}-{plan.device.type}"
+    data = plan.work / f"{Path(plan.tiny).name.removesuffix('.tar')}-{TINY_SIDE}"
     log = home.with_suffix(".log")
     done = record.measured.pop(name, None) if plan.again else record.measured.get(name)
     if plan.again:
@@ -101,21 +102,23 @@ def measure_accuracy(plan: Plan, record: Record) -> None:
         return
     if not (data / "dataset.json").exists():
         prepare(plan.tiny, data)
-    command = imgtool("train", "--device", str(plan.device), "--name", str(home.resolve()))
+    command = imgtool(
+        "train", "--device", str(plan.device), "--name", str(home.resolve()), "--data", str(data.resolve())
+    )
     if any(home.glob("weights/last*.pt")):
         command.append("--resume")
     else:
         shutil.rmtree(home, ignore_errors=True)
-        command += ["--size", "n", "--data", str(data), "--imgsz", str(TINY_SIDE), "--epochs", str(epochs)]
+        command += ["--size", "n", "--imgsz", str(TINY_SIDE), "--epochs", str(epochs)]
     try:
         code = run(command, record.left, log)
     finally:
-        _keep(plan, record, name, home)
+        _keep(plan, record, name, home, Dataset(data))
     if code:
         raise TrainingError(f"imgtool train ended with exit code {code}: {last_line(log)} ({log})")
 
 
-def _keep(plan: Plan, record: Record, name: str, home: Path) -> None:
+def _keep(plan: Plan, record: Record, name: str, home: Path, data: Dataset) -> None:
     """What the run has come to so far, with its curve and drawing."""
     rows = read_results(home / "results.csv") if (home / "results.csv").exists() else []
     if not rows:
@@ -126,6 +129,10 @@ def _keep(plan: Plan, record: Record, name: str, home: Path) -> None:
             shutil.copyfile(home / f"results.{kind}", plan.out / f"gpu-accuracy.{kind}")
     best = max(rows, key=lambda row: row["metrics/accuracy_top1"])
     result = {
+        "data": Path(str(plan.tiny)).name,
+        "classes": data.num_classes,
+        "train": data.num_samples("train"),
+        "val": data.num_samples("val"),
         "epochs": len(rows),
         "of": plan.scale.epochs,
         "hours": round(rows[-1]["time"] / 3600, 4),
@@ -153,6 +160,6 @@ def train_rows(measured: Measured) -> list[Row]:
 def accuracy_rows(measured: Measured) -> list[Row]:
     out = []
     for one in good(measured):
-        what = f"Tiny-ImageNet-100, n at {TINY_SIDE}, {one['epochs']} of {one['of']} epochs"
+        what = f"n at {TINY_SIDE} on {one['data']}, {one['classes']} classes, {one['epochs']} of {one['of']} epochs"
         out.append(Row(what, f"top-1 {one['top1']:.2%}, top-5 {one['top5']:.2%}, {one['hours']:.2f} h"))
     return out

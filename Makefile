@@ -25,7 +25,7 @@ define apt
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 endef
 
-.PHONY: demo test test-all lint install clean
+.PHONY: demo test test-all lint gpu-check install clean
 
 install: $(READY)
 
@@ -66,6 +66,18 @@ lint: install
 	rm -rf build/installed
 	$(BIN)/pip install -q --no-deps --target build/installed .
 	cd build/installed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p imgtool
+
+# Every claim about a GPU, on one: imgtool bench gpu. SRC=pictures TINY=Tiny-ImageNet OUT=folder of the JSON files
+# ONLY="model loaders" ARGS="--sizes n". With PYTHON=… that interpreter's imgtool is measured, and nothing installed.
+ifeq ($(origin PYTHON),command line)
+GPU_PYTHON := $(PYTHON)
+else
+GPU_PYTHON := $(BIN)/python
+gpu-check: install
+endif
+gpu-check:
+	$(GPU_PYTHON) -m imgtool bench gpu $(addprefix --only ,$(ONLY)) \
+		$(if $(SRC),--src $(SRC)) $(if $(TINY),--tiny $(TINY)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info pipelines/codec/*.so

@@ -10,7 +10,11 @@ from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
+# A folder with libjpeg-turbo's include/ and lib/, where the system has none: the name is CMake's.
+JPEG_ROOT = os.environ.get("JPEG_ROOT") and os.path.abspath(os.environ["JPEG_ROOT"])
 HEADERS = "#include <stddef.h>\n#include <stdio.h>\n#include <jpeglib.h>\n#include <jerror.h>\n"
+INCLUDE = [os.path.join(JPEG_ROOT, "include")] if JPEG_ROOT else []
+LIBRARIES = [os.path.join(JPEG_ROOT, "lib")] if JPEG_ROOT else []
 
 
 class BuildExt(build_ext):
@@ -22,13 +26,15 @@ class BuildExt(build_ext):
             source.flush()
             compiler = os.environ.get("CC", "cc").split()
             try:
-                ok = subprocess.run([*compiler, "-fsyntax-only", source.name], capture_output=True).returncode == 0
+                probe = [*compiler, *(f"-I{folder}" for folder in INCLUDE), "-fsyntax-only", source.name]
+                ok = subprocess.run(probe, capture_output=True).returncode == 0
             except FileNotFoundError:
                 sys.exit("imgtool: no C++ compiler: install g++ (Debian: apt-get install g++)")
         if not ok:
             sys.exit(
                 "imgtool: libjpeg-turbo's headers are missing: install libjpeg62-turbo-dev "
-                "(Debian: apt-get install libjpeg62-turbo-dev; Ubuntu: libjpeg-turbo8-dev)"
+                "(Debian: apt-get install libjpeg62-turbo-dev; Ubuntu: libjpeg-turbo8-dev), or set JPEG_ROOT to a "
+                "folder with its include/ and lib/"
             )
         super().run()
 
@@ -41,6 +47,9 @@ setup(
             sorted(glob("pipelines/codec/_native/*.cpp")),
             depends=sorted(glob("pipelines/codec/_native/*.hpp")),
             cxx_std=17,
+            include_dirs=INCLUDE,
+            library_dirs=LIBRARIES,
+            runtime_library_dirs=LIBRARIES,
             libraries=["jpeg"],
             # No fused arithmetic, and overflow of damaged coefficients defined: every machine makes the same bytes.
             extra_compile_args=[

@@ -83,6 +83,22 @@ def test_compiled_loss_equals_the_eager_one() -> None:
     assert fast(images, labels).item() == pytest.approx(eager, rel=0.01)
 
 
+def test_compiled_steps_equal_eager_ones() -> None:
+    """Loss, weights and running statistics after some steps."""
+    eager, fast = Parts(CUDA), Parts(CUDA)
+    said: list[str] = []
+    fast.loss_of = compiled(fast.loss_of, CUDA, said.append, fast.model)
+    for parts in (eager, fast):
+        set_lr(parts.optimizer, 0.01)
+    for seed in range(3):
+        one, other = (parts.step(*batch(CUDA, seed)).item() for parts in (eager, fast))
+        assert one == pytest.approx(other, rel=0.02)
+    assert not said
+    for (name, p), q in zip(eager.model.state_dict().items(), fast.model.state_dict().values(), strict=True):
+        if name.endswith(("conv.weight", "running_mean", "running_var", "linear.weight")):
+            assert (p - q).norm() < 0.05 * q.norm() + 1e-3, name
+
+
 def test_evaluation_in_bfloat16() -> None:
     assert has_bf16(CUDA) == (torch.cuda.get_device_capability() >= (8, 0))
     parts = Parts(CUDA)

@@ -25,6 +25,18 @@ def test_a_missing_header_names_its_package(tmp_path):
     assert "install libjpeg62-turbo-dev" in result.stderr.strip().splitlines()[-1]
 
 
+def test_jpeg_root_comes_before_the_system(tmp_path):
+    pytest.importorskip("pybind11")
+    pytest.importorskip("setuptools")
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "jpeglib.h").write_text("#error this one is read\n")
+    command = [sys.executable, "setup.py", "build_ext", "--build-temp", str(tmp_path), "--build-lib", str(tmp_path)]
+    environment = os.environ | {"JPEG_ROOT": str(tmp_path)}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert result.returncode != 0
+    assert "JPEG_ROOT" in result.stderr.strip().splitlines()[-1]
+
+
 def test_the_version_is_the_installed_one():
     assert metadata.version("imgtool") == imgtool.__version__
 

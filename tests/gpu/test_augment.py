@@ -1,0 +1,55 @@
+"""Augmentation on the device, against the CPU's: the same draws, and the same pixels but for rounding."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from imgtool.training.augment import Augmentation, augment
+
+KINDS = {
+    "randaugment": Augmentation(randaugment=2, magnitude=9),
+    "erasing": Augmentation(erasing=0.5),
+    "mixup": Augmentation(mixup=0.2),
+    "cutmix": Augmentation(cutmix=1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    smooth = F.interpolate(torch.rand((64, 3, 8, 8), generator=generator) * 255, size=(64, 64), mode="bilinear")
+    return smooth.to(torch.uint8).contiguous(memory_format=torch.channels_last), torch.arange(64)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_pixels_and_mixtures(kind: str, batch: tuple[torch.Tensor, torch.Tensor], device: torch.device) -> None:
+    images, labels = batch
+    for step in range(4):
+        want, mixed = augment(images, labels, KINDS[kind], 0, 0, step)
+        got, mixed_there = augment(images.to(device), labels.to(device), KINDS[kind], 0, 0, step)
+        assert got.device.type == device.type and got.dtype == torch.uint8
+        assert got.is_contiguous(memory_format=torch.channels_last)
+        difference = (got.cpu().int() - want.int()).abs()
+        # a turn or a shear takes the nearest pixel, and which one is that may hang on the last bit
+        allowed = 0.01 if kind == "randaugment" else 0.0
+        assert (difference > 1).float().mean() <= allowed
+        assert (mixed is None) == (mixed_there is None)
+        if mixed is not None and mixed_there is not None:
+            assert torch.equal(mixed.other, mixed_there.other.cpu())
+            assert mixed.keep.item() == pytest.approx(mixed_there.keep.item())
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_nothing_waits_for_the_device(
+    kind: str, batch: tuple[torch.Tensor, torch.Tensor], device: torch.device
+) -> None:
+    if device.type != "cuda":
+        pytest.skip("there is nothing to wait for")
+    images, labels = (tensor.to(device) for tensor in batch)
+    augment(images, labels, KINDS[kind], 0, 0, 0)  # lazy initialisation may wait
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        augment(images, labels, KINDS[kind], 0, 0, 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

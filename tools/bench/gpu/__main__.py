@@ -1,0 +1,3 @@
+from imgtool.bench.gpu import main
+
+main()

@@ -10,8 +10,8 @@ import importlib
 import click
 
 CLAIMS = {
-    "inference": "an exported model is at least as fast as Ultralytics' export of the same weights",
     "gpu": "on a GPU training is bound by the model, and its step by memory",
+    "inference": "an exported model is at least as fast as Ultralytics' export of the same weights",
     "learning": "a few epochs on the CPU learn real pictures",
     "loader": "crops from JPEG reach the batch at least twice as fast as through FFCV",
     "prepare": "pictures are recoded at least twice as fast as by FFCV's writer",

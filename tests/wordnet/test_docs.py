@@ -6,6 +6,7 @@ import doctest
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import imgtool.wordnet
@@ -28,7 +29,8 @@ def test_the_tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert session.count(">>> ") == text.count(">>> ")
     test = doctest.DocTestParser().get_doctest(session, {}, TOUR.name, str(TOUR), 0)
     problems: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=problems.append)
+    with np.printoptions(formatter=None, linewidth=75):  # ultralytics, once imported, sets its own
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=problems.append)
     assert not problems, "\n".join(problems)
 
 

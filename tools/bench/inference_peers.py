@@ -89,11 +89,11 @@ def openvino_runner(path: Path, threads: int, images: np.ndarray[Any, Any]) -> R
     return lambda: torch.from_numpy(compiled(images)[0])
 
 
-def torch_runner(network: Callable[[Tensor], Tensor], images: Tensor, autocast: torch.dtype | None = None) -> Runner:
+def torch_runner(network: Callable[[Tensor], Tensor], images: Tensor) -> Runner:
     """Waits for the device, if it is another, before it returns."""
 
     def run() -> Tensor:
-        with torch.inference_mode(), torch.autocast(images.device.type, autocast, enabled=autocast is not None):
+        with torch.inference_mode():
             out = network(images)
         if images.device.type == "cuda":
             torch.cuda.synchronize(images.device)

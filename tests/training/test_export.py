@@ -190,6 +190,10 @@ def test_int8_is_calibrated_on_pictures_of_every_class(weights: Path, drawn_data
     quantised = Classifier(tmp_path / "q.onnx")
     assert quantised.wnids == Dataset(drawn_data).wnids
     assert quantised.val(drawn_data).images == 20
+    pictures = Classifier(weights).export(
+        "onnx", tmp_path / "w.onnx", int8=True, calibrate=drawn_data, with_preprocess=True
+    )
+    assert pictures.check is not None and pictures.check.same >= 15
 
 
 def test_drawing_by_class_is_even_and_seeded() -> None:

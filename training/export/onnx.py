@@ -21,7 +21,8 @@ DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "ten
 
 def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
     """One file, weights within. Raises InputError where the exporter's packages are missing."""
-    deployed.network = unsplit(deployed.network)
+    if not plan.int8:  # whose splits cost nothing, and whose sums would be float32
+        deployed.network = unsplit(deployed.network)
     model = to_onnx(deployed, plan)
     for key, value in about.to_strings().items():
         entry = model.metadata_props.add()

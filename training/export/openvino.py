@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imgtool.training.export.about import About
-from imgtool.training.export.graph import Deployed, unsplit
+from imgtool.training.export.graph import Deployed
 from imgtool.training.export.onnx import to_onnx
 from imgtool.training.export.plan import Plan, first_line, needs
 from imgtool.training.export.runtime import Input, Runtime
@@ -26,7 +26,6 @@ def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
     needs("openvino", extra="openvino")
     import openvino
 
-    deployed.network = unsplit(deployed.network)
     source = path.with_suffix(".onnx")  # its converter from torch knows no antialiased resize
     source.write_bytes(to_onnx(deployed, plan).SerializeToString())
     model = openvino.convert_model(str(source))

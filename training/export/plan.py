@@ -18,12 +18,14 @@ from imgtool.wordnet.errors import InputError
 
 @dataclass(frozen=True)
 class Plan:
-    """``batch`` None: of any size. ``preprocess``: from uint8 pictures of any size to probabilities."""
+    """``batch`` None: of any size. ``preprocess``: from uint8 pictures of any size to probabilities. ``int8``: to be
+    quantised."""
 
     imgsz: int
     batch: int | None = None
     half: bool = False
     preprocess: bool = False
+    int8: bool = False
 
     def example(self) -> Tensor:
         """Images as the model takes them; two, where any number may come, as 1 and 0 are special to torch.export."""

@@ -84,7 +84,7 @@ def export(
         raise InputError("int8 is for format onnx in full precision, and needs a data set to calibrate on")
     if calibrate is not None and not int8:
         raise InputError("a data set to calibrate on is for int8")
-    plan = Plan(imgsz or classifier.imgsz, batch, half, with_preprocess)
+    plan = Plan(imgsz or classifier.imgsz, batch, half, with_preprocess, int8)
     transform = ValTransform(plan.imgsz)
     shown, drawn = pictures.to_check(source, data if data is not None else calibrate, plan.imgsz)
     about = About.of(classifier, plan)

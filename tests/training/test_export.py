@@ -194,6 +194,8 @@ def test_int8_is_calibrated_on_pictures_of_every_class(weights: Path, drawn_data
         "onnx", tmp_path / "w.onnx", int8=True, calibrate=drawn_data, with_preprocess=True
     )
     assert pictures.check is not None and pictures.check.same >= 15
+    fixed = Classifier(weights).export("onnx", tmp_path / "f.onnx", int8=True, calibrate=drawn_data, batch=7)
+    assert fixed.calibration == 80 and fixed.check is not None and fixed.check.passed
 
 
 def test_drawing_by_class_is_even_and_seeded() -> None:

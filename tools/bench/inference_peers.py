@@ -149,7 +149,9 @@ def cpu_runners(
         "torch.compile": lambda: torch_runner(torch.compile(fused, dynamic=False), last),
     }
     libraries = {OURS: "onnxruntime", THEIRS: "ultralytics", "openvino": "openvino"}
-    return {kind: makers[kind]() for kind in kinds if _here(libraries.get(kind, "torch"))}
+    runners = {kind: makers[kind]() for kind in kinds if _here(libraries.get(kind, "torch"))}
+    torch.set_num_threads(threads)  # Ultralytics' export has left torch with one less than there are cores
+    return runners
 
 
 def cuda_runners(subject: Classifier, folder: Path, batch: int, imgsz: int, kinds: list[str]) -> dict[str, Runner]:

@@ -9,8 +9,8 @@ image size, batch and threads, each by its own default recipe. torchvision: resn
 torchvision's reference script, and by ours. Each training is a fresh process, turn by turn, one seed a run; all read
 the same pictures, validated after each epoch on the same held-out ones. Seconds are of the median epoch behind the
 first, its validation and checkpoint included, by each one's own results.csv. Ours reads what prepare has made of the
-pictures, which takes seconds once and is told apart. Ultralytics gets as many threads as ours (left alone it takes
-one), and on a CPU chooses to load without workers, whatever it is given; --peer-workers forces them on it.
+pictures, which takes seconds once and is told apart. Ultralytics gets as many threads as ours (left alone it leaves
+a core), and on a CPU chooses to load without workers, whatever it is given; --peer-workers forces them on it.
 
 overhead: images a second of our loop on batches in memory, against a bare loop of the same steps.
 """

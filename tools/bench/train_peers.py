@@ -99,8 +99,12 @@ def summary(curve: list[dict[str, float]]) -> dict[str, Any]:
 
 def ultralytics(plan: Plan) -> None:
     """As its users do it, with its own defaults; only what a CPU has no use for is off (mixed precision, plots)."""
+    import torch
     from ultralytics import YOLO
     from ultralytics.models.yolo.classify import ClassificationTrainer
+    from ultralytics.utils import torch_utils
+
+    torch_utils.NUM_THREADS = plan.threads  # its select_device gives torch one less than there are cores
 
     class Trainer(ClassificationTrainer):
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -124,6 +128,8 @@ def ultralytics(plan: Plan) -> None:
         name=out.name,
         exist_ok=True,
     )
+    if (threads := torch.get_num_threads()) != plan.threads:
+        raise SystemExit(f"Ultralytics trained on {threads} threads, not {plan.threads}: the comparison is not fair")
 
 
 def torchvision(plan: Plan) -> None:

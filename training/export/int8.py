@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from imgtool.pipelines import codec
-from imgtool.training.export.plan import needs, quietly
+from imgtool.training.export.plan import Plan, needs, quietly
 
 BATCH = 16
 OPERATORS = ["Conv", "Sigmoid", "Mul", "Add", "Split", "Concat", "Gemm"]
 """Of the network, so that nothing in it goes back to float32; its transform and the mean at its end stay."""
 
 
-def quantise(model: Path, pictures: Iterator[codec.Pixels], preprocess: bool) -> int:
+def quantise(model: Path, pictures: Iterator[codec.Pixels], plan: Plan) -> int:
     """Puts the quantised model in the place of the other, its metadata kept; returns how many pictures it took.
 
     ``pictures`` are uint8 [imgsz, imgsz, 3], through the validation transform. Weights get 7 bits: the sums of two
@@ -27,7 +27,7 @@ def quantise(model: Path, pictures: Iterator[codec.Pixels], preprocess: bool) ->
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    feed, out = Feed(pictures, preprocess), model.with_suffix(".int8")
+    feed, out = Feed(pictures, plan), model.with_suffix(".int8")
     with quietly():
         quantize_static(
             str(model),
@@ -50,17 +50,19 @@ def quantise(model: Path, pictures: Iterator[codec.Pixels], preprocess: bool) ->
 
 
 class Feed:
-    """Batches as the quantiser asks for them."""
+    """Batches as the quantiser asks for them, filled up with the first ones where the model takes no smaller batch."""
 
-    def __init__(self, pictures: Iterator[codec.Pixels], preprocess: bool) -> None:
-        self.pictures, self.preprocess, self.count = pictures, preprocess, 0
+    def __init__(self, pictures: Iterator[codec.Pixels], plan: Plan) -> None:
+        self.pictures, self.plan, self.count = pictures, plan, 0
 
     def get_next(self) -> dict[str, Any] | None:
-        part = list(itertools.islice(self.pictures, BATCH))
+        part = list(itertools.islice(self.pictures, self.plan.batch or BATCH))
         if not part:
             return None
         self.count += len(part)
+        if self.plan.batch is not None:
+            part = list(itertools.islice(itertools.cycle(part), self.plan.batch))
         pictures = np.stack(part)
-        if self.preprocess:
+        if self.plan.preprocess:
             return {"images": pictures}
         return {"images": np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)).astype(np.float32) / 255}

@@ -102,7 +102,7 @@ def export(
         module.write(deployed, plan, about, fresh)
         if int8:
             assert calibrate is not None
-            used = quantise(fresh, map(transform, pictures.to_calibrate(calibrate)), with_preprocess)
+            used = quantise(fresh, map(transform, pictures.to_calibrate(calibrate)), plan)
         runtime = module.read(fresh, "cuda" if form == "tensorrt" else "cpu", None)
         result = check(expected, runtime, shown, transform, "int8" if int8 else "half" if half else "full", drawn)
         del runtime  # which may hold the file

@@ -29,7 +29,7 @@ endef
 
 install: $(READY)
 
-$(READY): pyproject.toml setup.py $(wildcard pipelines/codec/_native/*)
+$(READY): pyproject.toml setup.py $(wildcard pipelines/codec/_native/*) training/_norm_act.cpp
 	$(call apt,$(APT_BUILD))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing imgtool and its dependencies into $(VENV) (PyTorch's CUDA build is some 3 GB to download)"

@@ -1,4 +1,4 @@
-"""Builds the one C++ extension; everything else about the package stands in pyproject.toml."""
+"""Builds the two C++ extensions; everything else about the package stands in pyproject.toml."""
 
 import os
 import subprocess
@@ -14,6 +14,7 @@ from setuptools.command.build_ext import build_ext
 JPEG_ROOT = os.environ.get("JPEG_ROOT") and os.path.abspath(os.environ["JPEG_ROOT"])
 HEADERS = "#include <stddef.h>\n#include <stdio.h>\n#include <jpeglib.h>\n#include <jerror.h>\n"
 INCLUDE = [os.path.join(JPEG_ROOT, "include")] if JPEG_ROOT else []
+OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
 LIBRARIES = [os.path.join(JPEG_ROOT, "lib")] if JPEG_ROOT else []
 
 
@@ -56,6 +57,14 @@ setup(
                 *("-O3", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-clobbered"),
                 *("-ffp-contract=off", "-fwrapv"),
             ],
-        )
+        ),
+        Pybind11Extension(
+            "imgtool.training._norm_act",
+            ["training/_norm_act.cpp"],
+            cxx_std=17,
+            # torch's own threads: its libgomp is in the process when this is imported
+            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi", *OPENMP],
+            extra_link_args=OPENMP,
+        ),
     ],
 )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from imgtool.training.norm_act import norm_act, takes
 from imgtool.wordnet.errors import InputError
 
 STRIDE = 32  # five stride-2 convolutions: an input side below 32 leaves no feature map to pool
@@ -47,7 +48,11 @@ class Conv(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
+        x = self.conv(x)
+        if takes(x, self.bn):
+            return norm_act(x, self.bn)
+        out: Tensor = self.act(self.bn(x))
+        return out
 
 
 class Bottleneck(nn.Module):

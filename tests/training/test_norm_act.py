@@ -1,0 +1,169 @@
+"""Batch norm and SiLU in one: what torch's own two give, in value, gradient and running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from imgtool.training import models
+from imgtool.training.norm_act import norm_act, row_step, takes
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def _norm(channels: int, momentum: float = 0.1) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, momentum=momentum)
+    nn.init.uniform_(norm.weight, -1.5, 1.5)
+    nn.init.normal_(norm.bias)
+    return norm
+
+
+def _images(n: int, channels: int, height: int, width: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    images = torch.randn(n, channels, height, width) * std + mean
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _apart(x: Tensor, norm: nn.BatchNorm2d, dy: Tensor) -> tuple[Tensor, ...]:
+    """In float64: value, gradients by x, weight and bias, running statistics."""
+    double = nn.BatchNorm2d(norm.num_features, momentum=norm.momentum).double()
+    double.load_state_dict(norm.state_dict())
+    x = x.detach().double().requires_grad_()
+    y = F.silu(double(x))
+    grads = torch.autograd.grad(y, [x, double.weight, double.bias], dy.double())
+    assert double.running_mean is not None and double.running_var is not None
+    return y, *grads, double.running_mean, double.running_var
+
+
+def _close(got: Tensor, expected: Tensor, part: float = 2e-6) -> None:
+    """Within so much of the largest."""
+    assert float((got.detach().double() - expected.detach()).abs().max()) <= part * max(
+        1e-3, float(expected.detach().abs().max())
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    channels=st.sampled_from([8, 16, 24, 40, 56, 64, 80, 1280]),
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    mean=st.sampled_from([0.0, 3.0, -200.0]),
+    std=st.sampled_from([1e-2, 1.0, 30.0]),
+    seed=st.integers(0, 99),
+)
+def test_as_torch_in_float64(
+    n: int, channels: int, height: int, width: int, mean: float, std: float, seed: int
+) -> None:
+    if n * height * width < 3:
+        return
+    torch.manual_seed(seed)
+    norm, x = _norm(channels), _images(n, channels, height, width, mean, std)
+    dy = _images(n, channels, height, width)
+    expected = _apart(x, norm, dy)
+    x.requires_grad_()
+    assert takes(x, norm)
+    y = norm_act(x, norm)
+    grads = torch.autograd.grad(y, [x, norm.weight, norm.bias], dy)
+    assert y.is_contiguous(memory_format=torch.channels_last) and y.dtype == torch.float32
+    assert norm.num_batches_tracked == 1
+    far = max(1.0, abs(mean) / std)  # float32's own error: x - mean has lost so much
+    for got, wanted in zip((y, *grads, norm.running_mean, norm.running_var), expected, strict=True):
+        _close(got, wanted, 2e-5 * far)
+
+
+def test_long_rows_and_extreme_values() -> None:
+    torch.manual_seed(0)
+    norm, x = _norm(16), _images(64, 16, 40, 40, 5.0)
+    dy = _images(64, 16, 40, 40)
+    expected = _apart(x, norm, dy)
+    x.requires_grad_()
+    y = norm_act(x, norm)
+    for got, wanted in zip((y, *torch.autograd.grad(y, [x, norm.weight, norm.bias], dy)), expected[:4], strict=True):
+        _close(got, wanted, 1e-5)
+    nn.init.constant_(norm.weight, 1e4)  # far outside what the exponential can hold
+    y = norm_act(x, norm)
+    _close(y, _apart(x, norm, dy)[0], 1e-5)
+    assert torch.isfinite(torch.autograd.grad(y, x, dy)[0]).all()
+    broken = x.detach().clone(memory_format=torch.preserve_format)
+    broken[3, 5, 0, 0] = float("nan")
+    lost = norm_act(broken, norm).isnan().flatten(2).any(2).any(0)
+    assert lost.tolist() == [channel == 5 for channel in range(16)]
+
+
+def test_the_same_bits_from_any_number_of_threads() -> None:
+    torch.manual_seed(0)
+    x, dy = _images(20, 48, 15, 15).requires_grad_(), _images(20, 48, 15, 15)
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        torch.manual_seed(1)
+        norm = _norm(48)
+        y = norm_act(x, norm)
+        results.append([y, *torch.autograd.grad(y, [x, norm.weight, norm.bias], dy), norm.running_var])
+    for others in results[1:]:
+        for got, first in zip(others, results[0], strict=True):
+            assert got is not None and first is not None and torch.equal(got, first)
+
+
+@pytest.mark.parametrize("kind", ["part of a concatenation", "expanded", "contiguous"])
+def test_gradients_as_they_come(kind: str) -> None:
+    """Of a slice of channels they are read where they lie; of a mean they have no memory of their own."""
+    torch.manual_seed(0)
+    norm, x = _norm(16), _images(5, 16, 6, 7).requires_grad_()
+    whole = _images(5, 40, 6, 7)
+    dy = {
+        "part of a concatenation": whole[:, 8:24],
+        "expanded": torch.randn(5, 16, 1, 1).expand(5, 16, 6, 7),
+        "contiguous": torch.randn(5, 16, 6, 7),
+    }[kind]
+    assert row_step(dy) == (40 if kind == "part of a concatenation" else None)
+    expected = _apart(x, norm, dy)
+    _close(torch.autograd.grad(norm_act(x, norm), x, dy)[0], expected[1])
+
+
+def test_what_it_does_not_take() -> None:
+    norm, x = _norm(16), _images(4, 16, 5, 5)
+    assert takes(x, norm)
+    assert not takes(x.contiguous(), norm), "its rows are not channels"
+    assert not takes(x.double(), norm) and not takes(x.bfloat16(), norm)
+    assert not takes(_images(4, 12, 5, 5), _norm(12))
+    assert not takes(_images(1, 16, 1, 1), norm), "no variance: torch's own error comes"
+    assert not takes(x[:0], norm)
+    assert not takes(x, nn.SyncBatchNorm(16)) and not takes(x, nn.Identity())
+    assert not takes(x, nn.BatchNorm2d(16, affine=False)) and not takes(x, nn.BatchNorm2d(16, momentum=None))
+    assert not takes(x, norm.eval())
+
+
+def test_a_network_trains_as_it_does_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def losses() -> list[float]:
+        torch.manual_seed(0)
+        model = models.build("n", 10).to(memory_format=torch.channels_last).train()
+        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+        images, labels = _images(16, 3, 64, 64), torch.arange(16) % 10
+        out = []
+        for _ in range(6):
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            out.append(float(loss.detach()))
+        return out
+
+    used = []
+    monkeypatch.setattr(models, "norm_act", lambda x, norm: used.append(norm) or norm_act(x, norm))
+    together = losses()
+    assert len(used) == 6 * 26
+    monkeypatch.setattr(models, "takes", lambda x, norm: False)
+    apart = losses()
+    assert together == pytest.approx(apart, rel=2e-3) and together[-1] < together[0]

@@ -1,0 +1,259 @@
+// Batch norm and SiLU in one operation, for training on the CPU: float32, rows of channels (channels_last).
+//
+// Apart, they read or write the activations thirteen times a step, together eight, and keep one tensor for the backward
+// pass instead of two. Rows are taken in chunks that the cache holds, whose sums are added in their order: the result
+// does not depend on the number of threads.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+constexpr int LANES = 8;
+constexpr int64_t CHUNK = 16384;  // floats: 64 KiB
+constexpr int64_t LONGEST = 512;  // rows, which float32 adds up well enough
+
+using f32x8 = float __attribute__((vector_size(4 * LANES)));
+using i32x8 = int32_t __attribute__((vector_size(4 * LANES)));
+
+INLINE f32x8 load(const float* from) {
+  f32x8 v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+INLINE void store(float* to, const f32x8& v) { std::memcpy(to, &v, sizeof v); }
+
+// 1 / (1 + 2^t), t = -z / ln 2: 2^t by its integer part in the exponent's bits, and a Taylor series of the rest, which
+// is at most a half; its error is 1.2e-7.
+INLINE f32x8 sigmoid(const f32x8& z) {
+  constexpr float MAGIC = 12582912.0f;  // 1.5 · 2^23: added to a small number, rounds it to an integer
+  f32x8 t = z * -1.4426950409f;
+  t = t < -126.0f ? f32x8{} - 126.0f : t;
+  t = t > 126.0f ? f32x8{} + 126.0f : t;
+  const f32x8 shifted = t + MAGIC;
+  const f32x8 f = t - (shifted - MAGIC);
+  f32x8 p = f * 1.5403530e-4f + 1.3333558e-3f;
+  p = p * f + 9.6181291e-3f;
+  p = p * f + 5.5504109e-2f;
+  p = p * f + 2.4022651e-1f;
+  p = p * f + 6.9314718e-1f;
+  p = p * f + 1.0f;
+  i32x8 bits, exponent;
+  std::memcpy(&bits, &p, sizeof bits);
+  std::memcpy(&exponent, &shifted, sizeof exponent);
+  bits += exponent << 23;
+  std::memcpy(&p, &bits, sizeof p);
+  return 1.0f / (1.0f + p);
+}
+
+// A chunk of rows of one group of channels. `x`, `dy` and `out` point to its first float; steps are from row to row.
+struct Rows {
+  const float* x;
+  const float* dy;
+  float* out;
+  int64_t count, step, dy_step;
+};
+
+// What there is for each channel of a group: two sums, or the factors of a line.
+struct Channels {
+  float *first, *second;                           // sums
+  const float *shift, *gain, *bias, *slope, *base;  // as the functions below use them
+};
+
+// Sums of x - shift and of its square; shifted, so that a mean far from zero does not swallow the variance.
+template <int V>
+INLINE void moments(const Rows& r, const Channels& c) {
+  f32x8 sum[V] = {}, square[V] = {};
+  for (int64_t i = 0; i < r.count; ++i)
+    for (int v = 0; v < V; ++v) {
+      const f32x8 d = load(r.x + i * r.step + LANES * v) - load(c.shift + LANES * v);
+      sum[v] += d;
+      square[v] += d * d;
+    }
+  for (int v = 0; v < V; ++v) {
+    store(c.first + LANES * v, sum[v]);
+    store(c.second + LANES * v, square[v]);
+  }
+}
+
+// out = SiLU(x · gain + bias)
+template <int V>
+INLINE void activate(const Rows& r, const Channels& c) {
+  for (int64_t i = 0; i < r.count; ++i)
+    for (int v = 0; v < V; ++v) {
+      const f32x8 z = load(r.x + i * r.step + LANES * v) * load(c.gain + LANES * v) + load(c.bias + LANES * v);
+      store(r.out + i * r.step + LANES * v, z * sigmoid(z));
+    }
+}
+
+// The gradient before SiLU, z = x · gain + bias: dy · s · (1 + z · (1 - s)), s = sigmoid(z).
+template <int V>
+INLINE f32x8 before(const Rows& r, const Channels& c, int64_t i, int v, const f32x8& x) {
+  const f32x8 z = x * load(c.gain + LANES * v) + load(c.bias + LANES * v);
+  const f32x8 s = sigmoid(z);
+  return load(r.dy + i * r.dy_step + LANES * v) * s * (1.0f + z * (1.0f - s));
+}
+
+// Sums of that gradient and of its product with x - shift.
+template <int V>
+INLINE void gradients(const Rows& r, const Channels& c) {
+  f32x8 sum[V] = {}, product[V] = {};
+  for (int64_t i = 0; i < r.count; ++i)
+    for (int v = 0; v < V; ++v) {
+      const f32x8 x = load(r.x + i * r.step + LANES * v);
+      const f32x8 dz = before<V>(r, c, i, v, x);
+      sum[v] += dz;
+      product[v] += dz * (x - load(c.shift + LANES * v));
+    }
+  for (int v = 0; v < V; ++v) {
+    store(c.first + LANES * v, sum[v]);
+    store(c.second + LANES * v, product[v]);
+  }
+}
+
+// out = that gradient · gain + x · slope + base
+template <int V>
+INLINE void descend(const Rows& r, const Channels& c) {
+  for (int64_t i = 0; i < r.count; ++i)
+    for (int v = 0; v < V; ++v) {
+      const f32x8 x = load(r.x + i * r.step + LANES * v);
+      const f32x8 line = x * load(c.slope + LANES * v) + load(c.base + LANES * v);
+      store(r.out + i * r.step + LANES * v, before<V>(r, c, i, v, x) * load(c.gain + LANES * v) + line);
+    }
+}
+
+using Kernel = void (*)(Rows, Channels, int64_t);
+
+#if defined(__x86_64__)
+const bool FMA = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#define WITH_FMA __attribute__((target("avx2,fma")))
+#else
+const bool FMA = false;
+#define WITH_FMA
+#endif
+
+// A kernel over all channels, in groups that the registers hold (there are a multiple of LANES), for two processors.
+#define OVER_CHANNELS(name, function)                                                            \
+  INLINE void name##_groups(Rows r, Channels c, int64_t channels) {                              \
+    for (int64_t left = channels, width; left > 0; left -= width) {                              \
+      width = left >= 4 * LANES ? 4 * LANES : left >= 2 * LANES ? 2 * LANES : LANES;             \
+      if (width == 4 * LANES)                                                                    \
+        function<4>(r, c);                                                                       \
+      else if (width == 2 * LANES)                                                               \
+        function<2>(r, c);                                                                       \
+      else                                                                                       \
+        function<1>(r, c);                                                                       \
+      r.x += width, r.dy += width, r.out += width, c.first += width, c.second += width;          \
+      c.shift += width, c.gain += width, c.bias += width, c.slope += width, c.base += width;     \
+    }                                                                                            \
+  }                                                                                              \
+  WITH_FMA void name##_fma(Rows r, Channels c, int64_t channels) { name##_groups(r, c, channels); } \
+  void name##_plain(Rows r, Channels c, int64_t channels) { name##_groups(r, c, channels); }     \
+  const Kernel name = FMA ? name##_fma : name##_plain;
+OVER_CHANNELS(all_moments, moments)
+OVER_CHANNELS(all_activate, activate)
+OVER_CHANNELS(all_gradients, gradients)
+OVER_CHANNELS(all_descend, descend)
+
+struct Work {
+  int64_t rows, channels;
+  int threads;
+  int64_t chunk = std::clamp<int64_t>(CHUNK / channels, 8, LONGEST);
+  int64_t chunks = (rows + chunk - 1) / chunk;
+
+  void each(Kernel kernel, const Rows& all, const Channels& c, float* sums = nullptr) const {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < chunks; ++i) {
+      const int64_t from = i * chunk;
+      Rows r = all;
+      Channels mine = c;
+      r.x += from * r.step;
+      r.dy += from * r.dy_step;
+      r.out += from * r.step;
+      r.count = std::min(chunk, rows - from);
+      if (sums) mine.first = sums + 2 * i * channels, mine.second = mine.first + channels;
+      kernel(r, mine, channels);
+    }
+  }
+
+  // The two sums of each channel over all chunks, [2][channels].
+  std::vector<double> total(const std::vector<float>& sums) const {
+    std::vector<double> out(2 * channels, 0.0);
+    for (int64_t i = 0; i < chunks; ++i)
+      for (int64_t j = 0; j < 2 * channels; ++j) out[j] += sums[2 * i * channels + j];
+    return out;
+  }
+};
+
+float* at(uintptr_t address) { return reinterpret_cast<float*>(address); }
+
+// Pointers are of contiguous float32: x, y [rows, channels], all others [channels]; mean and invstd are written.
+void forward(uintptr_t x, uintptr_t y, uintptr_t weight, uintptr_t bias, uintptr_t running_mean, uintptr_t running_var,
+             uintptr_t mean, uintptr_t invstd, int64_t rows, int64_t channels, double eps, double momentum,
+             int threads) {
+  py::gil_scoped_release release;
+  const Work work{rows, channels, threads};
+  std::vector<float> sums(2 * work.chunks * channels), shift(at(x), at(x) + channels), gain(channels), base(channels);
+  Rows all{at(x), at(x), at(y), rows, channels, channels};
+  Channels c{gain.data(), gain.data(), shift.data(), gain.data(), base.data(), gain.data(), base.data()};
+  work.each(all_moments, all, c, sums.data());
+  const std::vector<double> total = work.total(sums);
+  for (int64_t j = 0; j < channels; ++j) {
+    const double off = total[j] / rows, m = shift[j] + off;
+    const double variance = std::max(0.0, total[channels + j] / rows - off * off), inverse = 1 / std::sqrt(variance + eps);
+    at(mean)[j] = m;
+    at(invstd)[j] = inverse;
+    gain[j] = at(weight)[j] * inverse;
+    base[j] = at(bias)[j] - m * gain[j];
+    at(running_mean)[j] += momentum * (m - at(running_mean)[j]);
+    at(running_var)[j] += momentum * (variance * rows / (rows - 1) - at(running_var)[j]);
+  }
+  work.each(all_activate, all, c);
+}
+
+// dy [rows, channels] lies dy_step floats from row to row; dx as x; dweight and dbias are written.
+void backward(uintptr_t x, uintptr_t dy, int64_t dy_step, uintptr_t dx, uintptr_t weight, uintptr_t bias, uintptr_t mean,
+              uintptr_t invstd, uintptr_t dweight, uintptr_t dbias, int64_t rows, int64_t channels, int threads) {
+  py::gil_scoped_release release;
+  const Work work{rows, channels, threads};
+  std::vector<float> sums(2 * work.chunks * channels), gain(channels), base(channels), slope(channels), line(channels);
+  for (int64_t j = 0; j < channels; ++j) {
+    gain[j] = at(weight)[j] * at(invstd)[j];
+    base[j] = at(bias)[j] - double(at(mean)[j]) * gain[j];
+  }
+  Rows all{at(x), at(dy), at(dx), rows, channels, dy_step};
+  Channels c{gain.data(), gain.data(), at(mean), gain.data(), base.data(), slope.data(), line.data()};
+  work.each(all_gradients, all, c, sums.data());
+  const std::vector<double> total = work.total(sums);
+  for (int64_t j = 0; j < channels; ++j) {
+    const double inverse = at(invstd)[j], sum = total[j], product = total[channels + j];
+    at(dbias)[j] = sum;
+    at(dweight)[j] = product * inverse;
+    const double k = -gain[j] * inverse * inverse * product / rows;
+    slope[j] = k;
+    line[j] = -gain[j] * sum / rows - k * at(mean)[j];
+  }
+  work.each(all_descend, all, c);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_norm_act, m) {
+#ifdef _OPENMP
+  m.attr("PARALLEL") = true;
+#else
+  m.attr("PARALLEL") = false;
+#endif
+  m.attr("LANES") = LANES;
+  m.def("forward", &forward);
+  m.def("backward", &backward);
+}

@@ -49,7 +49,7 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        if takes(x, self.bn):
+        if isinstance(self.bn, nn.BatchNorm2d) and takes(x, self.bn):
             return norm_act(x, self.bn)
         out: Tensor = self.act(self.bn(x))
         return out

@@ -39,7 +39,7 @@ def norm_act(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
-    out: Tensor = _NormAct.apply(x, norm.weight, norm.bias, norm)  # type: ignore[no-untyped-call]
+    out: Tensor = _NormAct.apply(x, norm.weight, norm.bias, norm)
     return out
 
 
@@ -47,16 +47,21 @@ class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         channels = x.shape[1]
-        y, mean, invstd = torch.empty_like(x), torch.empty(channels), torch.empty(channels)
-        tensors = (x, y, weight, bias, norm.running_mean, norm.running_var, mean, invstd)
-        addresses = [tensor.data_ptr() for tensor in tensors if tensor is not None]
-        threads = torch.get_num_threads()
-        _norm_act.forward(*addresses, x.numel() // channels, channels, norm.eps, norm.momentum, threads)
+        y = torch.empty_like(x)
+        mean, invstd = torch.empty(2, channels, dtype=torch.float32)
+        assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+        _norm_act.forward(
+            *(x.data_ptr(), y.data_ptr(), weight.data_ptr(), bias.data_ptr()),
+            *(norm.running_mean.data_ptr(), norm.running_var.data_ptr(), mean.data_ptr(), invstd.data_ptr()),
+            *(x.numel() // channels, channels),
+            *(norm.eps, norm.momentum),
+            torch.get_num_threads(),
+        )
         ctx.save_for_backward(x, weight, bias, mean, invstd)
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, bias, mean, invstd = ctx.saved_tensors
         channels = x.shape[1]
@@ -65,9 +70,12 @@ class _NormAct(torch.autograd.Function):
             dy = dy.contiguous(memory_format=torch.channels_last)
             step = channels
         dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
-        addresses = [tensor.data_ptr() for tensor in (weight, bias, mean, invstd, dweight, dbias)]
-        rows, threads = x.numel() // channels, torch.get_num_threads()
-        _norm_act.backward(x.data_ptr(), dy.data_ptr(), step, dx.data_ptr(), *addresses, rows, channels, threads)
+        _norm_act.backward(
+            *(x.data_ptr(), dy.data_ptr(), step, dx.data_ptr(), weight.data_ptr(), bias.data_ptr()),
+            *(mean.data_ptr(), invstd.data_ptr(), dweight.data_ptr(), dbias.data_ptr()),
+            *(x.numel() // channels, channels),
+            torch.get_num_threads(),
+        )
         return dx, dweight, dbias, None
 
 

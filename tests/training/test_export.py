@@ -159,6 +159,8 @@ def test_another_librarys_network(drawn_data: Path, tmp_path: Path) -> None:
     assert content["size"] == "torchvision:resnet18"
     written = Classifier(tmp_path / "r.pt").export("onnx", data=drawn_data)
     assert written.check is not None and written.check.passed
+    quantised = Classifier(tmp_path / "r.pt").export("onnx", int8=True, calibrate=drawn_data)
+    assert quantised.check is not None and quantised.check.passed
     with pytest.raises(CheckpointError, match="none of Ultralytics' networks"):
         Classifier(tmp_path / "r.pt").export("ultralytics-state")
 

@@ -13,8 +13,9 @@ from imgtool.pipelines import codec
 from imgtool.training.export.plan import Plan, needs, quietly
 
 BATCH = 16
-OPERATORS = ["Conv", "Sigmoid", "Mul", "Add", "Split", "Concat", "Gemm"]
-"""Of the network, so that nothing in it goes back to float32; its transform and the mean at its end stay."""
+OPERATORS = ["Conv", "Sigmoid", "Mul", "Add", "Split", "Concat", "Gemm", "MatMul", "Relu", "Clip", "MaxPool"]
+"""Of the network, so that nothing in it goes back to float32; its transform and the mean at its end stay. The last four
+are other libraries' networks'."""
 
 
 def quantise(model: Path, pictures: Iterator[codec.Pixels], plan: Plan) -> int:

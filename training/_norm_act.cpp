@@ -69,22 +69,6 @@ struct Channels {
   const float *shift, *gain, *bias, *slope, *base;  // as the functions below use them
 };
 
-// Sums of x - shift and of its square; shifted, so that a mean far from zero does not swallow the variance.
-template <int V>
-INLINE void moments(const Rows& r, const Channels& c) {
-  f32x8 sum[V] = {}, square[V] = {};
-  for (int64_t i = 0; i < r.count; ++i)
-    for (int v = 0; v < V; ++v) {
-      const f32x8 d = load(r.x + i * r.step + LANES * v) - load(c.shift + LANES * v);
-      sum[v] += d;
-      square[v] += d * d;
-    }
-  for (int v = 0; v < V; ++v) {
-    store(c.first + LANES * v, sum[v]);
-    store(c.second + LANES * v, square[v]);
-  }
-}
-
 // out = SiLU(x · gain + bias)
 template <int V>
 INLINE void activate(const Rows& r, const Channels& c) {
@@ -103,22 +87,30 @@ INLINE f32x8 before(const Rows& r, const Channels& c, int64_t i, int v, const f3
   return load(r.dy + i * r.dy_step + LANES * v) * s * (1.0f + z * (1.0f - s));
 }
 
-// Sums of that gradient and of its product with x - shift.
-template <int V>
-INLINE void gradients(const Rows& r, const Channels& c) {
+// Sums of a value and of its product with x - shift. The value is that gradient, or x - shift itself: shifted, so that a
+// mean far from zero does not swallow the variance.
+template <int V, bool GRADIENT>
+INLINE void sums(const Rows& r, const Channels& c) {
   f32x8 sum[V] = {}, product[V] = {};
   for (int64_t i = 0; i < r.count; ++i)
     for (int v = 0; v < V; ++v) {
-      const f32x8 x = load(r.x + i * r.step + LANES * v);
-      const f32x8 dz = before<V>(r, c, i, v, x);
-      sum[v] += dz;
-      product[v] += dz * (x - load(c.shift + LANES * v));
+      const f32x8 x = load(r.x + i * r.step + LANES * v), d = x - load(c.shift + LANES * v);
+      f32x8 value = d;
+      if constexpr (GRADIENT) value = before<V>(r, c, i, v, x);
+      sum[v] += value;
+      product[v] += value * d;
     }
   for (int v = 0; v < V; ++v) {
     store(c.first + LANES * v, sum[v]);
     store(c.second + LANES * v, product[v]);
   }
 }
+
+template <int V>
+INLINE void moments(const Rows& r, const Channels& c) { sums<V, false>(r, c); }
+
+template <int V>
+INLINE void gradients(const Rows& r, const Channels& c) { sums<V, true>(r, c); }
 
 // out = that gradient · gain + x · slope + base
 template <int V>

@@ -161,6 +161,7 @@ def train(
             # fused as `imgtool val` does it: fewer passes, and the same numbers
             fused = models.fuse(ema.module)
             metrics = evaluate(fused, val_loader, device, class_scores=criterion.class_scores, world=world)
+            del fused  # its memory is the next epoch's
             is_best = progress.finish_epoch(metrics)
             run.add_result(
                 {

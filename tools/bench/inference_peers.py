@@ -19,6 +19,7 @@ from imgtool.pipelines.transform import to_float
 from imgtool.training import checkpoint, models, recipes
 from imgtool.training.classifier import Classifier
 from imgtool.training.export import formats
+from imgtool.training.export.openvino import options
 from imgtool.wordnet import label_table, orders
 
 Runner = Callable[[], Any]
@@ -84,8 +85,7 @@ def session_runner(path: Path, threads: int, images: np.ndarray[Any, Any]) -> Ru
 def openvino_runner(path: Path, threads: int, images: np.ndarray[Any, Any]) -> Runner:
     import openvino
 
-    hint = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.Core().compile_model(str(path), "CPU", hint)
+    compiled = openvino.Core().compile_model(str(path), "CPU", options(threads))
     return lambda: torch.from_numpy(compiled(images)[0])
 
 

@@ -19,10 +19,18 @@ SUFFIX = ".xml"
 SECTION = "imgtool"
 FOREIGN = "model_info"  # Ultralytics' metadata
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "u8": torch.uint8}
+PRECISE = {"EXECUTION_MODE_HINT": "ACCURACY", "INFERENCE_PRECISION_HINT": "f32"}
+"""Float32, and no weights quantised at run time: by default OpenVINO computes in bfloat16 on processors that have it
+(AVX512-BF16, AMX), and an answer would depend on the processor."""
+
+
+def options(threads: int | None) -> dict[str, Any]:
+    """What a model is compiled with: one request at a time, on ``threads`` cores (None: OpenVINO's choice)."""
+    return PRECISE | {"PERFORMANCE_HINT": "LATENCY"} | ({} if threads is None else {"INFERENCE_NUM_THREADS": threads})
 
 
 def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
-    """In half precision the weights are stored so; the processor computes as it likes."""
+    """In half precision the weights are stored as float16, and computed with in float32 all the same."""
     needs("openvino", extra="openvino")
     import openvino
 
@@ -58,12 +66,9 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
     if device.startswith("cuda"):
         raise InputError("OpenVINO does not run on CUDA: give --device cpu")
     core = openvino.Core()
-    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
     try:
         model = core.read_model(str(path))
-        compiled = core.compile_model(model, "CPU", options)
+        compiled = core.compile_model(model, "CPU", options(threads))
     except RuntimeError as error:
         raise CheckpointError(f"OpenVINO cannot read it: {first_line(error)}") from error
     if len(model.inputs) != 1 or not model.outputs:

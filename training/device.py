@@ -1,5 +1,8 @@
 """Which device a word of the user's means."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from imgtool.wordnet.errors import InputError
@@ -16,3 +19,17 @@ def resolve_device(device: str | None = None) -> torch.device:
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise InputError(f"there is no device {device}: torch sees {torch.cuda.device_count()} CUDA GPUs")
     return where
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """float32 products of float32 factors: by default cuDNN's convolutions round them to TensorFloat-32's 10 bits."""
+    kinds = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from imgtool.training.device import exact_float32
+
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
@@ -17,11 +19,6 @@ def device() -> torch.device:
 
 @pytest.fixture
 def exact() -> Iterator[None]:
-    """float32 that is float32: TensorFloat-32 keeps 10 bits of a product's factors."""
-    kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [kind.allow_tf32 for kind in kinds]
-    for kind in kinds:
-        kind.allow_tf32 = False
-    yield
-    for kind, value in zip(kinds, before, strict=True):
-        kind.allow_tf32 = value
+    """float32 that is float32, not TensorFloat-32."""
+    with exact_float32():
+        yield

@@ -44,6 +44,7 @@ def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
     if not parser.parse(onnx.to_onnx(deployed, plan).SerializeToString()):
         raise CheckpointError(f"TensorRT cannot read the model: {parser.get_error(0)}")
     config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # the graph says float32
     if plan.batch is None:
         profile = builder.create_optimization_profile()
         profile.set_shape("images", *((count, 3, plan.imgsz, plan.imgsz) for count in (1, OPT_BATCH, MAX_BATCH)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imgtool.training.device import resolve_device
+from imgtool.training.device import exact_float32, resolve_device
 from imgtool.training.export.about import About
 from imgtool.training.export.graph import Deployed
 from imgtool.training.export.plan import Plan, first_line, quietly
@@ -45,7 +45,7 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
 
     def run(images: Tensor) -> Tensor:
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), exact_float32():
                 out = module(images)
         except RuntimeError as error:
             raise CheckpointError(f"torch cannot run it: {first_line(error)}") from error

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from imgtool.pipelines import rng
 from imgtool.pipelines.records import LocatorReader, Record, from_table, to_table
 from imgtool.pipelines.selection import Selection, select
 from imgtool.pipelines.settings import Settings
@@ -99,7 +100,7 @@ def make_plan(source: Source, settings: Settings) -> Plan:
         if not records.num_rows:
             continue
         # Shuffled across classes once, here: a reader that shuffles only locally then still sees mixed classes.
-        order = np.random.default_rng([settings.seed, number]).permutation(records.num_rows)
+        order = rng.permutation((settings.seed, number), records.num_rows)
         labels = _labels(records, plan.selection)
         if name == "train" and settings.holdout:
             held = _holdout(labels[order], settings.holdout)

@@ -18,6 +18,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from imgtool.pipelines.rng import exp, log
+
 LEVELS = 30
 """The largest magnitude of RandAugment's scale."""
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # of torchvision's RandomErasing
@@ -123,7 +125,7 @@ def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tenso
     n, _, height, width = images.shape
     area = height * width * rng.uniform(*ERASED_AREA, (n, ERASE_ATTEMPTS))
     narrow, broad = ERASED_RATIO
-    aspect = np.exp(rng.uniform(math.log(narrow), math.log(broad), (n, ERASE_ATTEMPTS)))
+    aspect = exp(rng.uniform(log(narrow), log(broad), (n, ERASE_ATTEMPTS)))
     tall, wide = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
     fits = (tall < height) & (wide < width)
     first, row = fits.argmax(1), np.arange(n)

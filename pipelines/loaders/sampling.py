@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from imgtool.pipelines import rng
 from imgtool.pipelines.transform import ValTransform
 
 ATTEMPTS = 10
@@ -19,7 +20,8 @@ ORDERS = ("random", "quasi")
 WINDOW = 8
 """Shards whose samples are mixed in the quasi-random order: 2 GB at the default size."""
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+SAMPLES, SHARDS = 1, 2
+"""What an epoch's order is drawn for, apart from its crops."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ def epoch_order(shard: npt.NDArray[np.int32], seed: int, epoch: int, order: str)
     """
     if order == "stored":
         return np.arange(len(shard), dtype=np.int64)
-    rng = np.random.default_rng([seed, epoch])
+    shuffled = rng.permutation((seed, epoch, SAMPLES), len(shard))
     if order == "random":
-        return rng.permutation(len(shard))
-    shards = rng.permutation(np.unique(shard))
+        return shuffled
+    shards = np.unique(shard)
     window = np.empty(int(shard.max(initial=0)) + 1, np.int64)
-    window[shards] = np.arange(len(shards)) // WINDOW
-    return np.lexsort((rng.random(len(shard)), window[shard]))
+    window[shards[rng.permutation((seed, epoch, SHARDS), len(shards))]] = np.arange(len(shards)) // WINDOW
+    return shuffled[np.argsort(window[shard[shuffled]], kind="stable")]
 
 
 def batch_of(
@@ -66,24 +68,6 @@ def batch_of(
     of the world size as long as the global batch is."""
     wide = batch_size * world_size
     return order[batch * wide : (batch + 1) * wide][rank::world_size]
-
-
-def uniforms(seed: int, epoch: int, samples: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.float64]:
-    """``draws`` numbers in [0, 1) for each sample, float64 [N, draws], by hashing (seed, epoch, sample, draw).
-
-    SplitMix64 (Steele, Lea and Flood 2014) as a counter-based generator.
-    """
-    with np.errstate(over="ignore"):
-        key = _mix(_mix(np.uint64(seed % 2**64) + _GOLDEN) ^ np.uint64(epoch))
-        keys = _mix(key ^ samples.astype(np.uint64))
-        counters = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN
-        return (_mix(keys[:, None] + counters) >> np.uint64(11)) * 2.0**-53
-
-
-def _mix(z: np.uint64 | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
 
 
 def random_crops(
@@ -101,11 +85,11 @@ def random_crops(
     ``ratio``, position uniform; after ten crops that do not fit, the largest centred one of allowed aspect.
     """
     n = len(samples)
-    u = uniforms(seed, epoch, samples, 2 * ATTEMPTS + 3)
+    u = rng.uniforms((seed, epoch), samples, 2 * ATTEMPTS + 3)
     low, high = augmentation.scale
     area = (width.astype(np.float64) * height)[:, None] * (low + (high - low) * u[:, :ATTEMPTS])
-    log_low, log_high = np.log(augmentation.ratio[0]), np.log(augmentation.ratio[1])
-    aspect = np.exp(log_low + (log_high - log_low) * u[:, ATTEMPTS : 2 * ATTEMPTS])
+    log_low, log_high = rng.log(augmentation.ratio[0]), rng.log(augmentation.ratio[1])
+    aspect = rng.exp(log_low + (log_high - log_low) * u[:, ATTEMPTS : 2 * ATTEMPTS])
     w = np.rint(np.sqrt(area * aspect)).astype(np.int64)
     h = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     fits = (w > 0) & (w <= width[:, None]) & (h > 0) & (h <= height[:, None])

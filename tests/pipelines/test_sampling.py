@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtool.pipelines.loaders.sampling import Augmentation, batch_of, epoch_order, random_crops, uniforms
+from imgtool.pipelines.loaders.sampling import Augmentation, batch_of, epoch_order, random_crops
+from imgtool.pipelines.rng import uniforms
 
 
 def crops(width, height, n=4000, size=64, augmentation=None, seed=0, epoch=0):
@@ -17,7 +18,7 @@ def crops(width, height, n=4000, size=64, augmentation=None, seed=0, epoch=0):
 
 
 def test_uniforms_are_uniform_and_independent():
-    u = uniforms(3, 5, np.arange(20_000), 8)
+    u = uniforms((3, 5), np.arange(20_000), 8)
     assert u.min() >= 0
     assert u.max() < 1
     counts = np.stack([np.histogram(column, 20, (0, 1))[0] for column in u.T])
@@ -27,12 +28,12 @@ def test_uniforms_are_uniform_and_independent():
 
 
 def test_each_of_seed_epoch_sample_and_draw_matters():
-    base = uniforms(1, 1, np.arange(100), 4)
-    assert np.array_equal(base, uniforms(1, 1, np.arange(100), 4))
-    for other in (uniforms(2, 1, np.arange(100), 4), uniforms(1, 2, np.arange(100), 4)):
+    base = uniforms((1, 1), np.arange(100), 4)
+    assert np.array_equal(base, uniforms((1, 1), np.arange(100), 4))
+    for other in (uniforms((2, 1), np.arange(100), 4), uniforms((1, 2), np.arange(100), 4)):
         assert not np.intersect1d(base, other).size
     assert len(np.unique(base)) == base.size
-    assert np.array_equal(uniforms(1, 1, np.array([7, 3]), 4), base[[7, 3]])
+    assert np.array_equal(uniforms((1, 1), np.array([7, 3]), 4), base[[7, 3]])
 
 
 @settings(max_examples=60, deadline=None)
@@ -72,6 +73,14 @@ def test_crops_are_distributed_as_torchvisions(width, height):
 def test_flips_are_half():
     assert abs(crops(300, 200)[:, 8].mean() - 0.5) < 0.04
     assert not crops(300, 200, augmentation=Augmentation(hflip=0.0))[:, 8].any()
+
+
+def test_the_order_says_nothing_about_the_crops():
+    order = epoch_order(np.zeros(4000, np.int32), 0, 0, "random")
+    found = crops(500, 375)[order]
+    place = np.arange(4000)
+    for quantity in (found[:, 2] * found[:, 3], found[:, 0], found[:, 8]):
+        assert abs(np.corrcoef(place, quantity)[0, 1]) < 0.055  # 3.5 standard errors of independent ones
 
 
 def test_order_depends_on_seed_and_epoch():

@@ -75,18 +75,14 @@ class Confusion:
 def top_k(scores: Array, k: int) -> Array:
     """The k best classes of each image, best first: int64 [N, k], of the kind and on the device of ``scores``.
 
-    Among equal scores the order is numpy's or torch's own.
+    Among equal scores the lower class index comes first.
     """
     scores = as_array(scores)
     if scores.ndim == 2 and is_float(scores):
         _check_k(k, scores.shape[1], "classes")
-        if is_torch(scores):
-            return scores.topk(k, dim=1).indices
         if k == 1:
-            return scores.argmax(axis=1)[:, None]
-        best = np.argpartition(scores, -k, axis=1)[:, -k:] if k < scores.shape[1] else np.argsort(scores, axis=1)
-        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-        return np.take_along_axis(best, order, axis=1)
+            return scores.argmax(1)[:, None]
+        return _best_of_torch(scores, k) if is_torch(scores) else _best_of_numpy(scores, k)
     ranked = scores[:, None] if scores.ndim == 1 else scores
     if ranked.ndim != 2 or is_float(scores):
         raise InputError(
@@ -95,6 +91,27 @@ def top_k(scores: Array, k: int) -> Array:
         )
     _check_k(k, ranked.shape[1], "predictions")
     return ranked[:, :k]
+
+
+def _best_of_numpy(scores: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.int64]:
+    """As `top_k`. A partial sort, whose choice among equal scores depends on the processor; rows with scores equal to
+    the k-th that it left out are sorted whole."""
+    best = np.argpartition(scores, -k, axis=1)[:, -k:]
+    last = np.take_along_axis(scores, best, axis=1).min(axis=1, keepdims=True)
+    tied = np.flatnonzero((scores >= last).sum(axis=1) > k)
+    best[tied] = np.argsort(-scores[tied], axis=1, kind="stable")[:, :k]
+    best.sort(axis=1)
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1)
+
+
+def _best_of_torch(scores: Any, k: int) -> Any:
+    """The same for a tensor."""
+    values, best = scores.topk(k, dim=1)
+    tied = ((scores >= values[:, -1:]).sum(1) > k).nonzero()[:, 0]
+    best[tied] = scores[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
+    best = best.sort(dim=1).values
+    return best.gather(1, scores.gather(1, best).argsort(dim=1, descending=True, stable=True))
 
 
 def top_k_accuracy(scores: Array, labels: Array, k: int = 1) -> Metric:

@@ -138,7 +138,7 @@ def _memory_manager(data: npt.NDArray[np.uint8], ptrs: npt.NDArray[np.uint64], s
 
     class Manager(OSCacheManager):
         def __init__(self) -> None:  # not its own, which wants a file
-            order = np.argsort(ptrs)
+            order = np.argsort(ptrs, kind="stable")
             self.ptrs, self.sizes = ptrs[order], sizes[order]
             self.context = OSCacheContext(self)
             self.context.mmap = data

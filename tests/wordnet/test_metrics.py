@@ -248,3 +248,14 @@ def test_wrong_k(h: Hierarchy) -> None:
         metrics.top_k_accuracy(np.eye(3), [0, 1, 2], k=0)
     with pytest.raises(InputError, match="one or more numbers from 1 on"):
         Evaluation(h, k=())
+
+
+@given(st.integers(1, 6), st.integers(1, 40), st.integers(0, 99), st.sampled_from(KINDS), st.data())
+def test_equal_scores_go_by_class_index(
+    n: int, classes: int, seed: int, kind: Callable[[Any], Any], data: st.DataObject
+) -> None:
+    """A processor's or library's own partial sort would choose among them as it likes."""
+    scores = np.random.default_rng(seed).integers(0, 4, (n, classes)).astype(np.float32)
+    k = data.draw(st.integers(1, classes))
+    expected = [sorted(range(classes), key=lambda c, row=row: (-row[c], c))[:k] for row in scores.tolist()]
+    assert np.asarray(metrics.top_k(kind(scores), k)).tolist() == expected

@@ -114,7 +114,7 @@ class _Lookup(NamedTuple):
 @cache
 def _lookup(src: str, dst: str) -> _Lookup:
     source, target = _offsets(src), _offsets(dst)
-    by_offset = np.argsort(target)
+    by_offset = np.argsort(target, kind="stable")
     places = by_offset[np.searchsorted(target, source, sorter=by_offset).clip(max=len(target) - 1)]
     return _Lookup(places + _RANGES[dst][0], target[places] == source)
 
@@ -132,7 +132,7 @@ def _offsets(order: str) -> IntArray:
         return np.concatenate([in1k, in22k[~np.isin(in22k, in1k)]])
     if order == "tf_slim":
         return np.concatenate([[BACKGROUND], in1k])
-    return in1k if order == "sorted" else in1k[np.argsort(_in1k()[1])]
+    return in1k if order == "sorted" else in1k[np.argsort(_in1k()[1], kind="stable")]
 
 
 def _digits(wnids: tuple[str, ...] | list[str]) -> IntArray:

@@ -1,0 +1,186 @@
+"""No answer depends on the processor, the threads, the locale or the time zone beyond rounding, and no byte at all.
+
+Each kind of machine is played on this one: by the switches that libraries have for the instructions they use, or, for
+the libraries without one, by an emulator of older processors. `make test-cpus` runs all of this; the quick part runs
+with the other tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+TESTS = Path(__file__).parent
+PROBE = TESTS / "probe.py"
+
+x86_only = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="plays processors of x86-64")
+
+
+def numpy_without(*names: str) -> str:
+    """The instruction sets that numpy would use here and that contain one of these names."""
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+    return " ".join(f for f in __cpu_dispatch__ if __cpu_features__[f] and any(name in f for name in names))
+
+
+WITHOUT_AVX = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "NPY_DISABLE_CPU_FEATURES": numpy_without("AVX", "FMA", "F16C", "X86_V3", "X86_V4"),
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX2_Usable,-FMA,-FMA_Usable,-FMA4",  # libm's own versions
+    "IMGTOOL_ISA": "default",
+    "JSIMD_FORCESSE2": "1",  # libjpeg-turbo's
+}
+WITHOUT_AVX512 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "NPY_DISABLE_CPU_FEATURES": numpy_without("AVX512", "X86_V4"),
+}
+SSE41 = WITHOUT_AVX | {"IMGTOOL_ISA": "sse4.1"}
+ELSEWHERE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Asia/Kathmandu"}
+
+PLAYED: dict[str, dict[str, str]] = {
+    "without AVX, on one thread": WITHOUT_AVX | {"OMP_NUM_THREADS": "1"},
+    "without AVX-512, on three threads, in another place": WITHOUT_AVX512 | {"OMP_NUM_THREADS": "3"} | ELSEWHERE,
+    "with SSE 4.1, without libjpeg-turbo's vectors": SSE41 | {"JSIMD_FORCENONE": "1"},
+    "with AVX-512, without bfloat16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+}
+QUICK = list(PLAYED)[:2]
+EMULATED = {"Nehalem": "SSE 4.2", "Haswell": "AVX2"}
+EMULATOR = "qemu-x86_64-static"
+
+
+@pytest.fixture(scope="module")
+def folder(
+    drawn: Path,
+    drawn_data: Path,
+    scattered: Callable[..., Path],
+    picture: Callable[..., np.ndarray],
+    encoded: Callable[..., bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """What the probe reads, made once, so that all of them read the same bytes."""
+    from imgtool.pipelines.dataset import Dataset
+    from imgtool.training.classifier import Classifier
+
+    out = tmp_path_factory.mktemp("probe")
+    (out / "images").mkdir()
+    forms: dict[str, dict[str, Any]] = {
+        "420.jpg": {"subsampling": 2, "quality": 80},
+        "422.jpg": {"subsampling": 1, "quality": 95},
+        "444.jpg": {"subsampling": 0, "quality": 60},
+        "optimised.jpg": {"optimize": True},
+        "progressive.jpg": {"progressive": True},
+        "restarts.jpg": {"restart_marker_blocks": 3},
+        "plain.png": {"form": "PNG"},
+    }
+    for seed, (name, options) in enumerate(forms.items()):
+        (out / "images" / name).write_bytes(encoded(picture(131 + 9 * seed, 97, seed), **options))
+    (out / "source").symlink_to(drawn)
+    (out / "data").symlink_to(drawn_data)
+    shutil.copy(scattered(Dataset(drawn_data).wnids), out / "weights.pt")
+    subject = Classifier(out / "weights.pt", "cpu")
+    for form, name in (("onnx", "model.onnx"), ("openvino", "model.xml")):
+        subject.export(form, out / name, data=drawn_data)
+    subject.export("onnx", out / "int8.onnx", int8=True, calibrate=drawn_data)
+    in_all_8_bits(out / "model.onnx", out / "foreign-int8.onnx", picture)
+    return out
+
+
+def in_all_8_bits(model: Path, out: Path, picture: Callable[..., np.ndarray]) -> None:
+    """Quantises as onnxruntime does by default: weights of 8 bits, whose sums processors before VNNI may saturate."""
+    import onnx
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            images = (picture(64, 64, seed).transpose(2, 0, 1)[None].astype(np.float32) / 255 for seed in range(8))
+            self.feed = ({"images": image} for image in images)
+
+        def get_next(self) -> Any:
+            return next(self.feed, None)
+
+    quantization.quantize_static(str(model), str(out), Reader(), per_channel=True)
+    foreign = onnx.load(str(out))
+    del foreign.metadata_props[:]
+    onnx.save(foreign, str(out))
+
+
+def run(folder: Path, env: dict[str, str] | None = None, *launcher: str, without: tuple[str, ...] = ()) -> Any:
+    whole = {key: value for key, value in os.environ.items() if key not in without} | (env or {})
+    done = subprocess.run([*launcher, sys.executable, PROBE, folder], env=whole, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def here(folder: Path) -> Any:
+    return run(folder)
+
+
+def compare(found: Any, here: Any) -> None:
+    """Bytes exactly; a float32 network's outputs to 1e-3 of the largest, as an export is checked; those in 8 bits, where
+    a rounding may move a value by a step of 1/255 of its range, to 5e-2."""
+    assert found["bytes"] == here["bytes"]
+    assert found["floats"].keys() == here["floats"].keys()
+    for name, values in here["floats"].items():
+        limit = (5e-2 if "int8" in name else 1e-3) * max(1.0, np.abs(values).max())
+        assert np.abs(np.subtract(found["floats"][name], values)).max() <= limit, name
+
+
+@x86_only
+@pytest.mark.parametrize("kind", QUICK)
+def test_played(kind: str, folder: Path, here: Any) -> None:
+    compare(run(folder, PLAYED[kind]), here)
+
+
+@x86_only
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in PLAYED if kind not in QUICK])
+def test_played_too(kind: str, folder: Path, here: Any) -> None:
+    compare(run(folder, PLAYED[kind]), here)
+
+
+@x86_only
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", EMULATED)
+def test_emulated(kind: str, folder: Path, here: Any) -> None:
+    """Every library at once, those without a switch included: onnxruntime, OpenVINO."""
+    if not shutil.which(EMULATOR):
+        pytest.skip(f"{EMULATOR} is not installed (Debian: qemu-user-static)")
+    compare(run(folder, None, EMULATOR, "-cpu", kind, without=("OPENBLAS_CORETYPE",)), here)
+
+
+def test_models_agree_with_each_other(here: Any) -> None:
+    """What is compared across processors is also the same from runtime to runtime, and no constant."""
+    floats = here["floats"]
+    for name in ("model.onnx", "model.xml"):
+        rows = [key for key in floats if key.startswith(name)]
+        assert rows
+        for key in rows:
+            expected = floats[key.replace(name, "weights.pt")]
+            assert np.ptp(expected) > 0.1
+            assert np.abs(np.subtract(floats[key], expected)).max() <= 1e-3 * max(1.0, np.abs(expected).max())
+    assert len(set(here["bytes"].values())) == len(here["bytes"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PLAYED)
+def test_numeric_tests(kind: str) -> None:
+    """The tests marked numeric, on each kind of machine."""
+    if "AVX" in kind and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("plays processors of x86-64")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "numeric and not slow", TESTS]
+    done = subprocess.run(command, env=os.environ | PLAYED[kind], capture_output=True, text=True, cwd=TESTS.parent)
+    assert done.returncode == 0, done.stdout[-5000:]

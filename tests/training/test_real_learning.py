@@ -7,6 +7,7 @@ import pytest
 from imgtool.bench.learning import learn
 
 
+@pytest.mark.slow
 def test_mammals_are_told_apart(tiny: Path, tmp_path: Path) -> None:
     """13 classes, 2,600 pictures: chance is 8 %. Five epochs of the n model reached 29 % when this was written."""
     result = learn(tiny, epochs=5, batch=64, seed=0, folder=tmp_path, classes="mammal.n.01")

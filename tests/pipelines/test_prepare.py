@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -214,49 +213,76 @@ def test_a_lost_shard_is_made_again(drawn, tmp_path):
     assert (out / "train/00000.beton").stat().st_mtime_ns == kept
 
 
+# prepare on two processes, of which the first kills itself, or both, at a moment that is named: the plan stands, both
+# make a shard, samples are done, a file has got its name.
 RUN = """
-import sys
+import os, signal, sys, time
+from pathlib import Path
+from imgtool.pipelines import atomic, engines
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.settings import Settings
+
+def reached(name):
+    if name == moment:
+        kill(os.getpid(), signal.SIGKILL)
+
+def write(*args):
+    while not (list(out.glob("*/*.tmp")) or list(out.glob(".parts/*"))):  # the other's
+        time.sleep(0.01)
+    reached("both")
+    write_shard(*args)
+
+def rename(source, target):
+    replace(source, target)
+    reached(target.name)
+
 if __name__ == "__main__":
-    prepare(sys.argv[1], sys.argv[2], Settings(max_side=120, shard_size=1), workers=2)
+    source, out, moment, kill = sys.argv[1], Path(sys.argv[2]), sys.argv[3], getattr(os, sys.argv[4])
+    write_shard, replace = engines.write_shard, os.replace
+    engines.write_shard, atomic.os.replace = write, rename
+    progress = lambda samples, skipped: reached("samples" if samples else "")
+    settings = Settings(max_side=0, quality=95, shard_size=1)
+    prepare(source, out, settings, workers=2, on_plan=lambda *_: reached("plan"), progress=progress)
 """
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["with its workers", "alone"])
-def test_killed_and_resumed_gives_the_same_bytes(drawn, tmp_path, whole_group):
-    """kill -9 at a few moments, then a run to the end: as if nothing had happened."""
-    prepare(drawn, tmp_path / "whole", SMALL, workers=1)
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    out = tmp_path / "out"
-    for delay in (0.3, 0.7, 0.9, 1.1, 1.3):
-        process = subprocess.Popen([sys.executable, script, drawn, out], start_new_session=True)
-        time.sleep(delay)
-        if whole_group:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
+def run_until(moment: str, kill: str, source: Path, folder: Path) -> int:
+    """Runs RUN into ``folder``/out until it has killed itself (os.kill) or its group (os.killpg): its process id."""
+    (folder / "run.py").write_text(RUN)
+    command = [sys.executable, folder / "run.py", source, folder / "out", moment, kill]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            assert process.wait(300) == -signal.SIGKILL, f"it came to its end without {moment}"
+        finally:
             process.kill()
-        process.wait()
-    prepare(drawn, out, SMALL, workers=2)
-    assert contents(out) == contents(tmp_path / "whole")
+    return process.pid
 
 
-def test_workers_die_with_a_killed_prepare(mini, tmp_path):
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory) -> Path:
+    """A drawn source of half a dozen shards."""
+    from imgtool.sample import write_sample
+
+    out = tmp_path_factory.mktemp("larger") / "ILSVRC2012"
+    write_sample(out, train_count=30, val_count=2)
+    return out
+
+
+@pytest.mark.parametrize("kill", ["killpg", "kill"], ids=["with its workers", "alone"])
+def test_killed_and_resumed_gives_the_same_bytes(larger, tmp_path, kill):
+    """kill -9 at a few moments, then a run to the end: as if nothing had happened."""
+    settings = Settings(max_side=0, quality=95, shard_size=1)
+    prepare(larger, tmp_path / "whole", settings, workers=1)
+    for moment in (STATE, "plan", "both", "samples", "train.parquet"):
+        run_until(moment, kill, larger, tmp_path)
+    prepare(larger, tmp_path / "out", settings, workers=2)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_workers_die_with_a_killed_prepare(larger, tmp_path, wait_until):
     """Else they would go on writing the shards that the next run makes."""
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    process = subprocess.Popen([sys.executable, script, mini, tmp_path / "out"], start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("*/*.tmp")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    while members_of_session(process.pid):
-        assert time.monotonic() < deadline, "a worker lives on"
-        time.sleep(0.05)
+    session = run_until("both", "kill", larger, tmp_path)
+    wait_until(lambda: not members_of_session(session), "the end of the workers")
 
 
 def members_of_session(session: int) -> list[int]:

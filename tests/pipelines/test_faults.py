@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import multiprocessing
@@ -24,7 +25,7 @@ from imgtool.sample import write_sample
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError
 
 SETTINGS = Settings(max_side=0, quality=95, shard_size=1, format="both")
-KILLS = 60
+KILLS = 40
 MOST_RENAMES = 200  # in one prepare of this source, before and after counted apart; there are some 30
 
 
@@ -146,6 +147,76 @@ def test_killed_at_each_rename(source, whole, tmp_path, monkeypatch):
         pytest.fail(f"no run came to its end in {MOST_RENAMES}, each of which was to come further than the one before")
     assert contents(out) == whole
     assert deaths > 8
+
+
+# prepare on two processes, of which the first kills itself, or both, at a moment that is named: the plan stands, both
+# make a shard, samples are done, a file has got its name.
+RUN = """
+import os, signal, sys, time
+from pathlib import Path
+from imgtool.pipelines import atomic, engines
+from imgtool.pipelines.prepare import prepare
+from imgtool.pipelines.settings import Settings
+
+def reached(name):
+    if name == moment:
+        kill(os.getpid(), signal.SIGKILL)
+
+def write(*args):
+    while not (list(out.glob("*/*.tmp")) or list(out.glob(".parts/*"))):  # the other's
+        time.sleep(0.01)
+    reached("both")
+    write_shard(*args)
+
+def rename(source, target):
+    replace(source, target)
+    reached(target.name)
+
+if __name__ == "__main__":
+    source, out, moment, kill = sys.argv[1], Path(sys.argv[2]), sys.argv[3], getattr(os, sys.argv[4])
+    write_shard, replace = engines.write_shard, os.replace
+    engines.write_shard, atomic.os.replace = write, rename
+    progress = lambda samples, skipped: reached("samples" if samples else "")
+    settings = Settings(max_side=0, quality=95, shard_size=1, format="both")
+    prepare(source, out, settings, workers=2, on_plan=lambda *_: reached("plan"), progress=progress)
+"""
+
+
+def run_until(moment: str, kill: str, source: Path, folder: Path) -> int:
+    """Runs RUN into ``folder``/out until it has killed itself (os.kill) or its group (os.killpg): its process id."""
+    (folder / "run.py").write_text(RUN)
+    command = [sys.executable, folder / "run.py", source, folder / "out", moment, kill]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            assert process.wait(300) == -signal.SIGKILL, f"it came to its end without {moment}"
+        finally:
+            process.kill()
+    return process.pid
+
+
+@pytest.mark.parametrize("kill", ["killpg", "kill"], ids=["with its workers", "alone"])
+def test_killed_with_two_processes(source, whole, tmp_path, kill):
+    for moment in (prepare.STATE, "plan", "both", "samples", "train.parquet"):
+        run_until(moment, kill, source, tmp_path)
+        check_nothing_false(tmp_path / "out", whole)
+    prepare.prepare(source, tmp_path / "out", SETTINGS, workers=2)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_workers_die_with_a_killed_prepare(source, tmp_path, wait_until):
+    """Else they would go on writing the shards that the next run makes."""
+    session = run_until("both", "kill", source, tmp_path)
+    wait_until(lambda: not members_of_session(session), "the end of the workers")
+
+
+def members_of_session(session: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()  # state, ppid, pgrp, session
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def test_a_full_disk(source, whole, tmp_path):

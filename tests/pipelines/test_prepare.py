@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import errno
 import fcntl
 import io
@@ -11,9 +10,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -211,88 +207,6 @@ def test_a_lost_shard_is_made_again(drawn, tmp_path):
     assert not prepare(drawn, out, SMALL, workers=1).already_complete
     assert contents(out) == before
     assert (out / "train/00000.beton").stat().st_mtime_ns == kept
-
-
-# prepare on two processes, of which the first kills itself, or both, at a moment that is named: the plan stands, both
-# make a shard, samples are done, a file has got its name.
-RUN = """
-import os, signal, sys, time
-from pathlib import Path
-from imgtool.pipelines import atomic, engines
-from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.settings import Settings
-
-def reached(name):
-    if name == moment:
-        kill(os.getpid(), signal.SIGKILL)
-
-def write(*args):
-    while not (list(out.glob("*/*.tmp")) or list(out.glob(".parts/*"))):  # the other's
-        time.sleep(0.01)
-    reached("both")
-    write_shard(*args)
-
-def rename(source, target):
-    replace(source, target)
-    reached(target.name)
-
-if __name__ == "__main__":
-    source, out, moment, kill = sys.argv[1], Path(sys.argv[2]), sys.argv[3], getattr(os, sys.argv[4])
-    write_shard, replace = engines.write_shard, os.replace
-    engines.write_shard, atomic.os.replace = write, rename
-    progress = lambda samples, skipped: reached("samples" if samples else "")
-    settings = Settings(max_side=0, quality=95, shard_size=1)
-    prepare(source, out, settings, workers=2, on_plan=lambda *_: reached("plan"), progress=progress)
-"""
-
-
-def run_until(moment: str, kill: str, source: Path, folder: Path) -> int:
-    """Runs RUN into ``folder``/out until it has killed itself (os.kill) or its group (os.killpg): its process id."""
-    (folder / "run.py").write_text(RUN)
-    command = [sys.executable, folder / "run.py", source, folder / "out", moment, kill]
-    with subprocess.Popen(command, start_new_session=True) as process:
-        try:
-            assert process.wait(300) == -signal.SIGKILL, f"it came to its end without {moment}"
-        finally:
-            process.kill()
-    return process.pid
-
-
-@pytest.fixture(scope="module")
-def larger(tmp_path_factory) -> Path:
-    """A drawn source of half a dozen shards."""
-    from imgtool.sample import write_sample
-
-    out = tmp_path_factory.mktemp("larger") / "ILSVRC2012"
-    write_sample(out, train_count=30, val_count=2)
-    return out
-
-
-@pytest.mark.parametrize("kill", ["killpg", "kill"], ids=["with its workers", "alone"])
-def test_killed_and_resumed_gives_the_same_bytes(larger, tmp_path, kill):
-    """kill -9 at a few moments, then a run to the end: as if nothing had happened."""
-    settings = Settings(max_side=0, quality=95, shard_size=1)
-    prepare(larger, tmp_path / "whole", settings, workers=1)
-    for moment in (STATE, "plan", "both", "samples", "train.parquet"):
-        run_until(moment, kill, larger, tmp_path)
-    prepare(larger, tmp_path / "out", settings, workers=2)
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-def test_workers_die_with_a_killed_prepare(larger, tmp_path, wait_until):
-    """Else they would go on writing the shards that the next run makes."""
-    session = run_until("both", "kill", larger, tmp_path)
-    wait_until(lambda: not members_of_session(session), "the end of the workers")
-
-
-def members_of_session(session: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()  # state, ppid, pgrp, session
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-    return found
 
 
 def test_a_half_written_shard_is_no_shard(drawn, tmp_path, monkeypatch):

@@ -73,7 +73,7 @@ def start(data: Path, run: Path, *options: str, hook: Path | None = None) -> "su
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if hook:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(hook), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=environment)
 
 
 def rows(run: Path) -> list[dict[str, str]]:

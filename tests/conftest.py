@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,23 @@ def _shared(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not here: real pictures and published facts lie beside the checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], object], str], None]:
+    """wait_until(condition, what): returns when it holds; fails, with ``what``, where it does not come at all.
+
+    The time allowed is far more than any machine needs, and is no measure: nothing but an error waits for its end.
+    """
+
+    def wait(condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + 300
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"this did not come in five minutes: {what}")
+            time.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import multiprocessing
@@ -10,14 +11,13 @@ import random
 import shutil
 import signal
 import subprocess
-import threading
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from imgtool.pipelines import atomic, prepare
+from imgtool.pipelines import atomic, engines, prepare
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.settings import Settings
 from imgtool.pipelines.shard_task import file_xxh3
@@ -25,7 +25,8 @@ from imgtool.sample import write_sample
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError
 
 SETTINGS = Settings(max_side=0, quality=95, shard_size=1, format="both")
-KILLS = 60
+KILLS = 40
+MOST_RENAMES = 200  # in one prepare of this source, before and after counted apart; there are some 30
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -41,13 +42,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
-    """An uninterrupted run's files, and its seconds."""
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An uninterrupted run's files."""
     out = tmp_path_factory.mktemp("whole") / "data"
-    started = time.monotonic()
     prepare.prepare(source, out, SETTINGS, workers=1)
     assert sum(name.endswith(".beton") for name in contents(out)) > 4
-    return contents(out), time.monotonic() - started
+    return contents(out)
 
 
 def child(job: Callable[[], object]) -> int:
@@ -73,36 +73,62 @@ def check_nothing_false(out: Path, expected: dict[str, str]) -> None:
         assert Dataset(out).num_samples("train") == 300
 
 
+class AtEachCall:
+    """While entered, counts the calls of functions of Python and of C by this thread, and their returns.
+
+    They are the same in each run of the same work, on each machine. ``last``: the process is killed at this one.
+    """
+
+    def __init__(self, last: int | None = None) -> None:
+        self.last, self.count = last, 0
+
+    def __call__(self, *_: object) -> None:
+        self.count += 1
+        if self.count == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def __enter__(self) -> AtEachCall:
+        sys.setprofile(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+
 def test_killed_at_random_moments(source, whole, tmp_path):
-    """kill -9 at any moment, again and again over one output and from its beginning: the bytes are the same."""
-    expected, seconds = whole
+    """kill -9 at any call, again and again over one output and from its beginning: the bytes are the same."""
+    with AtEachCall() as calls:
+        prepare.prepare(source, tmp_path / "counted", SETTINGS, workers=1)
     moments, out = random.Random(0), tmp_path / "out"
     finished = killed = 0
-    while killed < KILLS:
-        pid = child(lambda: prepare.prepare(source, out, SETTINGS, workers=1))
-        time.sleep(moments.uniform(0, 0.5 * seconds))
-        os.kill(pid, signal.SIGKILL)
-        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-        check_nothing_false(out, expected)
+
+    def run(last: int) -> None:
+        with AtEachCall(last):
+            prepare.prepare(source, out, SETTINGS, workers=1)
+
+    for _ in range(KILLS):
+        last = moments.randrange(1, 3 * calls.count // 4)
+        killed += os.WIFSIGNALED(os.waitpid(child(functools.partial(run, last)), 0)[1])
+        check_nothing_false(out, whole)
         if (out / "dataset.json").exists():
             finished += 1
             shutil.rmtree(out)
     prepare.prepare(source, out, SETTINGS, workers=1)
-    assert contents(out) == expected
+    assert contents(out) == whole
+    assert killed > KILLS / 2
     assert finished, "some runs got to the end, so that all of it was interrupted"
 
 
 def test_killed_at_each_rename(source, whole, tmp_path, monkeypatch):
-    """A file appears by a rename: killed right before and right behind each of them."""
-    expected, _ = whole
+    """A file appears by a rename: killed right before and right after each of them."""
     replace, out = os.replace, tmp_path / "out"
 
-    def run(stop: int, behind: bool) -> None:
+    def run(stop: int, after: bool) -> None:
         count = itertools.count()
 
         def replace_or_die(source: object, target: object) -> None:
             last = next(count) == stop
-            if last and not behind:
+            if last and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
             replace(source, target)
             if last:
@@ -111,14 +137,86 @@ def test_killed_at_each_rename(source, whole, tmp_path, monkeypatch):
         monkeypatch.setattr(atomic.os, "replace", replace_or_die)
         prepare.prepare(source, out, SETTINGS, workers=1)
 
-    for deaths in itertools.count():
+    for deaths in range(MOST_RENAMES):
         # Each run goes on where the ones before died, and one rename further.
         status = os.waitpid(child(functools.partial(run, deaths // 2, bool(deaths % 2))), 0)[1]
-        check_nothing_false(out, expected)
+        check_nothing_false(out, whole)
         if not os.WIFSIGNALED(status):
             break
-    assert contents(out) == expected
+    else:
+        pytest.fail(f"no run came to its end in {MOST_RENAMES}, each of which was to come further than the one before")
+    assert contents(out) == whole
     assert deaths > 8
+
+
+# prepare on two processes, of which the first kills itself, or both, at a moment that is named: the plan stands, both
+# make a shard, samples are done, a file has got its name.
+RUN = """
+import os, signal, sys, time
+from pathlib import Path
+from imgtool.pipelines import atomic, engines
+from imgtool.pipelines.prepare import prepare
+from imgtool.pipelines.settings import Settings
+
+def reached(name):
+    if name == moment:
+        kill(os.getpid(), signal.SIGKILL)
+
+def write(*args):
+    while not (list(out.glob("*/*.tmp")) or list(out.glob(".parts/*"))):  # the other's
+        time.sleep(0.01)
+    reached("both")
+    write_shard(*args)
+
+def rename(source, target):
+    replace(source, target)
+    reached(target.name)
+
+if __name__ == "__main__":
+    source, out, moment, kill = sys.argv[1], Path(sys.argv[2]), sys.argv[3], getattr(os, sys.argv[4])
+    write_shard, replace = engines.write_shard, os.replace
+    engines.write_shard, atomic.os.replace = write, rename
+    progress = lambda samples, skipped: reached("samples" if samples else "")
+    settings = Settings(max_side=0, quality=95, shard_size=1, format="both")
+    prepare(source, out, settings, workers=2, on_plan=lambda *_: reached("plan"), progress=progress)
+"""
+
+
+def run_until(moment: str, kill: str, source: Path, folder: Path) -> int:
+    """Runs RUN into ``folder``/out until it has killed itself (os.kill) or its group (os.killpg): its process id."""
+    (folder / "run.py").write_text(RUN)
+    command = [sys.executable, folder / "run.py", source, folder / "out", moment, kill]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            assert process.wait(300) == -signal.SIGKILL, f"it came to its end without {moment}"
+        finally:
+            process.kill()
+    return process.pid
+
+
+@pytest.mark.parametrize("kill", ["killpg", "kill"], ids=["with its workers", "alone"])
+def test_killed_with_two_processes(source, whole, tmp_path, kill):
+    for moment in (prepare.STATE, "plan", "both", "samples", "train.parquet"):
+        run_until(moment, kill, source, tmp_path)
+        check_nothing_false(tmp_path / "out", whole)
+    prepare.prepare(source, tmp_path / "out", SETTINGS, workers=2)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_workers_die_with_a_killed_prepare(source, tmp_path, wait_until):
+    """Else they would go on writing the shards that the next run makes."""
+    session = run_until("both", "kill", source, tmp_path)
+    wait_until(lambda: not members_of_session(session), "the end of the workers")
+
+
+def members_of_session(session: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()  # state, ppid, pgrp, session
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def test_a_full_disk(source, whole, tmp_path):
@@ -131,20 +229,23 @@ def test_a_full_disk(source, whole, tmp_path):
         out = disk / "out"
         with pytest.raises(ImgtoolError, match="No space left on device; the finished shards are kept"):
             prepare.prepare(source, out, SETTINGS, workers=1)
-        check_nothing_false(out, whole[0])
+        check_nothing_false(out, whole)
         assert not list(out.rglob("*.tmp"))
         with pytest.raises(DatasetError, match="has not finished"):
             Dataset(out)
         subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
         prepare.prepare(source, out, SETTINGS, workers=1)
-        assert contents(out) == whole[0]
+        assert contents(out) == whole
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.parametrize("what", ["source", "output"])
-def test_permission_denied(source, tmp_path, what):
-    """As a user who is not root, since root may do everything."""
+def test_permission_denied(source, whole, tmp_path, what):
+    """As a user who is not root, since root may do everything.
+
+    That user may not read this checkout: ``whole`` has imported what prepare imports.
+    """
     root, out = tmp_path / "source", tmp_path / "out"
     shutil.copytree(source, root)
     for folder in (tmp_path, *tmp_path.parents):
@@ -181,29 +282,28 @@ def test_a_source_that_vanishes(source, whole, tmp_path, workers):
     gone = root / "ILSVRC2012_img_train.tar"
     with pytest.raises(SourceError, match=r"ILSVRC2012_img_train\.tar: No such file"):
         prepare.prepare(root, out, SETTINGS, workers=workers, on_plan=lambda plan, left: gone.unlink())
-    check_nothing_false(out, whole[0])
+    check_nothing_false(out, whole)
     shutil.copy(source / gone.name, gone)
     prepare.prepare(root, out, SETTINGS, workers=workers)
-    assert contents(out) == whole[0]
+    assert contents(out) == whole
 
 
-def test_a_worker_that_is_killed(source, whole, tmp_path):
-    """As the kernel does it when memory runs out."""
-    out = tmp_path / "out"
+def test_a_worker_that_is_killed(source, whole, tmp_path, monkeypatch):
+    """As the kernel does it when memory runs out. The worker has its first shards when this process begins its own."""
+    out, write_shard = tmp_path / "out", engines.write_shard
 
-    def kill_first() -> None:
-        while not (workers := multiprocessing.active_children()):
-            time.sleep(0.01)
-        os.kill(workers[0].pid, signal.SIGKILL)
+    def kill_then_write(*args: object) -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        write_shard(*args)
 
-    killer = threading.Thread(target=kill_first)
-    killer.start()
+    monkeypatch.setattr(engines, "write_shard", kill_then_write)
     with pytest.raises(ImgtoolError, match="a worker process died"):
         prepare.prepare(source, out, SETTINGS, workers=2)
-    killer.join()
-    check_nothing_false(out, whole[0])
+    check_nothing_false(out, whole)
+    monkeypatch.undo()
     prepare.prepare(source, out, SETTINGS, workers=2)
-    assert contents(out) == whole[0]
+    assert contents(out) == whole
 
 
 def test_a_source_that_shrinks(source, tmp_path):

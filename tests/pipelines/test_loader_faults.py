@@ -72,7 +72,7 @@ def test_or_left_out_and_counted(damaged, drawn_data, backend):
 def test_leaving_early_leaves_nothing_running(drawn_data, backend):
     with load(drawn_data, backend) as loader:
         list(loader)  # what a library keeps for ever is there now
-        before = threading.active_count()
+        before = set(threading.enumerate())
         want = [images for images, _ in loader]
         for _ in range(3):
             iterator = iter(loader)
@@ -80,7 +80,7 @@ def test_leaving_early_leaves_nothing_running(drawn_data, backend):
             iterator.close()
             loader.load_state_dict({"epoch": 0, "batch": 0})
             assert torch.equal(first, want[0])
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) <= before
         assert all(torch.equal(a, b) for (a, _), b in zip(loader, want, strict=True))
 
 
@@ -96,7 +96,10 @@ def test_the_state_of_another_loader_is_refused(drawn_data, backend):
 
 
 def test_memory_stays_flat(drawn_data):
-    """Over 20 epochs, and over loaders opened and closed."""
+    """Over epochs, and over loaders opened and closed.
+
+    What leaks grows in every round; what an allocator or the page cache keeps has an end.
+    """
 
     def resident() -> int:
         gc.collect()
@@ -111,12 +114,16 @@ def test_memory_stays_flat(drawn_data):
                     pass
 
     epochs(3)
-    before, files = resident(), len(os.listdir("/proc/self/fd"))
-    epochs(20)
-    for _ in range(20):
-        epochs(1)
-    assert resident() - before < 8e6
-    assert len(os.listdir("/proc/self/fd")) == files
+    grown, opened = [], []
+    for _ in range(5):
+        before, files = resident(), len(os.listdir("/proc/self/fd"))
+        epochs(5)
+        for _ in range(5):
+            epochs(1)
+        grown.append(resident() - before)
+        opened.append(len(os.listdir("/proc/self/fd")) - files)
+    assert min(grown) < 1e6, grown
+    assert min(opened) <= 0, opened
 
 
 def test_quasi_random_order():

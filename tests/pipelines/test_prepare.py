@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import errno
 import fcntl
 import io
@@ -11,11 +10,7 @@ import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -212,61 +207,6 @@ def test_a_lost_shard_is_made_again(drawn, tmp_path):
     assert not prepare(drawn, out, SMALL, workers=1).already_complete
     assert contents(out) == before
     assert (out / "train/00000.beton").stat().st_mtime_ns == kept
-
-
-RUN = """
-import sys
-from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.settings import Settings
-if __name__ == "__main__":
-    prepare(sys.argv[1], sys.argv[2], Settings(max_side=120, shard_size=1), workers=2)
-"""
-
-
-@pytest.mark.parametrize("whole_group", [True, False], ids=["with its workers", "alone"])
-def test_killed_and_resumed_gives_the_same_bytes(drawn, tmp_path, whole_group):
-    """kill -9 at a few moments, then a run to the end: as if nothing had happened."""
-    prepare(drawn, tmp_path / "whole", SMALL, workers=1)
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    out = tmp_path / "out"
-    for delay in (0.3, 0.7, 0.9, 1.1, 1.3):
-        process = subprocess.Popen([sys.executable, script, drawn, out], start_new_session=True)
-        time.sleep(delay)
-        if whole_group:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.wait()
-    prepare(drawn, out, SMALL, workers=2)
-    assert contents(out) == contents(tmp_path / "whole")
-
-
-def test_workers_die_with_a_killed_prepare(mini, tmp_path):
-    """Else they would go on writing the shards that the next run makes."""
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    process = subprocess.Popen([sys.executable, script, mini, tmp_path / "out"], start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("*/*.tmp")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    while members_of_session(process.pid):
-        assert time.monotonic() < deadline, "a worker lives on"
-        time.sleep(0.05)
-
-
-def members_of_session(session: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()  # state, ppid, pgrp, session
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-    return found
 
 
 def test_a_half_written_shard_is_no_shard(drawn, tmp_path, monkeypatch):

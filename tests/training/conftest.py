@@ -109,16 +109,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+AFTER_TRAINING = review.after_training
+
+
 @pytest.fixture(autouse=True)
-def no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most tests that train do not look at pictures, which take longer to draw than such nets to train."""
-    if "plots" not in request.fixturenames:
-        monkeypatch.setattr(review, "after_training", lambda *_: None)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests that train do not look at plots, which take longer to draw than such nets to train."""
+    monkeypatch.setattr(review, "after_training", lambda *_: None)
 
 
 @pytest.fixture
-def plots() -> None:
-    """For tests that do look at what a training draws at its end."""
+def plots(no_plots: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at what a training draws at its end: takes `no_plots` back."""
+    monkeypatch.setattr(review, "after_training", AFTER_TRAINING)
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 import csv
 import os
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 
 from imgtool.training import checkpoint
 from imgtool.training.classifier import Classifier
+from imgtool.training.launch import RESTARTS
+from imgtool.training.loop import STOP_CHECK
 
 COMMON = ["--imgsz", "32", "--epochs", "2", "--batch", "12", "--device", "cpu", "--workers", "1", "--seed", "5"]
 
@@ -29,10 +30,50 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(data: Path, run: Path, *options: str) -> "subprocess.Popen[str]":
+# Runs in every process of a training, through Python's own start-up hook: calls act(n) before the n-th step.
+AT_EACH_STEP = """
+import itertools, os, signal, sys, threading
+
+def act(n):
+    ACT
+
+if "train" in sys.orig_argv and ("RANK" in os.environ or "--gpus" not in sys.orig_argv):
+    from imgtool.training import signals, step
+    count, real, noted = itertools.count(1), step.Step.__call__, threading.Event()
+
+    def called(*args):
+        act(next(count))
+        return real(*args)
+
+    def note(self, number, frame):
+        noted.set()
+        return real_note(self, number, frame)
+
+    step.Step.__call__ = called
+    real_note, signals.Stop._note = signals.Stop._note, note
+"""
+STEPS = 6  # an epoch's: 80 images in batches of 12
+
+
+@pytest.fixture
+def at_each_step(tmp_path: Path) -> Callable[[str], Path]:
+    """at_each_step(source of act's body): a folder that has `start`'s trainings do so."""
+
+    def make(act: str) -> Path:
+        folder = tmp_path / "hook"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(AT_EACH_STEP.replace("ACT", act))
+        return folder
+
+    return make
+
+
+def start(data: Path, run: Path, *options: str, hook: Path | None = None) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "imgtool", "train", "--data", str(data), "--name", str(run), *COMMON, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    if hook:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(hook), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=environment)
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -68,60 +109,51 @@ def test_the_single_processs_curve(drawn_data: Path, recipe: Path, alone: Path, 
         torch.testing.assert_close(ours["ema"][key], weight, rtol=0.02, atol=2e-3, msg=key)
 
 
-def test_a_killed_process_is_started_again(drawn_data: Path, recipe: Path, tmp_path: Path) -> None:
+def test_a_killed_process_is_started_again(
+    drawn_data: Path, recipe: Path, tmp_path: Path, at_each_step: Callable[[str], Path]
+) -> None:
+    """The second of two processes is killed in the third step of the second epoch, when nobody expects it."""
+    hook = at_each_step(
+        f"""if (os.environ["RANK"], os.environ["{RESTARTS}"], n) == ("1", "0", {STEPS + 3}):
+        os.kill(os.getpid(), signal.SIGKILL)"""
+    )
     run = tmp_path / "run"
-    options = ["--recipe", str(recipe), "--gpus", "2", "--save-steps", "1", "--restarts", "1", "--epochs", "6"]
-    process = start(drawn_data, run, *options)
-    deadline = time.monotonic() + 120
-    while not (run / "results.csv").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    workers = children(process.pid)
-    assert len(workers) == 2
-    os.kill(workers[1], signal.SIGKILL)
+    options = ["--recipe", str(recipe), "--gpus", "2", "--save-steps", "1", "--restarts", "1", "--epochs", "3"]
+    process = start(drawn_data, run, *options, hook=hook)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert "died (killed by SIGKILL); all 2 start again" in said and "resuming after epoch" in said
-    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3", "4", "5", "6"]
+    assert "process 1 died (killed by SIGKILL); all 2 start again" in said and "resuming after epoch 1" in said
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_saves_and_resume_goes_on(drawn_data: Path, recipe: Path, tmp_path: Path, processes: int) -> None:
+def test_sigterm_saves_and_resume_goes_on(
+    drawn_data: Path, recipe: Path, tmp_path: Path, processes: int, at_each_step: Callable[[str], Path]
+) -> None:
+    """SIGTERM, to the process that the user started, in the third step of the second epoch."""
+    hook = at_each_step(
+        f"""if (os.environ.get("RANK", "0"), n) == ("0", {STEPS + 3}):
+        os.kill(os.getppid() if "RANK" in os.environ else os.getpid(), signal.SIGTERM)
+        assert noted.wait(100), "SIGTERM did not come" """
+    )
     run = tmp_path / "run"
     more = ["--gpus", str(processes)] if processes > 1 else []
-    process = start(drawn_data, run, "--recipe", str(recipe), "--epochs", "40", *more)
-    deadline = time.monotonic() + 120
-    while not (run / "results.csv").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    process = start(drawn_data, run, "--recipe", str(recipe), "--epochs", "40", *more, hook=hook)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 143, said
     assert "Traceback" not in said
+    # One process stops after the step. Several agree on it every STOP_CHECK steps, or else when the epoch ends.
+    assert STOP_CHECK > STEPS
     done = len(rows(run))
-    assert 1 <= done < 40
+    assert done == (1 if processes == 1 else 2)
     content = checkpoint.load(run / "weights" / "last.pt")
     assert content["epoch"] == done
-    assert content["resume"]["meters"][0] or content["resume"]["loader"]["batch"] == 0
+    meter = content["resume"]["meters"][0]
+    assert content["resume"]["loader"]["batch"] == (meter["steps"] if meter else 0) == (3 if processes == 1 else 0)
     plan = {**content, "recipe": {**content["recipe"], "epochs": done + 1}}  # enough is shown by one epoch more
     checkpoint.save(run / "weights" / "last.pt", {k: v for k, v in plan.items() if k not in ("format", "imgtool")})
     Classifier("n").train(name=run, resume=True, device="cpu", quiet=True)
     assert [int(row["epoch"]) for row in rows(run)] == list(range(1, done + 2))
-
-
-def children(pid: int) -> list[int]:
-    """The training processes that a launcher has started, by rank."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            environment = (path / "environ").read_bytes().split(b"\0")
-        except (OSError, ValueError, IndexError):
-            continue
-        rank = next((int(v[5:]) for v in environment if v.startswith(b"RANK=")), None)
-        if parent == pid and rank is not None:
-            found[rank] = int(path.name)
-    return [found[rank] for rank in sorted(found)]
 
 
 def test_wrong_input_is_not_tried_again(tmp_path: Path) -> None:

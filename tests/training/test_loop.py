@@ -127,7 +127,7 @@ def test_reads_no_value_within_a_step(make_dataset: Any, make_loader: Any, toy_r
     assert counts[0] == counts[1] > 0  # those of the epoch's end, however many steps
     with Reads() as reads:
         train(make_dataset(train=160), make_loader, recipe, tmp_path / "often", log_every=1)
-    assert reads.count == counts[1] + 9  # the counter does see reads
+    assert reads.count >= counts[1] + 9  # the counter sees reads: each of the nine further log points has one or more
 
 
 def test_step_against_sgd_by_hand(make_dataset: Any, toy_recipe: Recipe) -> None:

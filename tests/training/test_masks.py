@@ -163,7 +163,7 @@ def test_wnid_folders_as_a_folder_and_as_archives(
         with tarfile.open(tmp_path / name, mode) as archive:
             archive.add(folder, "imagenet-r")
         again = subject.val(tmp_path / name)
-        assert (again.top1, again.top5, again.loss) == (plain.top1, plain.top5, pytest.approx(plain.loss))
+        assert (again.top1, again.top5, again.loss) == (plain.top1, plain.top5, pytest.approx(plain.loss, rel=1e-4))
         assert again.hierarchy == plain.hierarchy
 
 

@@ -7,6 +7,15 @@ import pytest
 from imgtool.bench.learning import learn
 
 
+def test_four_unlike_classes_are_told_apart(tiny: Path, tmp_path: Path) -> None:
+    """800 images: chance is 25 %. Three epochs of the n model reached 69 to 76 % with four seeds."""
+    classes = "goldfish.n.01 | seashore.n.01 | trolleybus.n.01 | ladybug.n.01"
+    result = learn(tiny, epochs=3, batch=32, seed=0, folder=tmp_path, classes=classes)
+    assert (result["classes"], result["train"], result["val"]) == (4, 800, 200)
+    assert result["curve"][-1]["top1"] > 0.45
+
+
+@pytest.mark.slow
 def test_mammals_are_told_apart(tiny: Path, tmp_path: Path) -> None:
     """13 classes, 2,600 pictures: chance is 8 %. Five epochs of the n model reached 29 % when this was written."""
     result = learn(tiny, epochs=5, batch=64, seed=0, folder=tmp_path, classes="mammal.n.01")

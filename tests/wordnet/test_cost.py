@@ -1,4 +1,8 @@
-"""What importing and loading bring along, in a fresh process. How long they take, `imgtool bench wordnet` says."""
+"""What importing and loading bring along, in a fresh process.
+
+How long they take and how much memory stays resident, `imgtool bench wordnet` says; the latter depends on the size of
+pages and on the allocator. Here the bytes are counted that Python and numpy ask for.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,20 @@ from typing import Any
 import pytest
 
 MEASURE = """
-import json, sys
+import json, sys, tracemalloc
 import numpy
-def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
-before = resident()
+tracemalloc.start()
 from imgtool import wordnet
 modules = sorted({name.split(".")[0] for name in sys.modules})
 h = wordnet.load("CLASSES")
 h["dog.n.01"].depth, h.find("crane"), h["dog.n.01"].descendants()
-print(json.dumps({"mib": resident() - before, "modules": modules}))
+print(json.dumps({"mib": tracemalloc.get_traced_memory()[1] / 2**20, "modules": modules}))
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("classes", ["in1k", "full"])
 def test_cost(classes: str) -> None:
     command = [sys.executable, "-c", MEASURE.replace("CLASSES", classes)]
-    runs: list[dict[str, Any]] = [json.loads(subprocess.check_output(command)) for _ in range(3)]
-    assert min(run["mib"] for run in runs) <= 30
-    assert not {"nltk", "pyarrow", "torch", "scipy", "click"} & set(runs[0]["modules"])
+    cost: dict[str, Any] = json.loads(subprocess.check_output(command))
+    assert 1 < cost["mib"] <= 25  # at most; NLTK takes 150
+    assert not {"nltk", "pyarrow", "torch", "scipy", "click"} & set(cost["modules"])

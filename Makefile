@@ -1,6 +1,6 @@
 # make demo   environment, install, and the main job on data it draws itself
 # make test   environment, install, tests
-# Both set up everything they need on a Debian machine with Python 3.10 or newer.
+# Both set up everything they need on a Debian machine with Python 3.10 to 3.13.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -25,7 +25,7 @@ define apt
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 endef
 
-.PHONY: demo test test-all lint gpu-check install clean
+.PHONY: demo test test-all test-pythons test-lowest lint gpu-check install clean
 
 install: $(READY)
 
@@ -59,6 +59,19 @@ test-all: install
 	$(call apt,$(APT_TEST))
 	$(BIN)/pytest -q -n $(CORES) --dist loadfile -m ""
 
+# On every supported Python, and with the lowest versions that pyproject.toml allows (noxfile.py). ARGS= goes to pytest.
+test-pythons: $(BIN)/nox
+	$(call apt,$(APT_BUILD) $(APT_TEST))
+	$(BIN)/nox -s tests -- $(ARGS)
+
+test-lowest: $(BIN)/nox
+	$(call apt,$(APT_BUILD) $(APT_TEST))
+	$(BIN)/nox -s tests-lowest -- $(ARGS)
+
+$(BIN)/nox:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q 'nox[uv]>=2025.2'
+
 # mypy checks the package as a user gets it: an editable install has no import package on disk to check.
 lint: install
 	$(BIN)/ruff check .
@@ -80,4 +93,4 @@ gpu-check:
 		$(if $(SRC),--src $(SRC)) $(if $(TINY),--tiny $(TINY)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info pipelines/codec/*.so
+	rm -rf $(VENV) .nox $(DEMO) build *.egg-info pipelines/codec/*.so

@@ -4,6 +4,7 @@ NCCL between GPUs, gloo between CPUs. What steers the run (a signal that came, a
 that no GPU is waited for.
 """
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce  # dist.all_reduce has no gradient
+from torch.nn.parallel import DistributedDataParallel
 
 from imgtool.training.launch import RESTARTS
 
@@ -95,6 +96,22 @@ def agent() -> str:
     return f"{os.environ.get('TORCHELASTIC_RUN_ID')} {os.getppid()}"
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; dist.all_reduce has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
 class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, where torch's SyncBatchNorm does not go: on the CPU."""
 
@@ -103,7 +120,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         count = torch.full((1,), x.numel() / x.shape[1], dtype=x.dtype, device=x.device)
-        totals: Tensor = all_reduce(torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count]))
+        totals: Tensor = _Sum.apply(torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count]))
         n = totals[-1]
         mean, square = totals[:-1].div(n).chunk(2)
         variance = (square - mean.square()).clamp_min(0)
@@ -124,3 +141,10 @@ def synced(model: nn.Module, device_type: str) -> nn.Module:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm
     return model
+
+
+def replicated(model: nn.Module) -> DistributedDataParallel:
+    """The model with its gradients averaged over all processes; the buffers of each process stay its own."""
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
+        return DistributedDataParallel(model, forward_sync_buffers=False)
+    return DistributedDataParallel(model, broadcast_buffers=False)  # what it was called before PyTorch 2.13

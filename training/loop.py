@@ -11,11 +11,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from imgtool.training import archs, checkpoint, models
 from imgtool.training.augment import Mixed, augment
-from imgtool.training.distributed import World
+from imgtool.training.distributed import World, replicated
 from imgtool.training.ema import EMA
 from imgtool.training.evaluate import Metrics, evaluate
 from imgtool.training.losses import Loss
@@ -96,7 +95,7 @@ def train(
     ema = EMA(model, recipe.ema_decay(steps))
     progress = Progress(recipe)
     criterion = criterion.to(device)
-    network = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
+    network = replicated(model) if world.size > 1 else model
     loss_of = make_loss(network, criterion, device, options.precision)
     if options.compile:
         loss_of = compiled(loss_of, device, run.say, model)

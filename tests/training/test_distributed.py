@@ -103,6 +103,7 @@ def test_the_single_processs_curve(drawn_data: Path, recipe: Path, alone: Path, 
         for column in ("metrics/accuracy_top1", "metrics/accuracy_top5"):  # of 20: each picture counted once
             assert abs(float(ours[column]) - float(theirs[column])) < 0.06
     assert said.count("epoch 2/2") == 1, "one process speaks"
+    assert "Warning" not in said, said  # of what PyTorch has deprecated, say
     ours, theirs = (checkpoint.load(r / "weights" / "last.pt") for r in (run, alone))
     assert len(ours["resume"]["rng"]) == processes
     for key, weight in theirs["ema"].items():

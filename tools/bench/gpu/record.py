@@ -19,7 +19,7 @@ from imgtool.pipelines.atomic import write_text
 from imgtool.wordnet.errors import InputError
 
 OUT_OF_MEMORY = "out of memory"
-PACKAGES = ("imgtool", "torch", "torchvision", "triton", "nvidia-dali-cuda130", "numpy", "pillow")
+PACKAGES = ("imgtool", "torch", "torchvision", "torchcodec", "triton", "nvidia-dali-cuda130", "numpy", "pillow")
 
 
 class OutOfTime(Exception):

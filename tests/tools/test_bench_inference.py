@@ -13,6 +13,7 @@ from imgtool.bench import inference, inference_peers
 from imgtool.bench.inference_peers import OURS, THEIRS
 from imgtool.pipelines.dataset import Dataset
 from imgtool.training.classifier import Classifier
+from imgtool.wordnet.errors import BenchError
 
 
 @pytest.fixture(autouse=True)
@@ -23,14 +24,14 @@ def short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ours_beside_ultralytics(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    kinds = f"{OURS}; {THEIRS}; openvino; torchscript; torch eager"
+    kinds = f"{OURS}, {THEIRS}, openvino, torchscript, torch"
     args = ["--sizes", "n", "--batches", "1,2", "--imgsz", "64", "--rounds", "2", "--threads", "1"]
     shown = CliRunner().invoke(inference.main, [*args, "--runtimes", kinds, "--json", str(out)])
     assert shown.exit_code == 0, shown.output
     found = json.loads(out.read_text())
     assert [(row["size"], row["batch"]) for row in found["timings"]] == [("n", 1), ("n", 2)]
     for row in found["timings"]:
-        assert set(row["milliseconds"]) == set(kinds.split("; "))
+        assert set(row["milliseconds"]) == set(kinds.split(", "))
         assert all(len(values) == 2 and min(values) > 0 for values in row["milliseconds"].values())
     first = found["timings"][0]["milliseconds"]
     ratio = statistics.median(first[OURS]) / statistics.median(first[THEIRS])
@@ -40,11 +41,11 @@ def test_ours_beside_ultralytics(tmp_path: Path) -> None:
 
 def test_another_model_is_noticed(tmp_path: Path) -> None:
     subject = Classifier(inference_peers.make_checkpoint("n", tmp_path, 64))
-    kinds = [OURS, "torch eager"]
+    kinds = [OURS, "torch"]
     runners = inference_peers.cpu_runners(subject, tmp_path, 1, 64, 1, kinds)
     inference_peers.agree(runners)
-    with pytest.raises(ValueError, match="torch eager differs from onnx"):
-        inference_peers.agree(runners | {"torch eager": lambda: torch.zeros(1, 1000)})
+    with pytest.raises(BenchError, match="torch differs from onnx"):
+        inference_peers.agree(runners | {"torch": lambda: torch.zeros(1, 1000)})
 
 
 def test_int8_beside_float32(scattered: Callable[..., Path], drawn_data: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ which starts an epoch, or a line that says why it cannot be had here.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from imgtool.pipelines.loaders import missing
 from imgtool.pipelines.shards.beton import BetonReader, BetonWriter
 
 Epoch = Callable[[], Iterable[Any]]
+PACKAGES = ("ffcv", "nvidia-dali-cuda130", "torch", "torchvision", "pillow", "pillow-simd", "ultralytics")
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
@@ -34,17 +34,6 @@ def dump(data: Dataset, folder: Path) -> None:
             one.add(reader.read(position), int(reader.width[position]), int(reader.height[position]), label)
             number += 1
     one.close()
-
-
-def versions() -> dict[str, str]:
-    names = ("ffcv", "nvidia-dali-cuda130", "torch", "torchvision", "pillow", "pillow-simd", "ultralytics")
-    out = {}
-    for name in names:
-        try:
-            out[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return out
 
 
 def ffcv(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:

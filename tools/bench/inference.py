@@ -31,7 +31,7 @@ from imgtool.bench.inference_peers import OURS, THEIRS, Runner
 from imgtool.bench.options import SIZES, CommaList, SourcePath, json_option, rehearsal, versions, write_json
 from imgtool.pipelines.engines import available_cpus
 
-PACKAGES = ("imgtool", "torch", "onnxruntime", "openvino", "ultralytics", "tensorrt")
+PACKAGES = ("imgtool", "torch", "onnxruntime", "openvino", "ultralytics", "onnxslim", "tensorrt")
 REST = 0.1  # seconds: a pool of threads spins for a while after its last work
 SECONDS = 0.4  # of runs in a round, at least three of them
 

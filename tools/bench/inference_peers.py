@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from imgtool.bench import ultralytics
 from imgtool.pipelines.transform import to_float
 from imgtool.training import checkpoint, models, recipes
 from imgtool.training.classifier import Classifier
@@ -67,18 +68,18 @@ def make_checkpoint(size: str, folder: Path, imgsz: int) -> Path:
 
 
 def ultralytics_onnx(subject: Classifier, folder: Path, batch: int, imgsz: int) -> Path:
-    """The .onnx that Ultralytics' own export makes of these weights, by its defaults, for this batch."""
+    """The .onnx that Ultralytics' own export makes of these weights, by its defaults, for this batch; simplified, as is its
+    default, where onnxslim is installed."""
+    ultralytics.load(folder / "ultralytics")
     from ultralytics import YOLO
-    from ultralytics.utils import LOGGER
 
-    LOGGER.setLevel("ERROR")
     model = YOLO(f"yolov8{subject.size}-cls.yaml", verbose=False)
     model.model.load_state_dict(subject.model.state_dict())
     model.model.names = dict(enumerate(subject.names))
     model.model.eval()
     place = folder / f"theirs-{subject.size}-{batch}.pt"
     model.model.pt_path = model.ckpt_path = str(place)
-    return Path(model.export(format="onnx", imgsz=imgsz, batch=batch, device="cpu", verbose=False))
+    return Path(model.export(format="onnx", imgsz=imgsz, batch=batch, device="cpu", verbose=False, simplify=_slims()))
 
 
 def session_runner(path: Path, threads: int, images: np.ndarray[Any, Any]) -> Runner:
@@ -212,7 +213,13 @@ def available(device: str, wanted: Sequence[str] | None) -> list[str]:
             click.echo(f"{kind}: not here: {reason}")
         else:
             out.append(kind)
+    if THEIRS in out and not _slims():
+        click.echo(f"{THEIRS}: not simplified, which its default is: pip install onnxslim")
     return out
+
+
+def _slims() -> bool:
+    return importlib.util.find_spec("onnxslim") is not None
 
 
 def _missing(kind: str, device: str) -> str | None:

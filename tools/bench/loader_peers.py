@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from imgtool.bench.ultralytics import load
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import missing
 from imgtool.pipelines.shards.beton import BetonReader, BetonWriter
@@ -110,11 +111,13 @@ def torch(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
 def ultralytics(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
     """Its ClassificationDataset and loader, with its own RandAugment, colour jitter and erasing off."""
     try:
-        from ultralytics.cfg import get_cfg
-        from ultralytics.data import ClassificationDataset
-        from ultralytics.data.build import build_dataloader
+        load(files / "ultralytics")
     except ImportError as error:
         return f"{error}; pip install ultralytics"
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data import ClassificationDataset
+    from ultralytics.data.build import build_dataloader
+
     options = {"imgsz": imgsz, "scale": 1 - SCALE[0], "auto_augment": None, "erasing": 0.0}
     options |= {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "cache": False, "fliplr": 0.5, "flipud": 0.0}
     dataset = ClassificationDataset(str(files / "train"), args=get_cfg(overrides=options), augment=True)

@@ -68,8 +68,8 @@ def make_checkpoint(size: str, folder: Path, imgsz: int) -> Path:
 
 
 def ultralytics_onnx(subject: Classifier, folder: Path, batch: int, imgsz: int) -> Path:
-    """The .onnx that Ultralytics' own export makes of these weights, by its defaults, for this batch; simplified, as is its
-    default, where onnxslim is installed."""
+    """The .onnx that Ultralytics' own export makes of these weights for this batch, by its defaults; simplified only where
+    onnxslim is installed."""
     ultralytics.load(folder / "ultralytics")
     from ultralytics import YOLO
 

@@ -23,6 +23,7 @@ from imgtool.pipelines.transform import to_float
 from imgtool.training import checkpoint, models, recipes
 from imgtool.training.classifier import Classifier
 from imgtool.training.export import formats
+from imgtool.training.export.openvino import options
 from imgtool.wordnet import label_table, orders
 from imgtool.wordnet.errors import BenchError, InputError
 
@@ -68,8 +69,8 @@ def make_checkpoint(size: str, folder: Path, imgsz: int) -> Path:
 
 
 def ultralytics_onnx(subject: Classifier, folder: Path, batch: int, imgsz: int) -> Path:
-    """The .onnx that Ultralytics' own export makes of these weights for this batch, by its defaults; simplified only where
-    onnxslim is installed."""
+    """The .onnx that Ultralytics' own export makes of these weights for this batch, by its defaults. Without
+    onnxslim it is not simplified."""
     ultralytics.load(folder / "ultralytics")
     from ultralytics import YOLO
 
@@ -95,8 +96,7 @@ def session_runner(path: Path, threads: int, images: np.ndarray[Any, Any]) -> Ru
 def openvino_runner(path: Path, threads: int, images: np.ndarray[Any, Any]) -> Runner:
     import openvino
 
-    hint = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.Core().compile_model(str(path), "CPU", hint)
+    compiled = openvino.Core().compile_model(str(path), "CPU", options(threads))
     return lambda: torch.from_numpy(compiled(images)[0])
 
 

@@ -55,8 +55,8 @@ def gather(src: str, pictures: int) -> dict[str, list[tuple[str, bytes]]]:
 
 
 def write_layouts(classes: dict[str, list[tuple[str, bytes]]], repeat: int, folder: Path) -> int:
-    """The pictures ``repeat`` times over, as an image folder for FFCV and as a tar of class tars for us. Returns how many
-    that is."""
+    """Writes the pictures ``repeat`` times over, as an image folder for FFCV and as a tar of class tars for us, and
+    returns how many files that is."""
     with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
         for wnid, pictures in classes.items():
             (folder / "images" / wnid).mkdir(parents=True)

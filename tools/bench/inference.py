@@ -64,7 +64,7 @@ SECONDS = 0.4  # of runs in a round, at least three of them
 @click.option("--data", type=SourcePath(), help="Its validation data, for --int8.")
 @click.option("--calibrate", type=SourcePath(), help="Data set to calibrate on, for --int8. [--data]")
 @json_option
-@rehearsal(sizes="n", batches="2", imgsz=32, rounds=1)
+@rehearsal(sizes="n", batches="2", imgsz=32, threads=1, rounds=1)
 def main(
     sizes: tuple[str, ...],
     batches: tuple[int, ...],

@@ -236,7 +236,7 @@ def compare(
                         first[name].append(seconds)
                     else:
                         rates.setdefault(name, []).append(rate)
-                for store in ("jpeg", "jpeg-indexed"):
+                for store in ("jpeg", "jpeg-indexed") if number else ():
                     rates.setdefault(f"entropy {store}|{side}|1", []).append(
                         entropy_rate(sets[store], imgsz, min(images, 256 * max(1, repeat // 2)))
                     )

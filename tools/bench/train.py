@@ -79,7 +79,7 @@ def write_files(src: str, folder: Path, limit: int) -> dict[str, int]:
 @click.option("--steps", default=40, show_default=True, type=click.IntRange(1), help="Of one of its rounds.")
 @json_option
 @plot_option("top-1 over seconds")
-@rehearsal(src=DRAWN, epochs=1, resnet_epochs=1, runs=1, batch=8, imgsz=32, rounds=1, steps=1)
+@rehearsal(src=DRAWN, epochs=1, resnet_epochs=1, runs=1, batch=8, imgsz=32, threads=1, rounds=1, steps=1)
 def main(
     src: str | None,
     only: tuple[str, ...],

@@ -73,7 +73,7 @@ def ours(plan: Plan, network: str) -> list[str]:
         *(["--size", network] if network == "n" else ["--arch", f"torchvision:{network}"]),
         *("--data", plan.data, "--name", plan.out, "--device", "cpu"),
         *("--epochs", str(plan.epochs), "--batch", str(plan.batch), "--imgsz", str(plan.imgsz)),
-        *("--workers", str(plan.threads), "--seed", str(plan.seed)),
+        *("--workers", str(plan.threads), "--seed", str(plan.seed), "--no-plots"),
     ]
 
 

@@ -1,7 +1,8 @@
 """Claim: an exported model answers at least as fast as Ultralytics' own export of the same weights.
 
-    imgtool bench inference                                            latency and throughput, every runtime here
-    imgtool bench inference --int8 --weights runs/train --data data/x  what 8-bit integers cost and bring
+\b
+    imgtool bench inference  # latency and throughput, every runtime here
+    imgtool bench inference --int8 --weights runs/train --data data/x  # what 8-bit integers cost and bring
 
 The five sizes with 1000 classes at 224 pixels, random weights, the same in all: our .onnx for any batch and the .onnx
 that Ultralytics' export makes by its defaults for this very batch, both in onnxruntime with the same threads and

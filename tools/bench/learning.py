@@ -1,5 +1,6 @@
 """Claim: a few epochs on the CPU learn real pictures. Tiny-ImageNet's training and validation pictures are disjoint.
 
+\b
     imgtool bench learning --src tiny-imagenet-200.tar --epochs 5
 
 Prepares the archive, trains the n model at 64 pixels, validates each epoch, and prints the curve; raw numbers as JSON.

@@ -1,7 +1,8 @@
 """Claim: the native loader feeds crops from JPEG at least twice as fast as FFCV's, and faster than any other.
 
-    imgtool bench loader --src ILSVRC2012        the claim: every loader installed here, on the same stored pictures
-    imgtool bench loader --data data/imagenet    one's own data: can this machine feed a model, and what holds it up?
+\b
+    imgtool bench loader --src ILSVRC2012  # the claim: every loader installed here, on the same stored pictures
+    imgtool bench loader --data data/imagenet  # one's own data: can this machine feed a model, and what holds it up?
 
 All make the same batches: random crops of area (0.08, 1) resized to 224 pixels, flipped at random, uint8, from JPEG of
 quality 90 and longer side 500 and 400. FFCV reads a .beton that prepare has written, with its own loader; DALI (on the

@@ -1,5 +1,6 @@
 """Claim: prepare recodes pictures at least twice as fast as FFCV's DatasetWriter.
 
+\b
     imgtool bench prepare --src ILSVRC2012
 
 Both turn the same pictures into .beton files, longer side at most 500 and 400 pixels, JPEG quality 90, with one worker

@@ -1,5 +1,6 @@
 """Table: what each stored form costs on disk and brings in loading.
 
+\b
     imgtool bench stores --src ILSVRC2012
 
 Native loader, one thread, random crops of area (0.08, 1) at 224 pixels, uint8; the forms turn by turn, medians of the

@@ -1,5 +1,6 @@
 """Claim: training reaches at least Ultralytics' accuracy in at most half of its time an epoch, on the CPU.
 
+\b
     imgtool bench train --src tiny-imagenet-200.tar
 
 Three parts, each of which --only chooses:

@@ -1,5 +1,6 @@
 """Claim: the hierarchy starts in milliseconds and answers in arrays, where NLTK takes seconds and goes pair by pair.
 
+\b
     imgtool bench wordnet
 
 Both answer the same questions, about the same random synsets and classes, each in a fresh process a round with numpy

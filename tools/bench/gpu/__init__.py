@@ -1,8 +1,9 @@
 """Claim: on a GPU the loop is bound by the model, and the model's step comes near what memory allows.
 
-    imgtool bench gpu --src ILSVRC2012 --tiny tiny-imagenet-200.tar      all of it
-    imgtool bench gpu --only model --sizes n,s                           a piece of it
-    imgtool bench gpu --table                                            what the files say, nothing measured
+\b
+    imgtool bench gpu --src ILSVRC2012 --tiny tiny-imagenet-200.tar  # all of it
+    imgtool bench gpu --only model --sizes n,s  # a piece of it
+    imgtool bench gpu --table  # what the files say, nothing measured
 
 Six parts, each of them in less than --limit-seconds: tests (tests/gpu), model (training steps on a batch that lies on
 the device: eager, compiled, as a CUDA graph), loaders (crops from page cache into the device's memory, with DALI and

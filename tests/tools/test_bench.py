@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from imgtool.bench import CLAIMS, wordnet
+from imgtool.bench import CLAIMS, loader, wordnet
 from imgtool.cli import main
 from imgtool.pipelines.loaders import missing
 
@@ -66,6 +66,16 @@ def test_loader(tmp_path: Path) -> None:
     assert set(found["rates"]) == {f"{kind}|{side}|1" for kind in here | ours for side in (500, 400)}
     assert all(len(rates) == 1 and rates[0] > 0 for rates in found["rates"].values())
     assert found["images"] == 40 and (tmp_path / "rates.png").stat().st_size > 1000
+
+
+def test_loader_without_one_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bound has one thread, and nothing beside it then."""
+    rates = {"native|500|2": [30.0], "torch|500|2": [10.0], "entropy jpeg|500|1": [40.0]}
+    loader.show({"rates": rates, "first_batch_seconds": {"native|500|2": [0.5, 0.25]}})
+    bound, native, torch = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
+    assert bound == "side 500, 1 thread entropy jpeg 40 img/s"
+    assert native == "side 500, 2 threads native 30 img/s first batch ever after 0.75 s"
+    assert torch == "side 500, 2 threads torch 10 img/s native is 3.00 x"
 
 
 def test_loader_of_ones_own_data(drawn_data: Path, tmp_path: Path) -> None:
@@ -178,6 +188,7 @@ WRONG = {
     "inference --batches 1,x": "'x' is not a valid integer",
     "inference --int8": "--int8 needs --weights and --data",
     "inference --data .": "go with --int8",
+    "inference --int8 --weights . --data . --runtimes torch": "it goes without --runtimes",
     "inference --json nowhere/a.json": "nowhere: no such folder",
     "learning": "Missing option '--src'",
     "learning --src nowhere": "nowhere: no such file or folder",

@@ -85,11 +85,13 @@ def main(
 
     if int8 and (weights is None or data is None):
         raise click.UsageError("--int8 needs --weights and --data")
+    if int8 and (runtimes or device != "cpu"):
+        raise click.UsageError("--int8 is measured in onnxruntime on a CPU: it goes without --runtimes and --device")
     if not int8 and (weights or data or calibrate):
         raise click.UsageError("--weights, --data and --calibrate go with --int8")
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("torch sees no CUDA GPU here")
-    kinds = peers.available(device, runtimes)
+    kinds = [] if int8 else peers.available(device, runtimes)
     threads = threads or available_cpus()
     torch.set_num_threads(threads)
     result: dict[str, Any] = {

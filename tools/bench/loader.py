@@ -259,8 +259,8 @@ def show(result: dict[str, Any]) -> None:
     for name, rate in sorted(rates.items(), key=lambda item: (item[0].split("|")[1:], -item[1])):
         kind, side, threads = name.split("|")
         line = f"side {side}, {threads} thread{'s' if threads != '1' else ' '}  {kind:20} {rate:8,.0f} img/s"
-        ours = rates[f"native|{side}|{threads}"]
-        if not kind.startswith("native"):
+        ours = rates.get(f"native|{side}|{threads}")  # the bound is of one thread, whatever --threads says
+        if ours and not kind.startswith("native"):
             line += f"   native is {ours / rate:5.2f} x" if "entropy" not in kind else f"   native is {ours / rate:.0%}"
         elif threads != "1" and f"{kind}|{side}|1" in rates:
             line += f"   {rate / rates[f'{kind}|{side}|1']:.2f} x one thread"

@@ -57,7 +57,7 @@ class OutputFile(click.Path):
         self.endings = endings
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = Path(super().convert(value, param, ctx))
+        path = Path(str(super().convert(value, param, ctx)))
         if not path.parent.is_dir():
             self.fail(f"{path.parent}: no such folder.", param, ctx)
         if not os.access(path.parent, os.W_OK):

@@ -25,7 +25,7 @@ define apt
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 endef
 
-.PHONY: demo test test-all test-pythons test-lowest lint gpu-check install clean
+.PHONY: demo test test-all test-cpus test-pythons test-lowest lint docs gpu-check install clean
 
 install: $(READY)
 
@@ -79,6 +79,10 @@ lint: install
 	rm -rf build/installed
 	$(BIN)/pip install -q --no-deps --target build/installed .
 	cd build/installed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p imgtool
+
+# docs/cli.md, from the commands themselves
+docs: install
+	$(BIN)/python docs/cli.py
 
 # Every claim about a GPU, on one: imgtool bench gpu. SRC=pictures TINY=Tiny-ImageNet OUT=folder of the JSON files
 # ONLY="model loaders" ARGS="--sizes n". With PYTHON=… that interpreter's imgtool is measured, and nothing installed.

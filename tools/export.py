@@ -11,7 +11,9 @@ FORMATS = ("onnx", "openvino", "tensorrt", "torch-export", "torchscript", "ultra
 
 @click.command()
 @click.argument("weights")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="onnx", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="onnx", show_default=True, help="What program it is for."
+)
 @click.option("--out", help="File to write; more beside it as the format needs. [beside WEIGHTS]")
 @click.option("--imgsz", type=click.IntRange(32), help="Side of the pictures in pixels. [the checkpoint's]")
 @click.option("--batch", type=click.IntRange(1), help="Pictures at a time, fixed. [any number]")

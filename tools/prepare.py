@@ -62,7 +62,13 @@ SRC = "Raw data set: a folder, archive or parquet file, recognised by its conten
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of the samples.")
 @click.option("--workers", type=click.IntRange(1), help="Tasks at once. [this machine's cores, or the cluster's]")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="What runs the tasks: processes of this machine, or a Ray cluster.",
+)
 @click.option("--address", help="Of the Ray cluster: auto, or HOST:PORT. [a cluster of this machine alone]")
 @click.option("--spool", help="Folder to unpack a compressed archive into, for the time of the run. [below --out]")
 @click.option("--check-md5", is_flag=True, help="First compare the archives with their published md5 sums.")

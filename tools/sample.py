@@ -22,7 +22,7 @@ MTIME = 1349999999  # the devkit's month; a fixed time keeps the archives' bytes
     "--train", "train_count", type=click.IntRange(4), default=160, show_default=True, help="Pictures a class."
 )
 @click.option("--val", "val_count", type=click.IntRange(1), default=20, show_default=True, help="Pictures a class.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything that is drawn.")
 def sample(out: str, train_count: int, val_count: int, seed: int) -> None:
     """Draw a small ILSVRC2012-shaped source: train and val tars, devkit, ten learnable classes.
 

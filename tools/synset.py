@@ -80,7 +80,14 @@ def show(key: str, class_set: str, full: bool, as_json: bool) -> None:
 @synset.command()
 @click.argument("key")
 @click.option("--depth", type=click.IntRange(min=0), help="Levels to draw below it.  [default: all]")
-@click.option("--format", "format_", type=click.Choice(["text", "svg", "dot"]), default="text", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "svg", "dot"]),
+    default="text",
+    show_default=True,
+    help="Indented lines, a drawing, or Graphviz's language.",
+)
 @_common
 def tree(key: str, depth: int | None, format_: str, class_set: str, full: bool, as_json: bool) -> None:
     """Draw what is below a synset. What has several parents there comes again as a reference, marked ↑."""

@@ -12,7 +12,7 @@ import click
 @click.option(
     "--data", default="data/imagenet", show_default=True, help="Prepared data set, or a raw one (class folders)."
 )
-@click.option("--split", default="val", show_default=True)
+@click.option("--split", default="val", show_default=True, help="Split of the data set.")
 @click.option("--imgsz", type=click.IntRange(32), help="Side of the pictures in pixels. [the checkpoint's]")
 @click.option("--batch", type=click.IntRange(1), help="Samples at a time. [256]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")

@@ -36,6 +36,10 @@ class TrainingError(ImgtoolError):
     """A training that cannot go on."""
 
 
+class BenchError(ImgtoolError):
+    """A benchmark whose figures would not be comparable."""
+
+
 class ImageError(InputError):
     """A picture that cannot be decoded."""
 

@@ -154,15 +154,15 @@ def test_accuracy_goes_on_from_call_to_call(gpu, record, drawn: Path, tmp_path: 
 def test_inference_is_the_other_benchmarks(gpu, record, tmp_path: Path, monkeypatch) -> None:
     def run(command: list[str], *_: Any) -> int:
         assert {"--device", "--sizes", "--imgsz", "--rounds"} <= set(command)
-        rounds = {"torch eager": [3.0, 4.0, 2.0], "CUDA graph": [0.5, 0.25, 1.0]}
+        rounds = {"torch": [3.0, 4.0, 2.0], "cuda-graph": [0.5, 0.25, 1.0]}
         timings = [{"size": "n", "batch": batch, "milliseconds": rounds} for batch in (1, 32)]
         Path(command[command.index("--json") + 1]).write_text(json.dumps({"timings": timings}))
         return 0
 
     monkeypatch.setattr(others, "run", run)
     lines = gpu("--only", "inference").output.splitlines()
-    assert "| inference of n, batch 1 | CUDA graph 0.50 ms; torch eager 3.00 ms |  |  | 3 |" in lines
-    assert "| inference of n, batch 32 | CUDA graph 64,000 images/s; torch eager 10,667 images/s |  |  | 3 |" in lines
+    assert "| inference of n, batch 1 | cuda-graph 0.50 ms; torch 3.00 ms |  |  | 3 |" in lines
+    assert "| inference of n, batch 32 | cuda-graph 64,000 images/s; torch 10,667 images/s |  |  | 3 |" in lines
     assert record("inference")["measured"]["n"]["result"]["timings"][1]["batch"] == 32
 
 

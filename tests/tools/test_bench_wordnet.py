@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,6 @@ from imgtool.bench import wordnet as module
 WORDNET = Path("/usr/share/wordnet")
 
 needs_both = pytest.mark.skipif(not (WORDNET / "data.noun").exists(), reason=f"no WordNet in {WORDNET}")
-
-
-@needs_both
-def test_run(tmp_path: Path) -> None:
-    pytest.importorskip("nltk")
-    file = tmp_path / "raw.json"
-    options = ["wordnet", "--rounds", "1", "--sample", "30", "--json", str(file)]
-    done = CliRunner().invoke(bench, options)
-    assert done.exit_code == 0, done.output
-    lines = done.output.splitlines()
-    assert len([line for line in lines if line.startswith("|")]) == 2 + len(module.ROWS)
-    assert "* computed from the time for 30 pairs." in lines
-    result = json.loads(file.read_text())
-    assert set(result["rows"]) == set(module.ROWS) and result["rounds"] == len(result["raw"]["ours"]) == 1
-    rows = result["rows"]
-    assert all(row["ours"] > 0 and row["nltk"] > 0 for row in rows.values())
-    for name in ("load", "memory", "lca", "wup", "lca_matrix"):
-        assert rows[name]["ours"] < rows[name]["nltk"], name
 
 
 @needs_both

@@ -1,6 +1,6 @@
 """Benchmarks, one module a claim: peer and ours in one run, medians of several rounds, raw numbers as JSON.
 
-``imgtool bench NAME`` runs one; each is also ``python -m imgtool.bench.NAME``. A module has a click command ``main``.
+``imgtool bench NAME`` runs one, ``--rehearse`` every step of it in seconds. A module has a click command ``main``.
 """
 
 from __future__ import annotations

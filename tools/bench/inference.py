@@ -1,7 +1,8 @@
 """Claim: an exported model answers at least as fast as Ultralytics' own export of the same weights.
 
-    imgtool bench inference                                            latency and throughput, every runtime here
-    imgtool bench inference --int8 --weights runs/train --data data/x  what 8-bit integers cost and bring
+\b
+    imgtool bench inference  # latency and throughput, every runtime here
+    imgtool bench inference --int8 --weights runs/train --data data/x  # what 8-bit integers cost and bring
 
 The five sizes with 1000 classes at 224 pixels, random weights, the same in all: our .onnx for any batch and the .onnx
 that Ultralytics' export makes by its defaults for this very batch, both in onnxruntime with the same threads and
@@ -16,11 +17,10 @@ latency and throughput of both.
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,77 +29,93 @@ import click
 from imgtool.bench import inference_peers as peers
 from imgtool.bench import machine
 from imgtool.bench.inference_peers import OURS, THEIRS, Runner
+from imgtool.bench.options import SIZES, CommaList, SourcePath, json_option, rehearsal, versions, write_json
 from imgtool.pipelines.engines import available_cpus
 
-PACKAGES = ("imgtool", "torch", "onnxruntime", "openvino", "ultralytics", "tensorrt")
+PACKAGES = ("imgtool", "torch", "onnxruntime", "openvino", "ultralytics", "onnxslim", "tensorrt")
 REST = 0.1  # seconds: a pool of threads spins for a while after its last work
 SECONDS = 0.4  # of runs in a round, at least three of them
 
 
 @click.command(help=__doc__)
-@click.option("--sizes", default="n,s,m,l,x", show_default=True)
-@click.option("--batches", default="1,32", show_default=True)
-@click.option("--imgsz", default=224, show_default=True, type=click.IntRange(32))
+@click.option(
+    "--sizes", default="n,s,m,l,x", show_default=True, type=CommaList(SIZES), help="Of the model, separated by commas."
+)
+@click.option(
+    "--batches",
+    default="1,32",
+    show_default=True,
+    type=CommaList(click.IntRange(1)),
+    help="Images at a time, separated by commas.",
+)
+@click.option("--imgsz", default=224, show_default=True, type=click.IntRange(32), help="Side of the images in pixels.")
 @click.option("--threads", type=click.IntRange(1), help="Of a CPU. [the cores]")
-@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--runtimes", help=f"Some of: {'; '.join(peers.CPU_KINDS)}; cuda: {'; '.join(peers.CUDA_KINDS)}. [all]")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="What computes: cpu or cuda."
+)
+@click.option(
+    "--runtimes",
+    type=CommaList(click.Choice(sorted({*peers.CPU_KINDS, *peers.CUDA_KINDS}))),
+    help=f"Separated by commas; cpu: {', '.join(peers.CPU_KINDS)}; cuda: {', '.join(peers.CUDA_KINDS)}. "
+    "[all that are installed]",
+)
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Rounds that a median is of.")
 @click.option("--int8", is_flag=True, help="Compare with 8-bit integers instead; needs --weights and --data.")
 @click.option("--weights", help="A checkpoint or run, for --int8.")
-@click.option("--data", help="Its validation data, for --int8.")
-@click.option("--calibrate", help="Data set to calibrate on. [--data]")
-@click.option("--json", "json_path", help="Write the raw numbers here.")
+@click.option("--data", type=SourcePath(), help="Its validation data, for --int8.")
+@click.option("--calibrate", type=SourcePath(), help="Data set to calibrate on, for --int8. [--data]")
+@json_option
+@rehearsal(sizes="n", batches="2", imgsz=32, threads=1, rounds=1)
 def main(
-    sizes: str,
-    batches: str,
+    sizes: tuple[str, ...],
+    batches: tuple[int, ...],
     imgsz: int,
     threads: int | None,
     device: str,
-    runtimes: str | None,
+    runtimes: tuple[str, ...] | None,
     rounds: int,
     int8: bool,
     weights: str | None,
     data: str | None,
     calibrate: str | None,
-    json_path: str | None,
+    json_path: Path | None,
+    rehearse: bool,
 ) -> None:
     import torch
 
+    if int8 and (weights is None or data is None):
+        raise click.UsageError("--int8 needs --weights and --data")
+    if int8 and (runtimes or device != "cpu"):
+        raise click.UsageError("--int8 is measured in onnxruntime on a CPU: it goes without --runtimes and --device")
+    if not int8 and (weights or data or calibrate):
+        raise click.UsageError("--weights, --data and --calibrate go with --int8")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("torch sees no CUDA GPU here")
+    kinds = [] if int8 else peers.available(device, runtimes)
     threads = threads or available_cpus()
     torch.set_num_threads(threads)
     result: dict[str, Any] = {
         "bench": "inference",
+        "rehearsal": rehearse,
         "machine": machine.describe(),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "date": time.strftime("%Y-%m-%d"),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
         "settings": {"imgsz": imgsz, "threads": threads, "rounds": rounds},
     }
-    counts = [int(count) for count in batches.split(",")]
     with tempfile.TemporaryDirectory() as temporary:
         if int8:
-            if weights is None or data is None:
-                raise click.UsageError("--int8 needs --weights and --data")
-            result["int8"] = quantised(weights, data, calibrate or data, Path(temporary), counts, threads, rounds)
+            assert weights and data
+            result["int8"] = quantised(weights, data, calibrate or data, Path(temporary), batches, threads, rounds)
             show_int8(result["int8"])
         else:
-            kinds = [kind.strip() for kind in runtimes.split(";")] if runtimes else None
             result["timings"] = []
-            for size in sizes.split(","):
-                for row in measure(size, Path(temporary), counts, imgsz, threads, device, kinds, rounds):
+            for size in sizes:
+                for row in measure(size, Path(temporary), batches, imgsz, threads, device, kinds, rounds):
                     result["timings"].append(row)
                     show(row)
-                    if json_path:  # what is measured is kept, whatever happens to the rest
-                        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
-    if json_path:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+                    write_json(json_path, result)  # what is measured is kept, whatever happens to the rest
+    write_json(json_path, result)
 
 
 def one_round(run: Runner) -> float:
@@ -129,22 +145,22 @@ def timed(runners: dict[str, Runner], rounds: int) -> dict[str, list[float]]:
 def measure(
     size: str,
     folder: Path,
-    batches: list[int],
+    batches: Sequence[int],
     imgsz: int,
     threads: int,
     device: str,
-    kinds: list[str] | None,
+    kinds: Sequence[str],
     rounds: int,
-) -> Any:
+) -> Iterator[dict[str, Any]]:
     """A row for each batch: size, batch, milliseconds a batch by runtime and round."""
     from imgtool.training.classifier import Classifier
 
     subject = Classifier(peers.make_checkpoint(size, folder, imgsz))
     for batch in batches:
         if device == "cuda":
-            runners = peers.cuda_runners(subject, folder, batch, imgsz, kinds or list(peers.CUDA_KINDS))
+            runners = peers.cuda_runners(subject, folder, batch, imgsz, kinds)
         else:
-            runners = peers.cpu_runners(subject, folder, batch, imgsz, threads, kinds or list(peers.CPU_KINDS))
+            runners = peers.cpu_runners(subject, folder, batch, imgsz, threads, kinds)
             peers.agree(runners)
         yield {"size": size, "batch": batch, "milliseconds": timed(runners, rounds)}
 
@@ -164,7 +180,7 @@ def show(row: dict[str, Any]) -> None:
 
 
 def quantised(
-    weights: str, data: str, calibrate: str, folder: Path, batches: list[int], threads: int, rounds: int
+    weights: str, data: str, calibrate: str, folder: Path, batches: Sequence[int], threads: int, rounds: int
 ) -> dict[str, Any]:
     """Top-1 on the validation data and milliseconds a batch, of the model in float32 and in 8-bit integers."""
     import numpy as np
@@ -200,7 +216,3 @@ def show_int8(result: dict[str, Any]) -> None:
             f"batch {row['batch']:2}: {found['float32']:.2f} ms and {found['int8']:.2f} ms, "
             f"{found['float32'] / found['int8']:.2f} x as fast"
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -6,26 +6,37 @@ A runner is a function that computes one batch; it is given random pictures once
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from imgtool.bench import ultralytics
 from imgtool.pipelines.transform import to_float
 from imgtool.training import checkpoint, models, recipes
 from imgtool.training.classifier import Classifier
 from imgtool.training.export import formats
 from imgtool.training.export.openvino import options
 from imgtool.wordnet import label_table, orders
+from imgtool.wordnet.errors import BenchError, InputError
 
 Runner = Callable[[], Any]
-OURS, THEIRS = "onnx", "onnx, Ultralytics'"
-CPU_KINDS = (OURS, THEIRS, "openvino", "torchscript", "torch eager", "torch.compile")
-CUDA_KINDS = ("torch eager", "torch.compile", "CUDA graph", "tensorrt")
+OURS, THEIRS = "onnx", "ultralytics-onnx"
+CPU_KINDS = (OURS, THEIRS, "openvino", "torchscript", "torch", "torch-compile")
+CUDA_KINDS = ("torch", "torch-compile", "cuda-graph", "tensorrt")
+NEEDS = {  # modules to import, by runtime
+    OURS: ("onnx", "onnxscript", "onnxruntime"),
+    THEIRS: ("ultralytics", "onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "tensorrt": ("onnx", "onnxscript", "tensorrt"),
+}
 CLOSE = 1e-2  # of logarithms of probabilities: what all runtimes must agree to
 
 
@@ -58,18 +69,18 @@ def make_checkpoint(size: str, folder: Path, imgsz: int) -> Path:
 
 
 def ultralytics_onnx(subject: Classifier, folder: Path, batch: int, imgsz: int) -> Path:
-    """The .onnx that Ultralytics' own export makes of these weights, by its defaults, for this batch."""
+    """The .onnx that Ultralytics' own export makes of these weights for this batch, by its defaults. Without
+    onnxslim it is not simplified."""
+    ultralytics.load(folder / "ultralytics")
     from ultralytics import YOLO
-    from ultralytics.utils import LOGGER
 
-    LOGGER.setLevel("ERROR")
     model = YOLO(f"yolov8{subject.size}-cls.yaml", verbose=False)
     model.model.load_state_dict(subject.model.state_dict())
     model.model.names = dict(enumerate(subject.names))
     model.model.eval()
     place = folder / f"theirs-{subject.size}-{batch}.pt"
     model.model.pt_path = model.ckpt_path = str(place)
-    return Path(model.export(format="onnx", imgsz=imgsz, batch=batch, device="cpu", verbose=False))
+    return Path(model.export(format="onnx", imgsz=imgsz, batch=batch, device="cpu", verbose=False, simplify=_slims()))
 
 
 def session_runner(path: Path, threads: int, images: np.ndarray[Any, Any]) -> Runner:
@@ -124,9 +135,9 @@ def graph_runner(network: nn.Module, images: Tensor) -> Runner:
 
 
 def cpu_runners(
-    subject: Classifier, folder: Path, batch: int, imgsz: int, threads: int, kinds: list[str]
+    subject: Classifier, folder: Path, batch: int, imgsz: int, threads: int, kinds: Sequence[str]
 ) -> dict[str, Runner]:
-    """Runners of these kinds, of those whose libraries are installed."""
+    """Runners of these kinds."""
     generator = np.random.default_rng(0)
     pixels = torch.from_numpy(generator.integers(0, 256, (batch, 3, imgsz, imgsz), dtype=np.uint8))
     images = to_float(pixels)
@@ -145,17 +156,16 @@ def cpu_runners(
         THEIRS: lambda: session_runner(ultralytics_onnx(subject, folder, batch, imgsz), threads, array),
         "openvino": lambda: openvino_runner(exported("openvino", ".xml"), threads, array),
         "torchscript": lambda: torch_runner(formats.read(exported("torchscript", ".torchscript"), "cpu").run, images),
-        "torch eager": lambda: torch_runner(fused, last),
-        "torch.compile": lambda: torch_runner(torch.compile(fused, dynamic=False), last),
+        "torch": lambda: torch_runner(fused, last),
+        "torch-compile": lambda: torch_runner(torch.compile(fused, dynamic=False), last),
     }
-    libraries = {OURS: "onnxruntime", THEIRS: "ultralytics", "openvino": "openvino"}
-    runners = {kind: makers[kind]() for kind in kinds if _here(libraries.get(kind, "torch"))}
+    runners = {kind: makers[kind]() for kind in kinds}
     torch.set_num_threads(threads)  # Ultralytics' export has left torch with one less than there are cores
     return runners
 
 
-def cuda_runners(subject: Classifier, folder: Path, batch: int, imgsz: int, kinds: list[str]) -> dict[str, Runner]:
-    """The same on a GPU, in float16 throughout; TensorRT where it is installed."""
+def cuda_runners(subject: Classifier, folder: Path, batch: int, imgsz: int, kinds: Sequence[str]) -> dict[str, Runner]:
+    """The same on a GPU, in float16 throughout."""
     device = torch.device("cuda")
     network = models.fuse(subject.model).half().to(device).to(memory_format=torch.channels_last)
     images = torch.rand(batch, 3, imgsz, imgsz, device=device).half().contiguous(memory_format=torch.channels_last)
@@ -166,16 +176,16 @@ def cuda_runners(subject: Classifier, folder: Path, batch: int, imgsz: int, kind
         return torch_runner(formats.read(out, "cuda").run, images.float().contiguous())
 
     makers: dict[str, Callable[[], Runner]] = {
-        "torch eager": partial(torch_runner, network, images),
-        "torch.compile": lambda: torch_runner(torch.compile(network, dynamic=False), images),
-        "CUDA graph": partial(graph_runner, network, images),
+        "torch": partial(torch_runner, network, images),
+        "torch-compile": lambda: torch_runner(torch.compile(network, dynamic=False), images),
+        "cuda-graph": partial(graph_runner, network, images),
         "tensorrt": tensorrt,
     }
-    return {kind: makers[kind]() for kind in kinds if _here("tensorrt" if kind == "tensorrt" else "torch")}
+    return {kind: makers[kind]() for kind in kinds}
 
 
 def agree(runners: dict[str, Runner]) -> None:
-    """Raises ValueError unless all of them give the first one's probabilities: then they are not the same model."""
+    """Raises BenchError unless all of them give the first one's probabilities: then they are not the same model."""
     expected: Tensor | None = None
     for kind, run in runners.items():
         found = run().float().cpu()
@@ -183,8 +193,40 @@ def agree(runners: dict[str, Runner]) -> None:
         if expected is None:
             expected = found
         elif (difference := float((found - expected).abs().max())) > CLOSE:
-            raise ValueError(f"{kind} differs from {next(iter(runners))}: by {difference:.2g} in log-probability")
+            raise BenchError(f"{kind} differs from {next(iter(runners))}: by {difference:.2g} in log-probability")
 
 
-def _here(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def available(device: str, wanted: Sequence[str] | None) -> list[str]:
+    """The runtimes to time on "cpu" or "cuda": those ``wanted``, or all that are here, with a line for each other one.
+
+    Raises InputError if one that is wanted is not here or not for this device.
+    """
+    kinds = CPU_KINDS if device == "cpu" else CUDA_KINDS
+    for kind in wanted or ():
+        if kind not in kinds:
+            raise InputError(f"--runtimes: {kind} does not run on {device}; choose from {', '.join(kinds)}")
+        if reason := _missing(kind, device):
+            raise InputError(f"--runtimes: {kind} is not here: {reason}")
+    out = []
+    for kind in wanted or kinds:
+        if reason := _missing(kind, device):
+            click.echo(f"{kind}: not here: {reason}")
+        else:
+            out.append(kind)
+    if THEIRS in out and not _slims():
+        click.echo(f"{THEIRS}: not simplified, which its default is: pip install onnxslim")
+    return out
+
+
+def _slims() -> bool:
+    return importlib.util.find_spec("onnxslim") is not None
+
+
+def _missing(kind: str, device: str) -> str | None:
+    """Why a runtime cannot be timed on this machine; None if it can."""
+    absent = [module for module in NEEDS.get(kind, ()) if importlib.util.find_spec(module) is None]
+    if absent:
+        return f"pip install {' '.join(absent)}"
+    if kind == "torch-compile" and device == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        return "it needs a C++ compiler: install g++, or name one in the environment as CXX"
+    return None

@@ -1,5 +1,6 @@
 """Claim: a few epochs on the CPU learn real pictures. Tiny-ImageNet's training and validation pictures are disjoint.
 
+\b
     imgtool bench learning --src tiny-imagenet-200.tar --epochs 5
 
 Prepares the archive, trains the n model at 64 pixels, validates each epoch, and prints the curve; raw numbers as JSON.
@@ -7,7 +8,6 @@ Prepares the archive, trains the n model at 64 pixels, validates each epoch, and
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from imgtool.bench import machine
+from imgtool.bench.options import DRAWN, SourcePath, json_option, rehearsal, write_json
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.settings import Settings
@@ -55,14 +56,15 @@ def learn(src: str | Path, epochs: int, batch: int, seed: int, folder: Path, cla
 
 
 @click.command(help=__doc__)
-@click.option("--src", required=True, help="Tiny-ImageNet as a tar or folder.")
-@click.option("--epochs", default=5, show_default=True)
-@click.option("--batch", default=64, show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--json", "json_path", help="Write the raw numbers here.")
-def main(src: str, epochs: int, batch: int, seed: int, json_path: str | None) -> None:
+@click.option("--src", required=True, type=SourcePath(), help="Tiny-ImageNet as a tar or folder.")
+@click.option("--epochs", default=5, show_default=True, type=click.IntRange(1), help="Passes over the training split.")
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples a step.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of weights, order and crops.")
+@json_option
+@rehearsal(src=DRAWN, epochs=1, batch=16)
+def main(src: str, epochs: int, batch: int, seed: int, json_path: Path | None, rehearse: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        result = learn(src, epochs, batch, seed, Path(folder))
+        result = learn(src, epochs, batch, seed, Path(folder)) | {"rehearsal": rehearse}
     for row in result["curve"]:
         click.echo(f"epoch {row['epoch']}: top-1 {row['top1']:.2%}  top-5 {row['top5']:.2%}")
     chance = 1 / result["classes"]
@@ -70,9 +72,4 @@ def main(src: str, epochs: int, batch: int, seed: int, json_path: str | None) ->
         f"{result['curve'][-1]['top1'] / chance:.0f} times chance ({chance:.1%}) on {result['val']:,} held-out "
         f"pictures, {result['total_seconds']:.0f} s with prepare"
     )
-    if json_path:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    write_json(json_path, result)

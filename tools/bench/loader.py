@@ -1,7 +1,8 @@
 """Claim: the native loader feeds crops from JPEG at least twice as fast as FFCV's, and faster than any other.
 
-    imgtool bench loader --src ILSVRC2012        the claim: every loader installed here, on the same stored pictures
-    imgtool bench loader --data data/imagenet    one's own data: can this machine feed a model, and what holds it up?
+\b
+    imgtool bench loader --src ILSVRC2012  # the claim: every loader installed here, on the same stored pictures
+    imgtool bench loader --data data/imagenet  # one's own data: can this machine feed a model, and what holds it up?
 
 All make the same batches: random crops of area (0.08, 1) resized to 224 pixels, flipped at random, uint8, from JPEG of
 quality 90 and longer side 500 and 400. FFCV reads a .beton that prepare has written, with its own loader; DALI (on the
@@ -13,12 +14,12 @@ the same crops need, no more.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,24 @@ import numpy as np
 
 from imgtool.bench import loader_peers as peers
 from imgtool.bench import machine
+from imgtool.bench.options import (
+    DRAWN,
+    SIZES,
+    CommaList,
+    SourcePath,
+    json_option,
+    plot_option,
+    rehearsal,
+    versions,
+    write_json,
+)
 from imgtool.bench.prepare import gather, write_layouts
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.loaders.base import Loader
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.settings import Settings
+from imgtool.wordnet.errors import InputError
 
 SIDES = (500, 400)
 STORES = ("jpeg", "jpeg-indexed", "raw")
@@ -43,19 +56,39 @@ HEAD = 6
 
 
 def settle() -> None:
-    """Waits until the processors are idle, a minute at most: some peers go on with batches of their next epoch."""
-    for _ in range(120):
+    """Waits until this process and its children are idle, a minute at most: some peers go on with batches of their
+    next epoch."""
+    for _ in range(300):
         before = _busy()
-        time.sleep(0.5)
-        if _busy() - before < 0.05:
+        time.sleep(0.2)
+        if _busy() - before < 0.02:
             return
 
 
 def _busy() -> float:
-    """Seconds that this machine's processors have worked so far."""
-    with open("/proc/stat") as file:
-        user, nice, system = (int(ticks) for ticks in file.readline().split()[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+    """Seconds of processor time that this process, its threads and its living children have used so far. Where there is
+    no /proc, this process alone."""
+    times: dict[int, tuple[int, int]] = {}  # by process: its parent, its ticks
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            pid, _, rest = path.read_text(errors="replace").partition(" ")
+            columns = rest.rpartition(")")[2].split()
+            times[int(pid)] = int(columns[1]), int(columns[11]) + int(columns[12])
+    if os.getpid() not in times:
+        return time.process_time()
+    family = {os.getpid()}
+    while more := {pid for pid, (parent, _) in times.items() if parent in family} - family:
+        family |= more
+    return sum(times[pid][1] for pid in family) / os.sysconf("SC_CLK_TCK")
+
+
+def check_batch(images: int, batch: int) -> None:
+    """Raises InputError if an epoch of whole batches has none to be timed."""
+    if images // batch <= HEAD:
+        raise InputError(
+            f"{images:,} samples are {images // batch:,} batches of {batch:,}, and more than {HEAD} are needed: give a "
+            "smaller --batch, or larger --pictures or --repeat"
+        )
 
 
 def rate_of(epoch: Epoch, batch: int) -> tuple[float, float]:
@@ -100,55 +133,77 @@ def entropy_rate(data: Dataset, image_size: int, images: int) -> float:
 
 
 @click.command(help=__doc__)
-@click.option("--src", help="ILSVRC2012, or another source with a train split.")
-@click.option("--data", help="A prepared data set, instead of --src.")
-@click.option("--pictures", default=500, show_default=True, help="Pictures taken from --src.")
-@click.option("--repeat", default=12, show_default=True, help="How often each is in the data set that is made.")
-@click.option("--threads", default="1,2", show_default=True, help="Threads (or worker processes), with commas.")
-@click.option("--batch", default=256, show_default=True)
-@click.option("--imgsz", default=224, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--size", default="n", show_default=True, help="With --data: the model to feed.")
-@click.option("--json", "json_path", help="Write the raw numbers here.")
-@click.option("--plot", "plot_path", help="Draw the rates into this file (PNG, SVG; needs matplotlib).")
+@click.option("--src", type=SourcePath(), help="ILSVRC2012, or another source with a train split.")
+@click.option("--data", type=SourcePath(), help="A prepared data set, instead of --src.")
+@click.option("--pictures", default=500, show_default=True, type=click.IntRange(1), help="Images taken from --src.")
+@click.option(
+    "--repeat", default=12, show_default=True, type=click.IntRange(1), help="Copies of each in the data set made of it."
+)
+@click.option(
+    "--threads",
+    default="1,2",
+    show_default=True,
+    type=CommaList(click.IntRange(1)),
+    help="Threads (or worker processes), separated by commas.",
+)
+@click.option("--batch", default=256, show_default=True, type=click.IntRange(1), help="Samples a batch.")
+@click.option("--imgsz", default=224, show_default=True, type=click.IntRange(32), help="Side of the crops in pixels.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Epochs that a median is of.")
+@click.option("--size", default="n", show_default=True, type=SIZES, help="With --data: the model to feed.")
+@click.option(
+    "--seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="With --data: of each measurement.",
+)
+@json_option
+@plot_option("the rates")
+@rehearsal(src=DRAWN, pictures=40, repeat=1, threads="1", batch=4, imgsz=32, rounds=1, seconds=0.1)
 def main(
     src: str | None,
     data: str | None,
     pictures: int,
     repeat: int,
-    threads: str,
+    threads: tuple[int, ...],
     batch: int,
     imgsz: int,
     rounds: int,
     size: str,
-    json_path: str | None,
-    plot_path: str | None,
+    seconds: float,
+    json_path: Path | None,
+    plot_path: Path | None,
+    rehearse: bool,
 ) -> None:
+    if rehearse and data is not None:
+        src = None  # the drawn one
     if (src is None) == (data is None):
         raise click.UsageError("give --src (the claim) or --data (one's own data set)")
     if data is not None:
         from imgtool.bench.loader_verdict import verdict
 
-        result = verdict(Dataset(data), size, imgsz, batch)
+        if plot_path:
+            raise click.UsageError("--plot draws the rates of all loaders: it goes with --src")
+        result = verdict(Dataset(data), size, imgsz, batch, seconds)
     else:
-        counts = [int(n) for n in threads.split(",")]
-        result = compare(str(src), pictures, repeat, counts, batch, imgsz, rounds)
+        result = compare(str(src), pictures, repeat, threads, batch, imgsz, rounds)
         show(result)
         if plot_path:
             draw(result, plot_path)
-    if json_path:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
+    result["rehearsal"] = rehearse
+    write_json(json_path, result)
 
 
 def compare(
-    src: str, pictures: int, repeat: int, threads: list[int], batch: int, imgsz: int, rounds: int
+    src: str, pictures: int, repeat: int, threads: Sequence[int], batch: int, imgsz: int, rounds: int
 ) -> dict[str, Any]:
     rates: dict[str, list[float]] = {}
     first: dict[str, list[float]] = {}
     sizes: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_layouts(gather(src, pictures), repeat, folder)
+        images = write_layouts(gather(src, pictures), repeat, folder)
+        check_batch(images, batch)
         for side in SIDES:
             sets = {}
             for store in STORES:
@@ -182,15 +237,15 @@ def compare(
                         first[name].append(seconds)
                     else:
                         rates.setdefault(name, []).append(rate)
-                for store in ("jpeg", "jpeg-indexed"):
+                for store in ("jpeg", "jpeg-indexed") if number else ():
                     rates.setdefault(f"entropy {store}|{side}|1", []).append(
-                        entropy_rate(sets[store], imgsz, 256 * max(1, repeat // 2))
+                        entropy_rate(sets[store], imgsz, min(images, 256 * max(1, repeat // 2)))
                     )
     return {
         "bench": "loader",
         "machine": machine.describe(),
-        "peers": peers.versions(),
-        "images": pictures * repeat,
+        "peers": versions(peers.PACKAGES),
+        "images": images,
         "batch": batch,
         "image_size": imgsz,
         "mean_bytes": sizes,
@@ -204,8 +259,8 @@ def show(result: dict[str, Any]) -> None:
     for name, rate in sorted(rates.items(), key=lambda item: (item[0].split("|")[1:], -item[1])):
         kind, side, threads = name.split("|")
         line = f"side {side}, {threads} thread{'s' if threads != '1' else ' '}  {kind:20} {rate:8,.0f} img/s"
-        ours = rates[f"native|{side}|{threads}"]
-        if not kind.startswith("native"):
+        ours = rates.get(f"native|{side}|{threads}")  # the bound is of one thread, whatever --threads says
+        if ours and not kind.startswith("native"):
             line += f"   native is {ours / rate:5.2f} x" if "entropy" not in kind else f"   native is {ours / rate:.0%}"
         elif threads != "1" and f"{kind}|{side}|1" in rates:
             line += f"   {rate / rates[f'{kind}|{side}|1']:.2f} x one thread"
@@ -214,11 +269,9 @@ def show(result: dict[str, Any]) -> None:
         click.echo(line)
 
 
-def draw(result: dict[str, Any], path: str) -> None:
-    try:
-        import matplotlib
-    except ImportError:
-        raise click.UsageError("--plot needs matplotlib: pip install matplotlib") from None
+def draw(result: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -232,7 +285,3 @@ def draw(result: dict[str, Any], path: str) -> None:
     axes[-1, 0].set_xlabel("images a second")
     figure.tight_layout()
     figure.savefig(path)
-
-
-if __name__ == "__main__":
-    main()

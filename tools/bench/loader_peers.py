@@ -6,16 +6,17 @@ which starts an epoch, or a line that says why it cannot be had here.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from imgtool.bench.ultralytics import load
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import missing
 from imgtool.pipelines.shards.beton import BetonReader, BetonWriter
 
 Epoch = Callable[[], Iterable[Any]]
+PACKAGES = ("ffcv", "nvidia-dali-cuda130", "torch", "torchvision", "pillow", "pillow-simd", "ultralytics")
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
@@ -34,17 +35,6 @@ def dump(data: Dataset, folder: Path) -> None:
             one.add(reader.read(position), int(reader.width[position]), int(reader.height[position]), label)
             number += 1
     one.close()
-
-
-def versions() -> dict[str, str]:
-    names = ("ffcv", "nvidia-dali-cuda130", "torch", "torchvision", "pillow", "pillow-simd", "ultralytics")
-    out = {}
-    for name in names:
-        try:
-            out[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return out
 
 
 def ffcv(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
@@ -121,11 +111,13 @@ def torch(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
 def ultralytics(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
     """Its ClassificationDataset and loader, with its own RandAugment, colour jitter and erasing off."""
     try:
-        from ultralytics.cfg import get_cfg
-        from ultralytics.data import ClassificationDataset
-        from ultralytics.data.build import build_dataloader
+        load(files / "ultralytics")
     except ImportError as error:
         return f"{error}; pip install ultralytics"
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data import ClassificationDataset
+    from ultralytics.data.build import build_dataloader
+
     options = {"imgsz": imgsz, "scale": 1 - SCALE[0], "auto_augment": None, "erasing": 0.0}
     options |= {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "cache": False, "fliplr": 0.5, "flipud": 0.0}
     dataset = ClassificationDataset(str(files / "train"), args=get_cfg(overrides=options), augment=True)

@@ -1,5 +1,6 @@
 """Claim: prepare recodes pictures at least twice as fast as FFCV's DatasetWriter.
 
+\b
     imgtool bench prepare --src ILSVRC2012
 
 Both turn the same pictures into .beton files, longer side at most 500 and 400 pixels, JPEG quality 90, with one worker
@@ -12,7 +13,6 @@ libjpeg-turbo in RGB, and our own recode. Medians of all rounds; raw numbers as 
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import statistics
 import tarfile
@@ -25,29 +25,39 @@ from typing import Any
 import click
 
 from imgtool.bench import machine
+from imgtool.bench.options import DRAWN, SourcePath, json_option, rehearsal, versions, write_json
 from imgtool.pipelines import codec
+from imgtool.pipelines.loaders import missing
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.settings import Settings
 from imgtool.pipelines.sources import open_source
+from imgtool.wordnet.errors import InputError
 
-NO_FFCV = "FFCV is not installed: no comparison with it (CONTRIBUTING.md says how to install it)"
+STORES = ("jpeg", "fit")  # the stores that recode within the sizes and give JPEG, as FFCV's writer does
 
 
 def gather(src: str, pictures: int) -> dict[str, list[tuple[str, bytes]]]:
-    """The first pictures of the source's training split, by class: (file name, bytes)."""
+    """The first pictures of the source's training split, by class: (file name, bytes).
+
+    Raises InputError if it has none.
+    """
     source = open_source(src)
     out: dict[str, list[tuple[str, bytes]]] = {}
     with LocatorReader(source.root) as reader:
-        for number, record in enumerate(source.records("train")):
+        records = source.records("train") if "train" in source.splits else iter(())
+        for number, record in enumerate(records):
             if number == pictures:
                 break
             out.setdefault(record.wnids[0], []).append((record.key, reader.read(record.locator)))
+    if not out:
+        raise InputError(f"{src}: it has no training images")
     return out
 
 
-def write_layouts(classes: dict[str, list[tuple[str, bytes]]], repeat: int, folder: Path) -> None:
-    """The pictures ``repeat`` times over, as an image folder for FFCV and as a tar of class tars for us."""
+def write_layouts(classes: dict[str, list[tuple[str, bytes]]], repeat: int, folder: Path) -> int:
+    """Writes the pictures ``repeat`` times over, as an image folder for FFCV and as a tar of class tars for us, and
+    returns how many files that is."""
     with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
         for wnid, pictures in classes.items():
             (folder / "images" / wnid).mkdir(parents=True)
@@ -59,6 +69,7 @@ def write_layouts(classes: dict[str, list[tuple[str, bytes]]], repeat: int, fold
                         (folder / "images" / wnid / name).write_bytes(data)
                         _add(archive, name, data)
             _add(outer, f"{wnid}.tar", inner.getvalue())
+    return sum(map(len, classes.values())) * repeat
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -97,26 +108,25 @@ def own_loop(pictures: list[bytes], max_side: int) -> None:
 
 
 @click.command(help=__doc__)
-@click.option("--src", required=True, help="ILSVRC2012, or another source with a train split.")
-@click.option("--pictures", default=500, show_default=True, help="Pictures taken from it.")
-@click.option("--repeat", default=24, show_default=True, help="How often each is in the data set that is made.")
-@click.option("--rounds", default=3, show_default=True)
-@click.option("--json", "json_path", help="Write the raw numbers here.")
-def main(src: str, pictures: int, repeat: int, rounds: int, json_path: str | None) -> None:
-    try:
-        import ffcv
-
-        peer = f"FFCV {getattr(ffcv, '__version__', '')}".strip()
-    except ImportError:
-        peer = ""
-        click.echo(NO_FFCV)
+@click.option("--src", required=True, type=SourcePath(), help="ILSVRC2012, or another source with a train split.")
+@click.option("--pictures", default=500, show_default=True, type=click.IntRange(1), help="Images taken from it.")
+@click.option(
+    "--repeat", default=24, show_default=True, type=click.IntRange(1), help="Copies of each in the data set made of it."
+)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs that a median is of.")
+@json_option
+@rehearsal(src=DRAWN, pictures=40, repeat=1, rounds=1)
+def main(src: str, pictures: int, repeat: int, rounds: int, json_path: Path | None, rehearse: bool) -> None:
+    absent = missing("ffcv")
+    peer = "" if absent else f"FFCV {versions(['ffcv']).get('ffcv', '')}".strip()
+    if absent:
+        click.echo(f"ffcv: not here: {absent}")
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         classes = gather(src, pictures)
-        write_layouts(classes, repeat, folder)
+        images = write_layouts(classes, repeat, folder)
         once = [data for of_class in classes.values() for _, data in of_class]
-        images = len(once) * repeat
 
         def timed(name: str, scale: int, job: Callable[..., object], *arguments: Any, **options: Any) -> None:
             started = time.perf_counter()
@@ -131,7 +141,7 @@ def main(src: str, pictures: int, repeat: int, rounds: int, json_path: str | Non
                     if peer:
                         images_folder, beton = folder / "images", folder / "ffcv.beton"
                         timed(f"ffcv {side} {workers}", 1, ffcv_writer, images_folder, beton, side, workers)
-                    for store in codec.STORES:
+                    for store in STORES:
                         settings = Settings(max_side=side, store=store, shard_size=32)
                         timed(
                             f"{store} {side} {workers}", 1, prepare, folder, folder / "out", settings, workers=workers
@@ -140,16 +150,16 @@ def main(src: str, pictures: int, repeat: int, rounds: int, json_path: str | Non
                 timed(f"own {side} 1", repeat, own_loop, once, side)
     rates = {name: images / statistics.median(times) for name, times in seconds.items()}
     _show(rates)
-    if json_path:
-        result: dict[str, Any] = {
-            "bench": "prepare",
-            "machine": machine.describe(),
-            "peer": peer,
-            "images": images,
-            "mean_bytes": round(statistics.mean(map(len, once))),
-            "seconds": seconds,
-        }
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
+    result = {
+        "bench": "prepare",
+        "rehearsal": rehearse,
+        "machine": machine.describe(),
+        "peer": peer,
+        "images": images,
+        "mean_bytes": round(statistics.mean(map(len, once))),
+        "seconds": seconds,
+    }
+    write_json(json_path, result)
 
 
 def _show(rates: dict[str, float]) -> None:
@@ -157,7 +167,7 @@ def _show(rates: dict[str, float]) -> None:
     for name, rate in rates.items():
         kind, side, workers = name.split()
         line = f"max side {side}, {workers} worker{'s' if workers != '1' else ' '}  {kind:5} {rate:8,.0f} img/s"
-        if f"ffcv {side} {workers}" in rates and kind in codec.STORES:
+        if f"ffcv {side} {workers}" in rates and kind in STORES:
             line += f"  {rate / rates[f'ffcv {side} {workers}']:5.2f} x FFCV"
         if kind == "jpeg" and workers == "1":
             line += (
@@ -166,7 +176,3 @@ def _show(rates: dict[str, float]) -> None:
         if workers == "2":
             line += f"  {rate / rates[f'{kind} {side} 1']:.2f} x one worker"
         click.echo(line)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,6 @@
 """Table: what each stored form costs on disk and brings in loading.
 
+\b
     imgtool bench stores --src ILSVRC2012
 
 Native loader, one thread, random crops of area (0.08, 1) at 224 pixels, uint8; the forms turn by turn, medians of the
@@ -8,7 +9,6 @@ rounds. The bytes of the whole training split are the mean of the pictures taken
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -18,7 +18,8 @@ import click
 import numpy as np
 
 from imgtool.bench import machine
-from imgtool.bench.loader import Epoch, native_epochs, rate_of
+from imgtool.bench.loader import Epoch, check_batch, native_epochs, rate_of
+from imgtool.bench.options import DRAWN, SourcePath, json_option, rehearsal, write_json
 from imgtool.bench.prepare import gather, write_layouts
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
@@ -40,20 +41,33 @@ IMAGENET = 1_281_167
 
 
 @click.command(help=__doc__)
-@click.option("--src", required=True, help="ILSVRC2012, or another source with a train split.")
-@click.option("--pictures", default=500, show_default=True, help="Pictures taken from it.")
-@click.option("--repeat", default=8, show_default=True, help="How often each is in the data sets that are made.")
-@click.option("--batch", default=256, show_default=True)
-@click.option("--imgsz", default=224, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--json", "json_path", help="Write the raw numbers here.")
-def main(src: str, pictures: int, repeat: int, batch: int, imgsz: int, rounds: int, json_path: str | None) -> None:
+@click.option("--src", required=True, type=SourcePath(), help="ILSVRC2012, or another source with a train split.")
+@click.option("--pictures", default=500, show_default=True, type=click.IntRange(1), help="Images taken from it.")
+@click.option(
+    "--repeat", default=8, show_default=True, type=click.IntRange(1), help="Copies of each in the data sets made of it."
+)
+@click.option("--batch", default=256, show_default=True, type=click.IntRange(1), help="Samples a batch.")
+@click.option("--imgsz", default=224, show_default=True, type=click.IntRange(32), help="Side of the crops in pixels.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Epochs that a median is of.")
+@json_option
+@rehearsal(src=DRAWN, pictures=40, repeat=1, batch=4, imgsz=32, rounds=1)
+def main(
+    src: str,
+    pictures: int,
+    repeat: int,
+    batch: int,
+    imgsz: int,
+    rounds: int,
+    json_path: Path | None,
+    rehearse: bool,
+) -> None:
     epochs: dict[str, Epoch] = {}
     mean_bytes: dict[str, float] = {}
     rates: dict[str, list[float]] = {form: [] for form in FORMS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_layouts(gather(src, pictures), repeat, folder)
+        images = write_layouts(gather(src, pictures), repeat, folder)
+        check_batch(images, batch)
         for form, settings in FORMS.items():
             prepare(folder, folder / form, settings)
             data = Dataset(folder / form)
@@ -72,16 +86,12 @@ def main(src: str, pictures: int, repeat: int, batch: int, imgsz: int, rounds: i
         )
     result: dict[str, Any] = {
         "bench": "stores",
+        "rehearsal": rehearse,
         "machine": machine.describe(),
-        "images": pictures * repeat,
+        "images": images,
         "batch": batch,
         "image_size": imgsz,
         "mean_bytes": mean_bytes,
         "rates": rates,
     }
-    if json_path:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    write_json(json_path, result)

@@ -1,5 +1,6 @@
 """Claim: training reaches at least Ultralytics' accuracy in at most half of its time an epoch, on the CPU.
 
+\b
     imgtool bench train --src tiny-imagenet-200.tar
 
 Three parts, each of which --only chooses:
@@ -17,8 +18,6 @@ overhead: images a second of our loop on batches in memory, against a bare loop 
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import statistics
 import tempfile
 import time
@@ -28,11 +27,13 @@ from typing import Any
 import click
 
 from imgtool.bench import machine
+from imgtool.bench.options import DRAWN, SourcePath, json_option, plot_option, rehearsal, versions, write_json
 from imgtool.bench.train_peers import Plan, train
 from imgtool.pipelines.engines import available_cpus
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.sources import open_source
+from imgtool.wordnet.errors import InputError
 
 PARTS = ("ultralytics", "torchvision", "overhead")
 PAIRS = {"ultralytics": ("ours", "ultralytics"), "torchvision": ("ours-resnet18", "torchvision")}
@@ -47,7 +48,7 @@ def write_files(src: str, folder: Path, limit: int) -> dict[str, int]:
     with LocatorReader(source.root) as reader:
         for split in counts:
             of_class: dict[str, int] = {}
-            for record in source.records(split):
+            for record in source.records(split) if split in source.splits else ():
                 wnid = record.wnids[0]
                 of_class[wnid] = of_class.get(wnid, 0) + 1
                 if limit and of_class[wnid] > limit:
@@ -56,11 +57,13 @@ def write_files(src: str, folder: Path, limit: int) -> dict[str, int]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(reader.read(record.locator))
                 counts[split] += 1
+    if lacking := [split for split, count in counts.items() if not count]:
+        raise InputError(f"{src}: it has no images of split {lacking[0]}, and trainings here are validated")
     return counts
 
 
 @click.command(help=__doc__)
-@click.option("--src", help="Tiny-ImageNet as a tar or folder; overhead alone does without.")
+@click.option("--src", type=SourcePath(), help="Tiny-ImageNet as a tar or folder; overhead alone does without.")
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="This part; may be repeated. [all]")
 @click.option("--epochs", default=10, show_default=True, type=click.IntRange(1), help="Beside Ultralytics.")
 @click.option(
@@ -68,15 +71,16 @@ def write_files(src: str, folder: Path, limit: int) -> dict[str, int]:
 )
 @click.option("--runs", default=2, show_default=True, type=click.IntRange(1), help="Trainings of each, a seed a run.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first run; then one more.")
-@click.option("--batch", default=128, show_default=True, type=click.IntRange(2))
-@click.option("--imgsz", default=64, show_default=True, type=click.IntRange(32))
+@click.option("--batch", default=128, show_default=True, type=click.IntRange(2), help="Samples a step.")
+@click.option("--imgsz", default=64, show_default=True, type=click.IntRange(32), help="Side of the images in pixels.")
 @click.option("--threads", type=click.IntRange(1), help="Of torch, and workers of the loaders. [the cores]")
 @click.option("--peer-workers", type=click.IntRange(0), help="Force so many on Ultralytics. [its own choice: 0]")
-@click.option("--limit", default=0, help="Pictures of a class in a split; 0: all.")
+@click.option("--limit", default=0, type=click.IntRange(0), help="Images of a class in a split; 0: all.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Of the overhead part.")
 @click.option("--steps", default=40, show_default=True, type=click.IntRange(1), help="Of one of its rounds.")
-@click.option("--json", "json_path", help="Write the raw numbers here.")
-@click.option("--plot", "plot_path", help="Draw top-1 over seconds into this file (PNG, SVG; needs matplotlib).")
+@json_option
+@plot_option("top-1 over seconds")
+@rehearsal(src=DRAWN, epochs=1, resnet_epochs=1, runs=1, batch=8, imgsz=32, threads=1, rounds=1, steps=1)
 def main(
     src: str | None,
     only: tuple[str, ...],
@@ -91,23 +95,25 @@ def main(
     limit: int,
     rounds: int,
     steps: int,
-    json_path: str | None,
-    plot_path: str | None,
+    json_path: Path | None,
+    plot_path: Path | None,
+    rehearse: bool,
 ) -> None:
     parts = only or PARTS
     lengths = {"ultralytics": epochs, "torchvision": resnet_epochs}
     pairs = {part: length for part, length in lengths.items() if part in parts and length}
-    versions = {name: version for name in PACKAGES if (version := _version(name))}
+    installed = versions(PACKAGES)
     if pairs and src is None:
         raise click.UsageError("give --src, the pictures to train on")
-    if "ultralytics" in pairs and "ultralytics" not in versions:
+    if "ultralytics" in pairs and "ultralytics" not in installed:
         raise click.UsageError("this part needs ultralytics: pip install ultralytics; or choose others with --only")
-    if plot_path:
-        _pyplot()  # what is missing is told before the work, not after
+    if plot_path and not pairs:
+        raise click.UsageError("--plot draws trainings, and these options run none")
     result: dict[str, Any] = {
         "bench": "train",
+        "rehearsal": rehearse,
         "machine": machine.describe(),
-        "versions": versions,
+        "versions": installed,
         "settings": {"batch": batch, "imgsz": imgsz, "limit": limit, "peer_workers": peer_workers},
     }
     with tempfile.TemporaryDirectory() as temporary:
@@ -134,17 +140,9 @@ def main(
             torch.set_num_threads(threads)
         result["overhead"] = train_overhead.measure(rounds, steps, batch, imgsz)
         show_overhead(result["overhead"])
-    if json_path:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
+    write_json(json_path, result)
     if plot_path:
         draw(result, plot_path)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def compare(part: str, epochs: int, seeds: range, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -192,23 +190,15 @@ def show_overhead(rates: dict[str, list[float]]) -> None:
         click.echo("the rounds differ by more than what is to be seen: repeat this on a machine that is quiet")
 
 
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError:
-        raise click.UsageError("--plot needs matplotlib: pip install matplotlib") from None
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Top-1 after each epoch over the seconds since the training began, a line a run, a panel a part."""
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot
-
-
-def draw(result: dict[str, Any], path: str) -> None:
-    """Top-1 after each epoch over the seconds since the training began, a line a run, a panel a part."""
     panels = [part for part in PAIRS if part in result]
-    if not panels:
-        raise click.UsageError("--plot draws trainings, and none was run")
-    figure, axes = _pyplot().subplots(1, len(panels), figsize=(5.5 * len(panels), 4), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(5.5 * len(panels), 4), squeeze=False)
     for axis, part in zip(axes[0], panels, strict=True):
         for run in result[part]["runs"]:
             axis.plot(
@@ -222,7 +212,3 @@ def draw(result: dict[str, Any], path: str) -> None:
         axis.legend()
     figure.tight_layout()
     figure.savefig(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -20,6 +20,8 @@ from typing import Any
 
 import click
 
+from imgtool.bench.ultralytics import environment
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision's references use them
 SUM_BATCH = 256  # torchvision's references state their learning rate for eight GPUs with 32 pictures each
 
@@ -42,22 +44,19 @@ class Plan:
 def train(who: str, plan: Plan) -> dict[str, Any]:
     """One training in a process of its own: ours, ours-resnet18, ultralytics or torchvision."""
     home = Path(plan.out).parent
-    environment = {
+    variables = {
         **os.environ,
         # Ultralytics would set this to 1 where it is not set
         "OMP_NUM_THREADS": str(plan.threads),
         "CUDA_VISIBLE_DEVICES": "",
-        # Ultralytics asks no server for anything, installs nothing, and leaves the user's settings alone
-        "YOLO_CONFIG_DIR": str(home / "ultralytics"),
-        "YOLO_OFFLINE": "true",
-        "YOLO_AUTOINSTALL": "false",
+        **environment(home / "ultralytics"),
     }
     command = [sys.executable, "-m", "imgtool.bench.train_peers", who]
     if who.startswith("ours"):
         command = [sys.executable, "-m", "imgtool", *ours(plan, "resnet18" if who.endswith("resnet18") else "n")]
     started = time.perf_counter()
     done = subprocess.run(
-        command, input=json.dumps(asdict(plan)), env=environment, cwd=home, capture_output=True, text=True
+        command, input=json.dumps(asdict(plan)), env=variables, cwd=home, capture_output=True, text=True
     )
     wall = time.perf_counter() - started
     if done.returncode:
@@ -74,7 +73,7 @@ def ours(plan: Plan, network: str) -> list[str]:
         *(["--size", network] if network == "n" else ["--arch", f"torchvision:{network}"]),
         *("--data", plan.data, "--name", plan.out, "--device", "cpu"),
         *("--epochs", str(plan.epochs), "--batch", str(plan.batch), "--imgsz", str(plan.imgsz)),
-        *("--workers", str(plan.threads), "--seed", str(plan.seed)),
+        *("--workers", str(plan.threads), "--seed", str(plan.seed), "--no-plots"),
     ]
 
 

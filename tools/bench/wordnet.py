@@ -1,5 +1,6 @@
 """Claim: the hierarchy starts in milliseconds and answers in arrays, where NLTK takes seconds and goes pair by pair.
 
+\b
     imgtool bench wordnet
 
 Both answer the same questions, about the same random synsets and classes, each in a fresh process a round with numpy
@@ -9,6 +10,7 @@ all is computed. It reads WordNet's own files (Debian: wordnet-base), put where 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -22,6 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+
+from imgtool.bench.options import json_option, rehearsal, write_json
 
 
 class Row(NamedTuple):
@@ -255,21 +259,21 @@ def table(result: dict[str, Any]) -> str:
 
 
 @click.command("wordnet", help=__doc__)
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--rounds", default=5, show_default=True, type=click.IntRange(1), help="Fresh processes that a median is of."
+)
 @click.option("--sample", default=500, show_default=True, type=click.IntRange(1, PAIRS), help="Pairs NLTK is asked.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the synsets and pairs asked.")
 @click.option("--wordnet", "folder", default="/usr/share/wordnet", show_default=True, help="WordNet 3.0's own files.")
-@click.option("--json", "json_path", help="Write the raw numbers here.")
-def main(rounds: int, sample: int, seed: int, folder: str, json_path: str | None) -> None:
-    result = measure(rounds, sample, seed, Path(folder))
+@json_option
+@rehearsal(rounds=1, sample=30)
+def main(rounds: int, sample: int, seed: int, folder: str, json_path: Path | None, rehearse: bool) -> None:
+    if importlib.util.find_spec("nltk") is None:
+        raise click.UsageError("NLTK, which this compares with, is not installed: pip install 'imgtool[nltk]'")
+    result = measure(rounds, sample, seed, Path(folder)) | {"rehearsal": rehearse}
     click.echo(table(result))
     click.echo(
         f"\n{result['machine']}; medians of {rounds} rounds, each a fresh process with numpy imported. The two give "
         f"the same answers.\n* computed from the time for {sample:,} pairs."
     )
-    if json_path:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    write_json(json_path, result)

@@ -1,8 +1,9 @@
 """Claim: on a GPU the loop is bound by the model, and the model's step comes near what memory allows.
 
-    imgtool bench gpu --src ILSVRC2012 --tiny tiny-imagenet-200.tar      all of it
-    imgtool bench gpu --only model --sizes n,s                           a piece of it
-    imgtool bench gpu --table                                            what the files say, nothing measured
+\b
+    imgtool bench gpu --src ILSVRC2012 --tiny tiny-imagenet-200.tar  # all of it
+    imgtool bench gpu --only model --sizes n,s  # a piece of it
+    imgtool bench gpu --table  # what the files say, nothing measured
 
 Six parts, each of them in less than --limit-seconds: tests (tests/gpu), model (training steps on a batch that lies on
 the device: eager, compiled, as a CUDA graph), loaders (crops from page cache into the device's memory, with DALI and
@@ -23,55 +24,45 @@ from typing import Any
 
 import click
 
+from imgtool.bench.options import DRAWN, SIZES, CommaList, SourcePath, rehearsal
+
 PARTS = ("tests", "model", "loaders", "train", "inference", "accuracy")
-
-
-class Numbers(click.ParamType):
-    """Whole numbers from 1, with commas."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        try:
-            numbers = tuple(int(word) for word in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of whole numbers", param, ctx)
-        if min(numbers) < 1:
-            self.fail("must be at least 1", param, ctx)
-        return numbers
-
-
-class Sizes(click.ParamType):
-    """Sizes of models, with commas."""
-
-    name = "sizes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        sizes = tuple(str(value).split(","))
-        if not set(sizes) <= set("nsmlx"):
-            self.fail(f"{value!r}: choose of n,s,m,l,x", param, ctx)
-        return sizes
 
 
 @click.command(help=__doc__)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="This part; may be repeated. [all]")
-@click.option("--src", help="Pictures: ILSVRC2012, or another source with a train split. [drawn ones]")
-@click.option("--tiny", help="Tiny-ImageNet as a tar or folder, for accuracy. [that part is left out]")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the JSON files. [docs/results; cpu: WORK/rehearsal]"
+    "--src", type=SourcePath(), help="Pictures: ILSVRC2012, or another source with a train split. [drawn ones]"
 )
-@click.option("--work", type=click.Path(path_type=Path), default=Path("build/gpu"), show_default=True)
+@click.option(
+    "--tiny", type=SourcePath(), help="Tiny-ImageNet as a tar or folder, for accuracy. [that part is left out]"
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the JSON files. [docs/results; cpu: WORK/rehearsal]",
+)
+@click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/gpu"),
+    show_default=True,
+    help="Folder that keeps data sets and runs from call to call.",
+)
 @click.option("--device", help="cuda, cuda:N, or cpu for a rehearsal. [cuda]")
 @click.option("--limit-seconds", default=540.0, show_default=True, type=click.FloatRange(0), help="Of each part.")
 @click.option("--again", is_flag=True, help="Measure anew what the files have already.")
 @click.option("--commit", help="Recorded with each figure. [git's, with a + where files have been changed]")
-@click.option("--sizes", type=Sizes(), help="With commas. [n,s,m,l,x]")
-@click.option("--batches", type=Numbers(), help="Of the model part. [512,1024,256]")
-@click.option("--threads", type=Numbers(), help="Of the loaders. [1,4,8,16]")
+@click.option("--sizes", type=CommaList(SIZES), help="Of the model, separated by commas. [n,s,m,l,x]")
+@click.option(
+    "--batches", type=CommaList(click.IntRange(1)), help="Of the model part, separated by commas. [512,1024,256]"
+)
+@click.option("--threads", type=CommaList(click.IntRange(1)), help="Of the loaders, separated by commas. [1,4,8,16]")
 @click.option("--samples", type=click.IntRange(1), help="Of the loaders' and the train part's data sets. [50,000]")
 @click.option("--rounds", type=click.IntRange(1), help="That medians of models and loaders are of. [5]")
 @click.option("--epochs", type=click.IntRange(1), help="Of the accuracy part. [100]")
 @click.option("--table", "only_table", is_flag=True, help="Measure nothing, print the table.")
+@rehearsal(device="cpu", tiny=DRAWN)
 def main(
     only: tuple[str, ...],
     src: str | None,
@@ -83,6 +74,7 @@ def main(
     again: bool,
     commit: str | None,
     only_table: bool,
+    rehearse: bool,
     **chosen: Any,
 ) -> None:
     import torch
@@ -109,9 +101,13 @@ def main(
     where = resolve_device(device)
     if device is None and where.type != "cuda":
         raise click.UsageError("torch sees no CUDA GPU here; --device cpu rehearses every step")
+    if rehearse and where.type != "cpu":
+        raise click.UsageError("a rehearsal is on the CPU: give --rehearse or --device, not both")
     if cuda := where.type == "cuda":
         torch.cuda.set_device(where)
     scale = replace(Scale() if cuda else REHEARSAL, **{key: value for key, value in chosen.items() if value})
+    if scale.samples < scale.loader_batch:
+        raise click.UsageError(f"--samples: the loaders make batches of {scale.loader_batch}, give at least so many")
     out = out or (Path("docs/results") if cuda else work / "rehearsal")
     plan = Plan(where, out, work, src, tiny, limit_seconds, again, commit or record.commit(), scale)
     work.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,367 @@
+"""What the documentation says can be typed: every command and every Python block of README, CONTRIBUTING and docs/.
+
+A document is gone through in its own order, in a folder that holds what its commands name (`base`): a drawn source as
+ILSVRC2012, the same prepared as data/imagenet, a run as runs/train, images. `REPLACED` and `SMALL` make of a day's work
+one of seconds. What cannot be run like this (`NOT_RUN`) is parsed by the command line itself, so that a command, option
+or value that no longer exists fails here.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import io
+import json
+import re
+import runpy
+import shlex
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from imgtool.cli import main
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "cli.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+REPLACED = {  # in commands and Python blocks: what is written, what stands for it here
+    "--src SOURCE": "--src ILSVRC2012",
+    "bench NAME": "bench wordnet",
+    "info PATH": "info data/imagenet",
+    "verify DATA": "verify data/imagenet",
+    "val --weights RUN --plots FOLDER": "val --weights runs/train --plots folder",
+    "s3://bucket/folder": "file://{here}/pictures",
+    "https://host/a.zip": "file://{here}/a.zip",
+    "epochs=100, imgsz=224": "epochs=1, imgsz=32, batch=16",
+    "range(100)": "range(1)",
+    'image_size=224, device="cuda"': 'image_size=32, device="cpu"',
+    "batch_size=256": "batch_size=8",
+}
+SMALL = {"train": "--epochs 1 --imgsz 32 --batch 16 --no-plots --device cpu"}  # behind what is written
+NOT_RUN = {  # only parsed; why
+    r"imgtool bench": "test_bench.py runs each of them",
+    r"--gpus|torchrun": "several processes: test_distributed.py",
+    r"train --resume$": "needs a run that was stopped: test_resume.py",
+    r"--logger wandb": "an account: test_loggers.py",
+    r"--real ": "labels of the 1000 classes: test_hierarchy.py",
+    r"s3://raw": "a store and a cluster: test_remote.py",
+}
+NEEDS = {  # what a command or block runs with; where that is not installed, it is only parsed
+    r"imgtool export (?!.*ultralytics)|\.onnx|onnxruntime": "onnxruntime",
+    r"--format openvino": "openvino",
+    r"timm:": "timm",
+    r"--logger tensorboard": "tensorboard",
+    r"yolov8n-cls\.pt|ultralytics\.nn": "ultralytics",
+}
+FOREIGN = {"--no-deps", "--nproc-per-node", "--max-restarts"}  # options of other programs
+
+
+class Item(NamedTuple):
+    """Something that can be typed: ``kind`` is "block" (a line of an indented block, without its comment), "inline" or
+    "python"."""
+
+    line: int
+    kind: str
+    text: str
+
+
+def items(document: Path) -> list[Item]:
+    """In the document's order."""
+    text = document.read_text("utf-8")
+    found = []
+
+    def blank(match: re.Match[str]) -> str:
+        return re.sub(r"[^\n]", " ", match[0])
+
+    def at(position: int) -> int:
+        return text.count("\n", 0, position) + 1
+
+    fenced = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+    for block in fenced.finditer(text):
+        assert block[1] == "python", f"{document.name}:{at(block.start())}: a fenced block of {block[1] or 'nothing'}"
+        found.append(Item(at(block.start(2)), "python", block[2]))
+    text = fenced.sub(blank, text)
+    indented = re.compile(r"^ {4}(\S.*?)(?: +#.*)?$", re.M)
+    found += [Item(at(line.start()), "block", line[1]) for line in indented.finditer(text)]
+    for code in re.finditer(r"`([^`]+)`", indented.sub(blank, text)):
+        found.append(Item(at(code.start()), "inline", " ".join(code[1].split())))
+    return sorted(found)
+
+
+def imgtool(text: str) -> list[str] | None:
+    """The arguments of imgtool in a line of shell; None if it is not called. "torchrun … -m imgtool" calls it too."""
+    words = shlex.split(text, comments=True) if re.search(r"\bimgtool( |$)", text) else []
+    if "imgtool" not in words or "[OPTIONS]" in words or "COMMAND" in words:
+        return None
+    before = words[: words.index("imgtool")]
+    if before and before[-1] not in ("-m", "|"):  # "pip install imgtool"
+        return None
+    return words[words.index("imgtool") + 1 :]
+
+
+def parse(words: list[str], complete: bool) -> None:
+    """Raises click's error for what is no command, option or value; ``complete``: also for what is lacking."""
+    command: click.Command = main
+    context = click.Context(main, info_name="imgtool")
+    while isinstance(command, click.Group) and words and words[0] not in ("--help", "--version"):
+        command.parse_args(context, words)
+        words = [*getattr(context, "_protected_args", ()), *context.args]
+        name, child, words = command.resolve_command(context, words)
+        assert child is not None
+        command, context = child, click.Context(child, context, info_name=name)
+    if isinstance(command, click.Group):
+        return
+    try:
+        with context:
+            command.parse_args(context, words)
+    except click.MissingParameter:
+        if complete:
+            raise
+
+
+def all_options(command: click.Command = main) -> Iterator[str]:
+    for one in command.params:
+        if isinstance(one, click.Option):
+            yield from (*one.opts, *one.secondary_opts)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from all_options(child)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(drawn: Path, drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the documents' commands name."""
+    home = tmp_path_factory.mktemp("documents")
+    shutil.copytree(drawn, home / "ILSVRC2012")
+    for name in ("imagenet", "flowers", "tiny100", "x"):
+        shutil.copytree(drawn_data, home / "data" / name)
+    with tarfile.open(drawn / "ILSVRC2012_img_val.tar") as archive:
+        images = [(member.name, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
+    for name in ("picture.jpg", "a.jpg", "pictures/a.jpg", "more/and/b.png"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(images[0][1])
+    with zipfile.ZipFile(home / "a.zip", "w") as zipped:
+        zipped.writestr("a.jpg", images[0][1])
+    with tarfile.open(home / "imagenet-a.tar", "w") as folders:
+        for number, (name, data) in enumerate(images[:4]):
+            info = tarfile.TarInfo(f"imagenet-a/{('n02391049', 'n07747607')[number % 2]}/{name}")
+            info.size = len(data)
+            folders.addfile(info, io.BytesIO(data))
+    for name in ("tiny-imagenet-200.tar", "tiny-imagenet-100.tar"):
+        shutil.copy(home / "imagenet-a.tar", home / name)
+    (home / "real.json").write_text(json.dumps([[340]] * 20))
+    (home / "mine.toml").write_text((ROOT / "training" / "recipes" / "n.toml").read_text())
+    _published(home / "yolov8n-cls.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        run(["train", "--size", "n", "--name", "train"])
+    return home
+
+
+def _published(path: Path) -> None:
+    """A checkpoint as Ultralytics publishes them, with random weights."""
+    if importlib.util.find_spec("ultralytics") is None:
+        return
+    from ultralytics.nn.tasks import ClassificationModel
+
+    from imgtool.wordnet import orders
+
+    model = ClassificationModel("yolov8n-cls.yaml", nc=1000, verbose=False)
+    model.names = dict(enumerate(orders.ilsvrc2012_wnids()))
+    torch.save({"model": model.half(), "ema": None, "version": "8.0.0"}, path)
+
+
+@pytest.fixture
+def workspace(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `base`, as the current folder."""
+    home = tmp_path / "home"
+    shutil.copytree(base, home)
+    monkeypatch.chdir(home)
+    return home
+
+
+def run(words: list[str], stdin: bytes = b"") -> None:
+    done = CliRunner().invoke(main, [*words, *SMALL.get(words[0], "").split()], input=stdin)
+    assert done.exit_code == 0, done.output + repr(done.exception)
+    assert "unexpected" not in done.output, done.output
+
+
+def piped(text: str) -> bytes:
+    """What a command before a pipe gives to imgtool."""
+    first = text.split("|")[0].split()
+    if "|" not in text:
+        return b""
+    return {"curl": Path("a.jpg").read_bytes(), "find": b"./a.jpg\n./pictures/a.jpg\n"}[first[0]]
+
+
+def run_python(item: Item, document: Path, namespace: dict[str, Any]) -> None:
+    """A session with >>> gives what it says; another block just runs."""
+    if ">>> " not in item.text:
+        exec(compile("\n" * (item.line - 1) + item.text, str(document), "exec"), namespace)
+        return
+    test = doctest.DocTestParser().get_doctest(item.text, namespace, document.name, str(document), item.line - 1)
+    problems: list[str] = []
+    with np.printoptions(formatter=None, linewidth=75):  # ultralytics, once imported, sets its own
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=problems.append, clear_globs=False)
+    namespace.update(test.globs)
+    assert not problems, "\n".join(problems)
+
+
+def can_run(text: str) -> bool:
+    needs = (module for pattern, module in NEEDS.items() if re.search(pattern, text))
+    return all(importlib.util.find_spec(module) for module in needs)
+
+
+def to_be_run(kind: str, text: str, words: list[str]) -> bool:
+    """Whether a command is complete, and can be run here; one within a sentence is, if it only looks something up."""
+    complete = kind == "block" or (words[:1] in (["info"], ["synset"], ["verify"]) and len(words) > 1)
+    return complete and can_run(text) and not any(re.search(pattern, text) for pattern in NOT_RUN)
+
+
+def known_names() -> dict[str, Any]:
+    """What blocks use without saying where it comes from."""
+    from PIL import Image
+
+    from imgtool import Classifier
+
+    image = Image.open("a.jpg").convert("RGB")
+    pixels = np.asarray(image).copy()
+    return {
+        "classifier": Classifier("runs/train"),
+        "pil_image": image,
+        "uint8_array_hwc": pixels,
+        "uint8_tensor_chw": torch.from_numpy(pixels).permute(2, 0, 1),
+        "jpeg_bytes": Path("a.jpg").read_bytes(),
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document(document: Path, workspace: Path) -> None:
+    namespace: dict[str, Any] = known_names()
+    done: set[str] = set()
+    for item in items(document):
+        text = item.text
+        for written, here in REPLACED.items():
+            text = text.replace(written, here.format(here=workspace))
+        if item.kind == "python":
+            if can_run(text):
+                run_python(item._replace(text=text), document, namespace)
+        elif (words := imgtool(text)) is not None and text not in done:
+            done.add(text)
+            try:
+                parse(list(words), complete=item.kind == "block")
+                if to_be_run(item.kind, text, words):
+                    run(words, piped(text))
+            except (click.ClickException, AssertionError) as error:
+                pytest.fail(f"{document.name}:{item.line}: {item.text}\n{getattr(error, 'message', error)}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "imgtool trian --size n",
+        "imgtool train --sizes n",
+        "imgtool train --size q",
+        "imgtool synset lca dog.n.01 cat.n.01 --by width",
+        "imgtool bench memory",
+        "imgtool bench inference --batches one",
+        "torchrun --nproc-per-node 2 -m imgtool train --gpu 2",
+        "curl -s a.jpg | imgtool predict - --weights runs/train --yaml",
+    ],
+)
+def test_what_does_not_exist_is_noticed(text: str) -> None:
+    words = imgtool(text)
+    assert words is not None
+    with pytest.raises(click.ClickException):
+        parse(words, complete=False)
+
+
+def test_what_is_lacking_is_noticed() -> None:
+    parse(["val", "--data", "data/imagenet"], complete=False)
+    with pytest.raises(click.MissingParameter):
+        parse(["val", "--data", "data/imagenet"], complete=True)
+
+
+def test_every_option_that_is_named_exists() -> None:
+    known = {*all_options(), "--help", *FOREIGN}
+    for document in DOCUMENTS:
+        for item in items(document):
+            if item.kind == "inline" and item.text.startswith("--"):
+                named = set(re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", item.text))
+                assert named <= known, f"{document.name}:{item.line}: {named - known}"
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.M))
+    found = 0
+    for document in DOCUMENTS:
+        for item in items(document):
+            if item.kind == "python" or not item.text.startswith("make "):
+                continue
+            found += 1
+            for word in shlex.split(item.text, comments=True)[1:]:
+                name, _, value = word.partition("=")
+                where = f"{document.name}:{item.line}: {item.text}"
+                if "=" not in word:
+                    assert name in targets, where
+                else:
+                    assert f"$({name})" in makefile, where
+                    if name == "ARGS":
+                        parse(["bench", "gpu", *shlex.split(value)], complete=True)
+    assert found > 5
+
+
+def test_nothing_here_is_out_of_date() -> None:
+    """What is replaced, not run, or foreign is still written somewhere."""
+    everything = [(document, item) for document in DOCUMENTS for item in items(document)]
+    texts = [item.text for _, item in everything]
+    for written in (*REPLACED, *FOREIGN):
+        assert any(written in text for text in texts), written
+    for pattern in (*NOT_RUN, *NEEDS):
+        assert any(re.search(pattern, text) for text in texts), pattern
+    commands = [item for _, item in everything if item.kind != "python" and imgtool(item.text) is not None]
+    assert len(commands) > 50 and sum(item.kind == "python" for _, item in everything) > 20
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """Every command and every option is on it."""
+    made = runpy.run_path(str(ROOT / "docs" / "cli.py"))["page"]()
+    assert REFERENCE.read_text("utf-8") == made, "make docs"
+    assert all(f"`{option}`" in made for option in all_options())
+
+
+def test_every_command_and_option_says_what_it_is_for() -> None:
+    def walk(command: click.Command, name: str) -> Iterator[str]:
+        if not command.help:
+            yield name
+        yield from (f"{name} {one.opts[0]}" for one in command.params if isinstance(one, click.Option) and not one.help)
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for child in command.list_commands(context):
+                found = command.get_command(context, child)
+                assert found is not None
+                yield from walk(found, f"{name} {child}")
+
+    assert not list(walk(main, "imgtool"))

@@ -1,3 +1,0 @@
-from imgtool.bench.gpu import main
-
-main()

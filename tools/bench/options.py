@@ -1,0 +1,120 @@
+"""What the benchmarks' command lines share: lists, input and output paths, and the rehearsal.
+
+Every option is checked when it is read, so that a wrong one is refused before anything is measured.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+SIZES = click.Choice(list("nsmlx"))
+DRAWN = object()
+"""In `rehearsal`: the path of a drawn source in ILSVRC2012's layout, 40 and 10 images of ten classes."""
+
+
+class CommaList(click.ParamType):
+    """Different values separated by commas, as a tuple; each is converted and checked by ``item``."""
+
+    name = "list"
+
+    def __init__(self, item: click.ParamType) -> None:
+        self.item = item
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if isinstance(value, tuple):  # converted already
+            return value
+        out = tuple(self.item.convert(word.strip(), param, ctx) for word in str(value).split(","))
+        if repeated := [one for one in out if out.count(one) > 1]:
+            self.fail(f"{repeated[0]!r} is named twice in {value!r}.", param, ctx)
+        return out
+
+
+class SourcePath(click.ParamType):
+    """A path that exists, or a URL, which is left to its reader."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if "://" not in str(value) and not Path(value).exists():
+            self.fail(f"{value}: no such file or folder.", param, ctx)
+        return str(value)
+
+
+class OutputFile(click.Path):
+    """A file to write, in a folder that exists; with ``endings``, one of these."""
+
+    def __init__(self, *endings: str) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+        self.endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(str(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            self.fail(f"{path.parent}: no such folder.", param, ctx)
+        if not os.access(path.parent, os.W_OK):
+            self.fail(f"{path.parent}: this folder cannot be written to.", param, ctx)
+        if self.endings and path.suffix.lower() not in self.endings:
+            self.fail(f"{path}: its ending must be one of {', '.join(self.endings)}.", param, ctx)
+        return path
+
+
+json_option = click.option("--json", "json_path", type=OutputFile(), help="Write the raw numbers into this file.")
+
+
+def plot_option(what: str) -> Decorator:
+    return click.option(
+        "--plot", "plot_path", type=OutputFile(".png", ".svg", ".pdf"), help=f"Draw {what} into this file."
+    )
+
+
+def rehearsal(**small: Any) -> Decorator:
+    """The option --rehearse, a flag: options that are not given become ``small``, where DRAWN is a drawn source."""
+
+    def shrink(ctx: click.Context, _param: click.Parameter, chosen: bool) -> bool:
+        if chosen and not ctx.resilient_parsing:
+            ctx.default_map = {name: _drawn(ctx) if value is DRAWN else value for name, value in small.items()}
+            click.echo("a rehearsal: its figures mean nothing", err=True)
+        return chosen
+
+    return click.option(
+        "--rehearse",
+        is_flag=True,
+        is_eager=True,
+        callback=shrink,
+        help="Take every step once, on a few drawn images: all other options get small defaults.",
+    )
+
+
+def _drawn(ctx: click.Context) -> str:
+    """A drawn source, which is deleted when the command ends."""
+    from imgtool.sample import write_sample
+
+    folder = Path(ctx.with_resource(tempfile.TemporaryDirectory())) / "ILSVRC2012"
+    write_sample(folder, train_count=4, val_count=1)
+    return str(folder)
+
+
+def write_json(path: Path | None, result: dict[str, Any]) -> None:
+    """Writes the raw numbers, where a file is asked for."""
+    if path:
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those distributions that are installed."""
+    out = {}
+    for name in names:
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return out

@@ -59,6 +59,11 @@ test-all: install
 	$(call apt,$(APT_TEST))
 	$(BIN)/pytest -q -n $(CORES) --dist loadfile -m ""
 
+# On older and newer processors, one thread and three, another locale and time zone: tests/test_processors.py.
+test-cpus: install
+	$(call apt,$(APT_TEST) qemu-user-static)
+	$(BIN)/pytest -q -n $(CORES) -m "" tests/test_processors.py
+
 # On every supported Python, and with the lowest versions that pyproject.toml allows (noxfile.py). ARGS= goes to pytest.
 test-pythons: $(BIN)/nox
 	$(call apt,$(APT_BUILD) $(APT_TEST))

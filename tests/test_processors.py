@@ -130,8 +130,8 @@ def here(folder: Path) -> Any:
 
 
 def compare(found: Any, here: Any) -> None:
-    """Bytes exactly; a float32 network's outputs to 1e-3 of the largest, as an export is checked; those in 8 bits, where
-    a rounding may move a value by a step of 1/255 of its range, to 2e-2."""
+    """Bytes exactly; a float32 network's outputs to 1e-3 of the largest, as an export is checked; those in 8 bits,
+    where rounding may move a value by a step of 1/255 of its range, to 2e-2."""
     assert found["bytes"] == here["bytes"]
     assert found["floats"].keys() == here["floats"].keys()
     for name, values in here["floats"].items():

@@ -15,6 +15,8 @@ from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import ImageError
 
+pytestmark = pytest.mark.numeric
+
 
 def saved(image: Image.Image, **options: object) -> bytes:
     buffer = io.BytesIO()

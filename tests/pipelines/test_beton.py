@@ -14,6 +14,8 @@ from imgtool.pipelines import codec
 from imgtool.pipelines.shards.beton import METADATA_START, BetonReader, BetonWriter
 from imgtool.wordnet.errors import DatasetError
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def ffcv_file(tmp_path_factory) -> Path:

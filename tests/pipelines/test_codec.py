@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from imgtool.pipelines import codec
 from imgtool.wordnet.errors import ImageError
 
+pytestmark = pytest.mark.numeric
+
 SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # Pillow's numbers
 
 

@@ -14,6 +14,8 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import BACKENDS, missing, open_loader
 from imgtool.wordnet.errors import DatasetError, ImageError, InputError
 
+pytestmark = pytest.mark.numeric
+
 ABSENT = {backend: missing(backend) for backend in BACKENDS}
 each_backend = pytest.mark.parametrize(
     "backend",

@@ -16,6 +16,8 @@ from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import ImageError, InputError
 
+pytestmark = pytest.mark.numeric
+
 SUBSAMPLINGS = {"444": 0, "422": 1, "420": 2}  # Pillow's numbers
 
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from imgtool.pipelines.loaders.sampling import Augmentation, epoch_order, random_crops
 from imgtool.pipelines.rng import exp, log, permutation, uniforms
 
+pytestmark = pytest.mark.numeric
+
 
 def test_splitmix64_as_published():
     """The generator's first outputs for the seed 1234567, as its authors' C code prints them."""

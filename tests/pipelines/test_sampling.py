@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from imgtool.pipelines.loaders.sampling import Augmentation, batch_of, epoch_order, random_crops
 from imgtool.pipelines.rng import uniforms
 
+pytestmark = pytest.mark.numeric
+
 
 def crops(width, height, n=4000, size=64, augmentation=None, seed=0, epoch=0):
     samples = np.arange(n)

@@ -18,6 +18,8 @@ from imgtool.pipelines.settings import Settings
 from imgtool.pipelines.verify import verify
 from imgtool.wordnet.errors import ImageError, InputError
 
+pytestmark = pytest.mark.numeric
+
 PRESENT = [backend for backend in BACKENDS if missing(backend) is None]
 
 

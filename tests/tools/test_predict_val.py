@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 from imgtool.cli import main
 from imgtool.pipelines.dataset import Dataset
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def weights(scattered, drawn_data) -> Path:

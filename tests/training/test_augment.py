@@ -9,6 +9,8 @@ from torchvision.transforms import v2
 
 from imgtool.training.augment import Augmentation, augment, erase, mix, operations, rand_augment
 
+pytestmark = pytest.mark.numeric
+
 ALL = Augmentation(randaugment=2, magnitude=9, erasing=0.25, mixup=0.2, cutmix=1.0)
 NAMES = [
     *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast"),

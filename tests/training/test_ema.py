@@ -6,6 +6,8 @@ from torch import nn
 
 from imgtool.training.ema import EMA
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
 def test_closed_form(decay: float) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from imgtool.training.evaluate import evaluate, to_float
 from imgtool.wordnet.errors import DatasetError
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 
 

@@ -27,6 +27,8 @@ from imgtool.training.export.graph import Preprocess, UnsplitC2f, unsplit
 from imgtool.training.export.pictures import by_class, clouds
 from imgtool.wordnet.errors import CheckpointError, InputError, TrainingError
 
+pytestmark = pytest.mark.numeric
+
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

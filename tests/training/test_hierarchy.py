@@ -11,6 +11,8 @@ from imgtool.training.classifier import Classifier
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import CheckpointError, InputError
 
+pytestmark = pytest.mark.numeric
+
 SHORT = {"epochs": 2, "batch": 16, "imgsz": 32, "quiet": True}
 
 

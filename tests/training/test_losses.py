@@ -23,6 +23,8 @@ from imgtool.training.losses import (
 from imgtool.wordnet.errors import InputError
 from imgtool.wordnet.trees import Tree
 
+pytestmark = pytest.mark.numeric
+
 #          6
 #        /   \
 #       4     5      classes 0, 1, 2, 3 at nodes 0, 1, 2, 3

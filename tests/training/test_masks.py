@@ -24,6 +24,8 @@ from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, In
 from imgtool.wordnet.evaluation import Evaluation
 from imgtool.wordnet.subsets import subset
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 IN1K = wordnet.load().wnids
 

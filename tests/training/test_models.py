@@ -7,6 +7,8 @@ from torch import nn
 from imgtool.training import models
 from imgtool.wordnet.errors import InputError
 
+pytestmark = pytest.mark.numeric
+
 PARAMETERS = {"n": 2719288, "s": 6361736, "m": 17053336, "l": 37480744, "x": 57422840}
 FUSED_PARAMETERS = {"n": 2715880, "s": 6356200, "m": 17043656, "l": 37465576, "x": 57404200}
 PUBLISHED_GFLOPS = {"n": 4.3, "s": 13.5, "m": 42.7, "l": 99.7, "x": 154.8}

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from imgtool.training import models
 from imgtool.training.norm_act import norm_act, row_step, takes
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:

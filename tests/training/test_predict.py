@@ -20,6 +20,8 @@ from imgtool.training.classifier import Classifier
 from imgtool.training.evaluate import to_float
 from imgtool.wordnet.errors import ImageError, InputError
 
+pytestmark = pytest.mark.numeric
+
 Pixels = Callable[..., np.ndarray]
 Encoded = Callable[..., bytes]
 

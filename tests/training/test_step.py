@@ -13,6 +13,8 @@ from imgtool.training.losses import CrossEntropy
 from imgtool.training.step import Step, _Compiled, autocast_type, make_loss, make_optimizer, make_scaler, set_lr
 from imgtool.wordnet.errors import InputError
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 RECIPE = recipes.load("n")
 

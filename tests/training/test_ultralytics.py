@@ -27,6 +27,8 @@ from imgtool.training.recipes import Recipe
 from imgtool.wordnet import label_table
 from imgtool.wordnet.errors import CheckpointError, InputError
 
+pytestmark = pytest.mark.numeric
+
 SIDE = 64
 PLACES = {
     "Conv": "ultralytics.nn.modules.conv",

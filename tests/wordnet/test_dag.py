@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from imgtool.wordnet.dag import Dag, gather
 
+pytestmark = pytest.mark.numeric
+
 
 @st.composite
 def parent_lists(draw: st.DrawFn) -> list[list[int]]:

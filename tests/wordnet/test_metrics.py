@@ -16,6 +16,8 @@ from imgtool import wordnet
 from imgtool.wordnet import Hierarchy, InputError, UnknownSynsetError, metrics, orders, pairs
 from imgtool.wordnet.evaluation import Evaluation, evaluate
 
+pytestmark = pytest.mark.numeric
+
 Fact = Callable[[str], str]
 
 torch = pytest.importorskip("torch")

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from imgtool.wordnet import Hierarchy, InputError, load, orders
 
+pytestmark = pytest.mark.numeric
+
 Fact = Callable[[str], str]
 
 

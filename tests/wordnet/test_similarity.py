@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from imgtool.wordnet import Hierarchy, InputError, Synset, UnknownSynsetError
 from imgtool.wordnet.dag import Dag
 
+pytestmark = pytest.mark.numeric
+
 KINDS = ("lca_height", "lca_depth", "distance", "path", "wup")
 
 

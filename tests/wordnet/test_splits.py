@@ -17,6 +17,8 @@ from imgtool.wordnet import Hierarchy, InputError, UnknownSynsetError
 from imgtool.wordnet.splits import KINDS, Task, _even_cut, breeds, subpopulations, superclasses
 from imgtool.wordnet.trees import Tree
 
+pytestmark = pytest.mark.numeric
+
 Fact = Callable[[str], str]
 H = wordnet.load()
 

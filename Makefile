@@ -9,9 +9,7 @@ READY  := $(VENV)/.ready
 DEMO   := demo
 CORES  := $(shell nproc 2>/dev/null || echo 1)
 
-# Python.h belongs to the interpreter in use: Debian's own comes with python3-dev, others bring it.
-PYTHON_H := $(shell $(PYTHON) -c 'import os, sysconfig; print(os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null)
-APT_BUILD := g++ libjpeg62-turbo-dev $(if $(filter False,$(PYTHON_H)),python3-dev)
+APT_BUILD := g++ libjpeg62-turbo-dev
 # libgl1, libsm6: OpenCV's, which ultralytics imports; the rest of what it links to comes with chromium.
 APT_TEST  := wordnet-base wordnet-sense-index chromium chromium-driver libgl1 libsm6
 
@@ -80,4 +78,4 @@ gpu-check:
 		$(if $(SRC),--src $(SRC)) $(if $(TINY),--tiny $(TINY)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info pipelines/codec/*.so
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info pipelines/codec/*.so training/*.so

@@ -23,7 +23,7 @@ define apt
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 endef
 
-.PHONY: demo test test-all lint gpu-check install clean
+.PHONY: demo test test-all lint gpu-check wheel wheel-check install clean
 
 install: $(READY)
 
@@ -76,6 +76,23 @@ endif
 gpu-check:
 	$(GPU_PYTHON) -m imgtool bench gpu $(addprefix --only ,$(ONLY)) \
 		$(if $(SRC),--src $(SRC)) $(if $(TINY),--tiny $(TINY)) $(if $(OUT),--out $(OUT)) $(ARGS)
+
+# dist/: the sdist, and one wheel for every Python 3.10 or newer with libjpeg-turbo inside, for any Linux whose glibc is
+# as new as its name says. The same commit, tools and libjpeg-turbo give the same bytes.
+wheel: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --pretty=%ct)
+wheel: install
+	rm -rf dist build/wheel
+	umask 022; $(BIN)/python -m build --no-isolation --outdir build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	@ls dist
+
+# The wheel, and dependencies from wheels alone, in an environment made for it: the main job at its smallest.
+wheel-check: wheel
+	rm -rf build/wheel-check
+	$(PYTHON) -m venv build/wheel-check
+	build/wheel-check/bin/pip install -q --only-binary :all: dist/*.whl
+	PATH="$(abspath build/wheel-check/bin):$$PATH" .ci/smoke build/wheel-check/smoke
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info pipelines/codec/*.so training/*.so

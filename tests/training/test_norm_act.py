@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 
 import pytest
@@ -167,3 +170,26 @@ def test_a_network_trains_as_it_does_apart(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(models, "takes", lambda x, norm: False)
     apart = losses()
     assert together == pytest.approx(apart, rel=2e-3) and together[-1] < together[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in Linux's /proc")
+def test_the_threads_are_torchs() -> None:
+    """A second OpenMP runtime in the process would start as many threads again."""
+    script = """
+        import os, torch
+        from torch import nn
+        from imgtool.training.norm_act import norm_act, takes
+
+        torch.set_num_threads(4)
+        images = torch.randn(16, 64, 32, 32).contiguous(memory_format=torch.channels_last).requires_grad_()
+        norm = nn.BatchNorm2d(64)
+        norm(images).sum().backward()    # of torch alone: this starts its threads
+        before = len(os.listdir("/proc/self/task"))
+        assert before >= 4, before
+        assert takes(images, norm)
+        norm_act(images, norm).sum().backward()
+        print(before, len(os.listdir("/proc/self/task")))
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    before, after = result.stdout.split()
+    assert before == after

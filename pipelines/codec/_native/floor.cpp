@@ -1,5 +1,5 @@
 // What the compiler's headers call that libstdc++ and glibc have only had since 2021: defined here, so that a wheel
-// built on a newer system runs on older ones, down to glibc 2.28 (manylinux_2_28).
+// built on Debian 12 runs on systems as old as torch does (manylinux_2_24 instead of 2_35).
 #include <condition_variable>
 #include <mutex>
 #include <new>

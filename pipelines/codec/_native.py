@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_library = ctypes.CDLL(str(Path(__file__).with_name("libcodec.so")))
 _SPACES = ("unknown", "grayscale", "rgb", "ycbcr", "cmyk", "ycck")  # libjpeg's J_COLOR_SPACE
 
 
@@ -42,7 +43,7 @@ class _Fields(ctypes.Structure):
 
 
 class _Result(ctypes.Structure):
-    """An image that the library made. Leaving its ``with`` frees it."""
+    """An image that the library made, and frees when this is collected."""
 
     _fields_ = (
         ("data", c_void_p),
@@ -56,19 +57,21 @@ class _Result(ctypes.Structure):
         ("release", c_void_p),
     )
 
-    def __enter__(self) -> _Result:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        _library.codec_release(byref(self))
+    def __del__(self, _release: Any = _library.codec_release) -> None:
+        _release(byref(self))
 
     def bytes(self) -> bytes:
         return ctypes.string_at(self.data, self.size)
 
     def pixels(self) -> npt.NDArray[np.uint8]:
-        out = np.empty((self.height, self.width, 3), np.uint8)
-        ctypes.memmove(out.ctypes.data, self.data, self.size)
-        return out
+        return np.asarray(_Pixels(self))  # without a copy
+
+
+class _Pixels:
+    def __init__(self, result: _Result) -> None:
+        self._result = result  # held by the array, which holds this
+        shape = result.height, result.width, 3
+        self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": shape, "data": (result.data, False)}
 
 
 class _Buffers(ctypes.Structure):
@@ -93,8 +96,7 @@ _ERRORS: dict[int, Callable[[str], Exception]] = {
 _DATA = (c_void_p, c_uint64)
 
 
-def _load() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(Path(__file__).with_name("libcodec.so")))
+def _declare() -> None:
     results: dict[str, Any] = {
         "error": c_char_p,
         "release": None,
@@ -124,14 +126,12 @@ def _load() -> ctypes.CDLL:
         "batch_delete": (c_void_p,),
     }
     for name, types in arguments.items():
-        function = library[f"codec_{name}"]
+        function = getattr(_library, f"codec_{name}")
         function.argtypes = types
         function.restype = results.get(name, c_int32)
-        setattr(library, f"codec_{name}", function)
-    return library
 
 
-_library = _load()
+_declare()
 
 
 def _check(status: int) -> None:
@@ -176,8 +176,7 @@ def decode(data: Any, max_side: int, short_side: int, upright: bool) -> tuple[np
     """Pixels, and whether some of them are guesses as the data is damaged."""
     view, result = _view(data), _Result()
     _check(_library.codec_decode(view.ctypes.data, view.size, max_side, short_side, upright, byref(result)))
-    with result:
-        return result.pixels(), bool(result.damaged)
+    return result.pixels(), bool(result.damaged)
 
 
 def recode(
@@ -198,17 +197,15 @@ def recode(
             *(*subsampling, restart, byref(result)),
         )
     )
-    with result:
-        how = result.how.decode()
-        return result.bytes(), result.width, result.height, bool(result.damaged), how, result.source.header()
+    how = result.how.decode()
+    return result.bytes(), result.width, result.height, bool(result.damaged), how, result.source.header()
 
 
 def encode(rgb: npt.ArrayLike, quality: int, subsampling: tuple[int, int], restart: int) -> bytes:
     pixels, result = _rgb(rgb), _Result()
     height, width, _ = pixels.shape
     _check(_library.codec_encode(pixels.ctypes.data, width, height, quality, *subsampling, restart, byref(result)))
-    with result:
-        return result.bytes()
+    return result.bytes()
 
 
 def resize(rgb: npt.ArrayLike, crop: npt.NDArray[np.int32], width: int, height: int) -> npt.NDArray[np.uint8]:

@@ -67,7 +67,7 @@ Fields fields_of(const Header& h) {
   return {h.width, h.height, h.components, h.space, h.progressive, h.orientation, h.h_samp, h.v_samp};
 }
 
-// An image made, pixels or a JPEG, which the caller gives back by codec_release().
+// An image made, pixels or a JPEG, all zeros before; the caller gives it to codec_release().
 struct Result {
   const uint8_t* data;
   uint64_t size;
@@ -228,7 +228,9 @@ API int32_t codec_encode(const uint8_t* rgb, int64_t width, int64_t height, int6
   });
 }
 
-API void codec_release(Result* result) { result->release(result->owner); }
+API void codec_release(Result* result) {
+  if (result->owner) result->release(result->owner);
+}
 
 API int32_t codec_resize(const uint8_t* rgb, int64_t width, int64_t height, const int32_t* crop, uint8_t* out,
                          int64_t out_w, int64_t out_h) {

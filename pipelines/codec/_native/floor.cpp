@@ -4,7 +4,7 @@
 #include <mutex>
 #include <new>
 
-#ifdef __GLIBCXX__
+#if defined(__GLIBCXX__) && _GLIBCXX_RELEASE >= 12
 #include <pthread.h>
 
 extern "C" {
@@ -16,7 +16,7 @@ namespace std {
 
 void __throw_bad_array_new_length() { throw bad_array_new_length(); }
 
-void condition_variable::wait(unique_lock<mutex>& lock) noexcept {
+void condition_variable::wait(unique_lock<mutex>& lock) {
   pthread_cond_wait(native_handle(), lock.mutex()->native_handle());
 }
 

@@ -9,9 +9,7 @@ READY  := $(VENV)/.ready
 DEMO   := demo
 CORES  := $(shell nproc 2>/dev/null || echo 1)
 
-# Python.h belongs to the interpreter in use: Debian's own comes with python3-dev, others bring it.
-PYTHON_H := $(shell $(PYTHON) -c 'import os, sysconfig; print(os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null)
-APT_BUILD := g++ libjpeg62-turbo-dev $(if $(filter False,$(PYTHON_H)),python3-dev)
+APT_BUILD := g++ libjpeg62-turbo-dev
 # libgl1, libsm6: OpenCV's, which ultralytics imports; the rest of what it links to comes with chromium.
 APT_TEST  := wordnet-base wordnet-sense-index chromium chromium-driver libgl1 libsm6
 
@@ -25,7 +23,7 @@ define apt
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 endef
 
-.PHONY: demo test test-all test-cpus test-pythons test-lowest lint docs gpu-check install clean
+.PHONY: demo test test-all test-cpus test-pythons test-lowest lint docs gpu-check wheel wheel-check install clean
 
 install: $(READY)
 
@@ -101,5 +99,22 @@ gpu-check:
 	$(GPU_PYTHON) -m imgtool bench gpu $(addprefix --only ,$(ONLY)) \
 		$(if $(SRC),--src $(SRC)) $(if $(TINY),--tiny $(TINY)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
+# dist/: the sdist, and one wheel for every Python 3.10 or newer with libjpeg-turbo inside, for any Linux whose glibc is
+# as new as its name says. The same commit, tools and libjpeg-turbo give the same bytes.
+wheel: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --pretty=%ct)
+wheel: install
+	rm -rf dist build/wheel
+	umask 022; $(BIN)/python -m build --no-isolation --outdir build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	@ls dist
+
+# The wheel, and dependencies from wheels alone, in an environment made for it: the main job at its smallest.
+wheel-check: wheel
+	rm -rf build/wheel-check
+	$(PYTHON) -m venv build/wheel-check
+	build/wheel-check/bin/pip install -q --only-binary :all: dist/*.whl
+	PATH="$(abspath build/wheel-check/bin):$$PATH" .ci/smoke build/wheel-check/smoke
+
 clean:
-	rm -rf $(VENV) .nox $(DEMO) build *.egg-info pipelines/codec/*.so
+	rm -rf $(VENV) .nox $(DEMO) build dist *.egg-info pipelines/codec/*.so training/*.so

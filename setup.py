@@ -1,4 +1,7 @@
-"""Builds the two C++ extensions; everything else about the package stands in pyproject.toml."""
+"""Builds the two C++ libraries; everything else about the package stands in pyproject.toml.
+
+They use nothing of Python's (the package calls them through ctypes), so that one wheel serves every Python version.
+"""
 
 import os
 import subprocess
@@ -6,20 +9,22 @@ import sys
 import tempfile
 from glob import glob
 
-from pybind11.setup_helpers import Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 # A folder with libjpeg-turbo's include/ and lib/, where the system has none: the name is CMake's.
 JPEG_ROOT = os.environ.get("JPEG_ROOT") and os.path.abspath(os.environ["JPEG_ROOT"])
 HEADERS = "#include <stddef.h>\n#include <stdio.h>\n#include <jpeglib.h>\n#include <jerror.h>\n"
 INCLUDE = [os.path.join(JPEG_ROOT, "include")] if JPEG_ROOT else []
-OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
 LIBRARIES = [os.path.join(JPEG_ROOT, "lib")] if JPEG_ROOT else []
+# a library calls what it defines itself, whatever else the process has loaded
+LINK = ["-Wl,-Bsymbolic"] if sys.platform == "linux" else []
+COMPILE = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 
 
 class BuildExt(build_ext):
-    """build_ext that says in one line which package holds a missing header."""
+    """build_ext that says in one line which package holds a missing header. Its files have no Python's tag."""
 
     def run(self) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".c") as source:
@@ -39,32 +44,37 @@ class BuildExt(build_ext):
             )
         super().run()
 
+    def get_ext_filename(self, fullname: str) -> str:
+        return os.path.join(*fullname.split(".")) + ".so"
+
+
+class BdistWheel(bdist_wheel):
+    """bdist_wheel for any Python 3 on one platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
 
 setup(
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build_ext": BuildExt, "bdist_wheel": BdistWheel},
     ext_modules=[
-        Pybind11Extension(
-            "imgtool.pipelines.codec._native",
+        Extension(
+            "imgtool.pipelines.codec.libcodec",
             sorted(glob("pipelines/codec/_native/*.cpp")),
             depends=sorted(glob("pipelines/codec/_native/*.hpp")),
-            cxx_std=17,
             include_dirs=INCLUDE,
             library_dirs=LIBRARIES,
             runtime_library_dirs=LIBRARIES,
             libraries=["jpeg"],
             # No fused arithmetic, and overflow of damaged coefficients defined: every machine makes the same bytes.
-            extra_compile_args=[
-                *("-O3", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-clobbered"),
-                *("-ffp-contract=off", "-fwrapv"),
-            ],
+            extra_compile_args=[*COMPILE, "-Wno-clobbered", "-ffp-contract=off", "-fwrapv"],
+            extra_link_args=LINK,
         ),
-        Pybind11Extension(
-            "imgtool.training._norm_act",
+        Extension(
+            "imgtool.training.libnorm_act",
             ["training/_norm_act.cpp"],
-            cxx_std=17,
-            # torch's own threads: its libgomp is in the process when this is imported
-            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi", *OPENMP],
-            extra_link_args=OPENMP,
+            extra_compile_args=COMPILE,
+            extra_link_args=LINK,
         ),
     ],
 )

@@ -9,10 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include <pybind11/pybind11.h>
-
-namespace py = pybind11;
-
+#define API extern "C" __attribute__((visibility("default")))
 #define INLINE inline __attribute__((always_inline))
 
 namespace {
@@ -156,6 +153,14 @@ OVER_CHANNELS(all_activate, activate)
 OVER_CHANNELS(all_gradients, gradients)
 OVER_CHANNELS(all_descend, descend)
 
+// The OpenMP runtime whose threads torch computes with, by GNU's names, which LLVM's and Intel's have too. It is not
+// linked to: a second one would keep threads of its own beside torch's.
+struct {
+  void (*parallel)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+  int (*thread)();
+  int (*threads)();
+} openmp;
+
 struct Work {
   int64_t rows, channels;
   int threads;
@@ -163,18 +168,21 @@ struct Work {
   int64_t chunks = (rows + chunk - 1) / chunk;
 
   void each(Kernel kernel, const Rows& all, const Channels& c, float* sums = nullptr) const {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < chunks; ++i) {
-      const int64_t from = i * chunk;
-      Rows r = all;
-      Channels mine = c;
-      r.x += from * r.step;
-      r.dy += from * r.dy_step;
-      r.out += from * r.step;
-      r.count = std::min(chunk, rows - from);
-      if (sums) mine.first = sums + 2 * i * channels, mine.second = mine.first + channels;
-      kernel(r, mine, channels);
-    }
+    auto share = [&] {
+      const int64_t part = openmp.thread(), parts = openmp.threads();
+      for (int64_t i = chunks * part / parts; i < chunks * (part + 1) / parts; ++i) {
+        const int64_t from = i * chunk;
+        Rows r = all;
+        Channels mine = c;
+        r.x += from * r.step;
+        r.dy += from * r.dy_step;
+        r.out += from * r.step;
+        r.count = std::min(chunk, rows - from);
+        if (sums) mine.first = sums + 2 * i * channels, mine.second = mine.first + channels;
+        kernel(r, mine, channels);
+      }
+    };
+    openmp.parallel([](void* data) { (*static_cast<decltype(share)*>(data))(); }, &share, threads, 0);
   }
 
   // The two sums of each channel over all chunks, [2][channels].
@@ -186,66 +194,60 @@ struct Work {
   }
 };
 
-float* at(uintptr_t address) { return reinterpret_cast<float*>(address); }
+}  // namespace
+
+API int32_t norm_act_lanes() { return LANES; }
+
+// GOMP_parallel, omp_get_thread_num and omp_get_num_threads of torch's OpenMP; before anything else here is called.
+API void norm_act_connect(decltype(openmp.parallel) parallel, decltype(openmp.thread) thread,
+                          decltype(openmp.threads) threads) {
+  openmp = {parallel, thread, threads};
+}
 
 // Pointers are of contiguous float32: x, y [rows, channels], all others [channels]; mean and invstd are written.
-void forward(uintptr_t x, uintptr_t y, uintptr_t weight, uintptr_t bias, uintptr_t running_mean, uintptr_t running_var,
-             uintptr_t mean, uintptr_t invstd, int64_t rows, int64_t channels, double eps, double momentum,
-             int threads) {
-  py::gil_scoped_release release;
+API void norm_act_forward(const float* x, float* y, const float* weight, const float* bias, float* running_mean,
+                          float* running_var, float* mean, float* invstd, int64_t rows, int64_t channels, double eps,
+                          double momentum, int32_t threads) {
   const Work work{rows, channels, threads};
-  std::vector<float> sums(2 * work.chunks * channels), shift(at(x), at(x) + channels), gain(channels), base(channels);
-  Rows all{at(x), at(x), at(y), rows, channels, channels};
+  std::vector<float> sums(2 * work.chunks * channels), shift(x, x + channels), gain(channels), base(channels);
+  Rows all{x, x, y, rows, channels, channels};
   Channels c{gain.data(), gain.data(), shift.data(), gain.data(), base.data(), gain.data(), base.data()};
   work.each(all_moments, all, c, sums.data());
   const std::vector<double> total = work.total(sums);
   for (int64_t j = 0; j < channels; ++j) {
     const double off = total[j] / rows, m = shift[j] + off;
     const double variance = std::max(0.0, total[channels + j] / rows - off * off), inverse = 1 / std::sqrt(variance + eps);
-    at(mean)[j] = m;
-    at(invstd)[j] = inverse;
-    gain[j] = at(weight)[j] * inverse;
-    base[j] = at(bias)[j] - m * gain[j];
-    at(running_mean)[j] += momentum * (m - at(running_mean)[j]);
-    at(running_var)[j] += momentum * (variance * rows / (rows - 1) - at(running_var)[j]);
+    mean[j] = m;
+    invstd[j] = inverse;
+    gain[j] = weight[j] * inverse;
+    base[j] = bias[j] - m * gain[j];
+    running_mean[j] += momentum * (m - running_mean[j]);
+    running_var[j] += momentum * (variance * rows / (rows - 1) - running_var[j]);
   }
   work.each(all_activate, all, c);
 }
 
 // dy [rows, channels] lies dy_step floats from row to row; dx as x; dweight and dbias are written.
-void backward(uintptr_t x, uintptr_t dy, int64_t dy_step, uintptr_t dx, uintptr_t weight, uintptr_t bias, uintptr_t mean,
-              uintptr_t invstd, uintptr_t dweight, uintptr_t dbias, int64_t rows, int64_t channels, int threads) {
-  py::gil_scoped_release release;
+API void norm_act_backward(const float* x, const float* dy, int64_t dy_step, float* dx, const float* weight,
+                           const float* bias, const float* mean, const float* invstd, float* dweight, float* dbias,
+                           int64_t rows, int64_t channels, int32_t threads) {
   const Work work{rows, channels, threads};
   std::vector<float> sums(2 * work.chunks * channels), gain(channels), base(channels), slope(channels), line(channels);
   for (int64_t j = 0; j < channels; ++j) {
-    gain[j] = at(weight)[j] * at(invstd)[j];
-    base[j] = at(bias)[j] - double(at(mean)[j]) * gain[j];
+    gain[j] = weight[j] * invstd[j];
+    base[j] = bias[j] - double(mean[j]) * gain[j];
   }
-  Rows all{at(x), at(dy), at(dx), rows, channels, dy_step};
-  Channels c{gain.data(), gain.data(), at(mean), gain.data(), base.data(), slope.data(), line.data()};
+  Rows all{x, dy, dx, rows, channels, dy_step};
+  Channels c{gain.data(), gain.data(), mean, gain.data(), base.data(), slope.data(), line.data()};
   work.each(all_gradients, all, c, sums.data());
   const std::vector<double> total = work.total(sums);
   for (int64_t j = 0; j < channels; ++j) {
-    const double inverse = at(invstd)[j], sum = total[j], product = total[channels + j];
-    at(dbias)[j] = sum;
-    at(dweight)[j] = product * inverse;
+    const double inverse = invstd[j], sum = total[j], product = total[channels + j];
+    dbias[j] = sum;
+    dweight[j] = product * inverse;
     const double k = -gain[j] * inverse * inverse * product / rows;
     slope[j] = k;
-    line[j] = -gain[j] * sum / rows - k * at(mean)[j];
+    line[j] = -gain[j] * sum / rows - k * mean[j];
   }
   work.each(all_descend, all, c);
-}
-
-}  // namespace
-
-PYBIND11_MODULE(_norm_act, m) {
-#ifdef _OPENMP
-  m.attr("PARALLEL") = true;
-#else
-  m.attr("PARALLEL") = false;
-#endif
-  m.attr("LANES") = LANES;
-  m.def("forward", &forward);
-  m.def("backward", &backward);
 }

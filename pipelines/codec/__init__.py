@@ -1,6 +1,6 @@
 """JPEG and other pictures, in and out: probe, decode, recode, crop.
 
-JPEG goes through the C++ extension ``_native`` over libjpeg-turbo; anything else (a PNG named .JPEG) through Pillow.
+JPEG goes through C++ (``_native``) over libjpeg-turbo; anything else (a PNG named .JPEG) through Pillow.
 All pixels are uint8 RGB, shape [H, W, 3]. Whatever cannot be decoded raises
 :class:`~imgtool.wordnet.errors.ImageError` with one line that says why.
 """
@@ -56,7 +56,7 @@ SUBSAMPLINGS = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
 """Luma's sampling factors where chroma's are 1, 1."""
 
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused before memory is taken; the extension holds JPEG to the same limit."""
+"""Larger pictures are refused before memory is taken; the C++ code holds JPEG to the same limit."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -16,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_missing_header_names_its_package(tmp_path):
-    pytest.importorskip("pybind11")
     pytest.importorskip("setuptools")
     command = [sys.executable, "setup.py", "build_ext", "--build-temp", str(tmp_path), "--build-lib", str(tmp_path)]
     environment = os.environ | {"CC": "cc -nostdinc"}
@@ -26,7 +26,6 @@ def test_a_missing_header_names_its_package(tmp_path):
 
 
 def test_jpeg_root_comes_before_the_system(tmp_path):
-    pytest.importorskip("pybind11")
     pytest.importorskip("setuptools")
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "jpeglib.h").write_text("#error this one is read\n")
@@ -35,6 +34,30 @@ def test_jpeg_root_comes_before_the_system(tmp_path):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.returncode != 0
     assert "JPEG_ROOT" in result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="what is read are ELF files")
+def test_jpeg_root_is_where_the_library_is_looked_for(tmp_path):
+    pytest.importorskip("setuptools")
+    elffile = pytest.importorskip("elftools.elf.elffile")
+    root, built = tmp_path / "jpeg", tmp_path / "built"
+    for folder in ("include", "lib"):
+        (root / folder).mkdir(parents=True)
+    preprocess = ["cc", "-M", "-include", "stdio.h", "-include", "jpeglib.h", "-include", "jerror.h", "-x", "c", "-"]
+    read = subprocess.run(preprocess, input="", capture_output=True, text=True, check=True).stdout.split()
+    for name in ("jpeglib.h", "jerror.h", "jmorecfg.h", "jconfig.h"):
+        (header,) = {path for path in read if path.endswith("/" + name)}
+        shutil.copy(header, root / "include")
+    locate = ["cc", "-print-file-name=libjpeg.so"]
+    library = subprocess.run(locate, capture_output=True, text=True, check=True).stdout.strip()
+    shutil.copy(library, root / "lib")
+    command = [sys.executable, "setup.py", "build_ext", "--build-temp", str(tmp_path), "--build-lib", str(built)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, env=os.environ | {"JPEG_ROOT": str(root)})
+    with open(built / "imgtool/pipelines/codec/libcodec.so", "rb") as file:
+        tags = list(elffile.ELFFile(file).get_section_by_name(".dynamic").iter_tags())
+    paths = [getattr(tag, "runpath", None) or getattr(tag, "rpath", None) for tag in tags]
+    assert [path for path in paths if path] == [str(root / "lib")]
 
 
 def test_the_version_is_the_installed_one():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 
 import pytest
@@ -187,3 +190,26 @@ def test_a_network_learns_a_batch_by_heart() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in Linux's /proc")
+def test_the_threads_are_torchs() -> None:
+    """A second OpenMP runtime in the process would start as many threads again."""
+    script = """
+        import os, torch
+        from torch import nn
+        from imgtool.training.norm_act import norm_act, takes
+
+        torch.set_num_threads(4)
+        images = torch.randn(16, 64, 32, 32).contiguous(memory_format=torch.channels_last).requires_grad_()
+        norm = nn.BatchNorm2d(64)
+        norm(images).sum().backward()    # of torch alone: this starts its threads
+        before = len(os.listdir("/proc/self/task"))
+        assert before >= 4, before
+        assert takes(images, norm)
+        norm_act(images, norm).sum().backward()
+        print(before, len(os.listdir("/proc/self/task")))
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    before, after = result.stdout.split()
+    assert before == after

@@ -1,0 +1,117 @@
+"""The border between Python and the C++ codec: what crosses it, what is refused, and who owns the memory."""
+
+from __future__ import annotations
+
+import gc
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgtool.pipelines.codec import _native, center_geometry
+
+WIDTH, HEIGHT = 40, 24
+
+
+@pytest.fixture(scope="module")
+def jpeg() -> bytes:
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def arrays(jpeg: bytes) -> dict[str, Any]:
+    return {
+        "shard": np.zeros(2, np.int32),
+        "offset": np.zeros(2, np.uint64),
+        "size": np.full(2, len(jpeg), np.uint64),
+        "raw": np.zeros(2, np.uint8),
+        "dims": np.array([[WIDTH, HEIGHT]] * 2, np.int32),
+        "crops": np.tile(center_geometry(WIDTH, HEIGHT, 16), (2, 1)),
+        "out": np.zeros((2, 16, 16, 3), np.uint8),
+    }
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda data: np.frombuffer(data, np.uint8)])
+def test_any_buffer_is_read(jpeg, kind):
+    assert _native.probe(kind(jpeg))["width"] == WIDTH
+    pixels, damaged = _native.decode(kind(jpeg), 0, 0, True)
+    assert pixels.shape == (HEIGHT, WIDTH, 3) and not damaged
+    np.testing.assert_array_equal(pixels, _native.decode(jpeg, 0, 0, True)[0])
+
+
+def test_what_is_no_buffer_is_refused(jpeg):
+    with pytest.raises((BufferError, ValueError), match="contiguous"):
+        _native.probe(memoryview(jpeg)[::2])
+    with pytest.raises(TypeError):
+        _native.probe("text")
+    with pytest.raises(_native.NativeImageError, match="Empty input file"):
+        _native.probe(b"")
+
+
+def test_pixels_outlive_all_else(jpeg):
+    expected = np.asarray(Image.open(io.BytesIO(jpeg)))
+    views = [_native.decode(jpeg, 0, 0, True)[0][2:].T for _ in range(50)]
+    gc.collect()
+    junk = [_native.decode(jpeg, 0, 0, True)[0] for _ in range(50)]  # would take the place of what was freed too soon
+    for pixels in junk:
+        pixels[:] = 0
+    for view in views:
+        np.testing.assert_array_equal(view, expected[2:].T)
+
+
+@pytest.mark.parametrize("bound", [2**31, -(2**31) - 1, 2**40])
+def test_numbers_that_c_would_cut_off_are_refused(jpeg, bound):
+    with pytest.raises(ValueError, match=f"{bound} is out of range"):
+        _native.decode(jpeg, bound, 0, True)
+    with pytest.raises(ValueError, match=f"{bound} is out of range"):
+        _native.target_size(bound, 0, WIDTH, HEIGHT)
+
+
+def test_a_batch_is_decoded(jpeg):
+    given = arrays(jpeg)
+    assert _native.Batch(_native.Pool(2), _native.Buffers([jpeg]), **given).wait() == []
+    assert given["out"].any()
+    np.testing.assert_array_equal(given["out"][0], given["out"][1])
+
+
+@pytest.mark.parametrize("name", ["shard", "offset", "size", "raw", "dims", "crops", "out"])
+def test_a_batch_refuses_another_type_order_or_shape(jpeg, name):
+    pool, buffers, given = _native.Pool(1), _native.Buffers([jpeg]), arrays(jpeg)
+    with pytest.raises(TypeError, match=name):
+        _native.Batch(pool, buffers, **given | {name: given[name].astype(np.float64)})
+    double = np.repeat(given[name], 2, axis=-1 if name != "out" else 2)
+    with pytest.raises(TypeError, match=name):
+        _native.Batch(pool, buffers, **given | {name: double[..., ::2] if name != "out" else double[:, :, ::2]})
+    if name != "shard":  # by which the others are measured
+        with pytest.raises(ValueError, match=f"shapes do not belong together: {name}"):
+            _native.Batch(pool, buffers, **given | {name: given[name][:1]})
+
+
+def test_a_batch_writes_only_where_it_may(jpeg):
+    given = arrays(jpeg)
+    given["out"].flags.writeable = False
+    with pytest.raises(ValueError, match="writable"):
+        _native.Batch(_native.Pool(1), _native.Buffers([jpeg]), **given)
+
+
+def test_a_batch_keeps_what_its_threads_use(jpeg):
+    """Dropped at once, and with everything that it was given, it ends before the memory does."""
+    for _ in range(200):
+        batch = _native.Batch(_native.Pool(2), _native.Buffers([bytearray(jpeg)]), **arrays(jpeg))
+        del batch
+    batches = [_native.Batch(_native.Pool(1), _native.Buffers([bytearray(jpeg)]), **arrays(jpeg)) for _ in range(20)]
+    gc.collect()
+    assert all(batch.wait() == [] for batch in batches)
+
+
+def test_a_buffer_cannot_shrink_while_it_is_read(jpeg):
+    data = bytearray(jpeg)
+    buffers = _native.Buffers([data])
+    with pytest.raises(BufferError):
+        data.clear()
+    del buffers
+    data.clear()

@@ -54,16 +54,17 @@ setup(
             libraries=["jpeg"],
             # No fused arithmetic, and overflow of damaged coefficients defined: every machine makes the same bytes.
             extra_compile_args=[
-                *("-O3", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-clobbered"),
+                *("-O3", "-Wall", "-Wextra", "-Wno-psabi"),
                 *("-ffp-contract=off", "-fwrapv"),
             ],
         ),
         Pybind11Extension(
             "imgtool.training._norm_act",
             ["training/_norm_act.cpp"],
+            depends=["pipelines/codec/_native/isa.hpp"],
             cxx_std=17,
             # torch's own threads: its libgomp is in the process when this is imported
-            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi", *OPENMP],
+            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi", "-ffp-contract=fast", *OPENMP],
             extra_link_args=OPENMP,
         ),
     ],

@@ -1,6 +1,9 @@
 PARALLEL: bool
 LANES: int
 
+def isas() -> list[str]: ...
+def isa() -> str: ...
+def set_isa(name: str) -> None: ...
 def forward(
     x: int,
     y: int,

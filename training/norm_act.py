@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from imgtool.pipelines.codec import isa
 from imgtool.training import _norm_act
+
+isa.choose(_norm_act)
 
 
 def takes(x: Tensor, norm: nn.Module) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from imgtool.pipelines.codec import _native
+from imgtool.pipelines.codec import _native, isa
 from imgtool.wordnet.errors import ImageError, InputError
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ __all__ = [
     "recode",
     "resize_crop",
 ]
+
+isa.choose(_native)
 
 Pixels = npt.NDArray[np.uint8]
 Pool = _native.Pool

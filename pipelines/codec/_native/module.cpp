@@ -11,6 +11,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "isa.hpp"
 #include "picture.hpp"
 #include "pool.hpp"
 #include "recode.hpp"
@@ -232,6 +233,9 @@ PYBIND11_MODULE(_native, m) {
       py::set_error(image_error, e.what());
     }
   });
+  m.def("isas", &isas);
+  m.def("isa", &isa);
+  m.def("set_isa", &set_isa, py::arg("name"));
   m.def("probe", &probe, py::arg("data"));
   m.def("read_coefficients", &read_coefficients, py::arg("data"), py::arg("x"), py::arg("y"), py::arg("w"), py::arg("h"));
   m.def("decode", &decode, py::arg("data"), py::arg("max_side"), py::arg("short_side"), py::arg("upright"));

@@ -14,29 +14,38 @@ from setuptools.command.build_ext import build_ext
 JPEG_ROOT = os.environ.get("JPEG_ROOT") and os.path.abspath(os.environ["JPEG_ROOT"])
 HEADERS = "#include <stddef.h>\n#include <stdio.h>\n#include <jpeglib.h>\n#include <jerror.h>\n"
 INCLUDE = [os.path.join(JPEG_ROOT, "include")] if JPEG_ROOT else []
-OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
 LIBRARIES = [os.path.join(JPEG_ROOT, "lib")] if JPEG_ROOT else []
+
+
+def compiles(source: str, *flags: str) -> bool:
+    """Whether the C compiler takes this source with these flags. Exits if there is no compiler."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "probe.c")
+        with open(path, "w") as file:
+            file.write(source)
+        try:
+            command = [*os.environ.get("CC", "cc").split(), path, "-o", os.path.join(folder, "probe"), *flags]
+            return subprocess.run(command, capture_output=True).returncode == 0
+        except FileNotFoundError:
+            sys.exit("imgtool: no C++ compiler: install g++ (Debian: apt-get install g++)")
 
 
 class BuildExt(build_ext):
     """build_ext that says in one line which package holds a missing header."""
 
     def run(self) -> None:
-        with tempfile.NamedTemporaryFile("w", suffix=".c") as source:
-            source.write(HEADERS)
-            source.flush()
-            compiler = os.environ.get("CC", "cc").split()
-            try:
-                probe = [*compiler, *(f"-I{folder}" for folder in INCLUDE), "-fsyntax-only", source.name]
-                ok = subprocess.run(probe, capture_output=True).returncode == 0
-            except FileNotFoundError:
-                sys.exit("imgtool: no C++ compiler: install g++ (Debian: apt-get install g++)")
-        if not ok:
+        if not compiles(HEADERS, *(f"-I{folder}" for folder in INCLUDE), "-fsyntax-only"):
             sys.exit(
                 "imgtool: libjpeg-turbo's headers are missing: install libjpeg62-turbo-dev "
                 "(Debian: apt-get install libjpeg62-turbo-dev; Ubuntu: libjpeg-turbo8-dev), or set JPEG_ROOT to a "
                 "folder with its include/ and lib/"
             )
+        # norm_act shares torch's own threads: its libgomp is in the process when that is imported. Without OpenMP, as
+        # clang has none by itself, it is not used.
+        if compiles("int main(void) { return 0; }", "-fopenmp"):
+            norm_act = next(e for e in self.extensions if e.name.endswith("_norm_act"))
+            norm_act.extra_compile_args.append("-fopenmp")
+            norm_act.extra_link_args.append("-fopenmp")
         super().run()
 
 
@@ -63,9 +72,7 @@ setup(
             ["training/_norm_act.cpp"],
             depends=["pipelines/codec/_native/isa.hpp"],
             cxx_std=17,
-            # torch's own threads: its libgomp is in the process when this is imported
-            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi", "-ffp-contract=fast", *OPENMP],
-            extra_link_args=OPENMP,
+            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi", "-ffp-contract=fast"],
         ),
     ],
 )

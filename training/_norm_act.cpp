@@ -164,7 +164,9 @@ struct Work {
   int64_t chunks = (rows + chunk - 1) / chunk;
 
   void each(OverChannels kernel, const Rows& all, const Channels& c, float* sums = nullptr) const {
+#ifdef _OPENMP
 #pragma omp parallel for schedule(static) num_threads(threads)
+#endif
     for (int64_t i = 0; i < chunks; ++i) {
       const int64_t from = i * chunk;
       Rows r = all;

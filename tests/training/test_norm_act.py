@@ -137,10 +137,10 @@ def test_every_instruction_set_agrees() -> None:
     finally:
         _norm_act.set_isa(before)
     std, mean = torch.std_mean(x.detach(), (0, 2, 3), keepdim=True)
-    off = float(((x - mean) / std).abs().max())
-    gain, slope = float(norm.weight.abs().max()), 1.1 * float(dy.abs().max())  # SiLU's slope is less than 1.1
+    off = float(((x.detach() - mean) / std).abs().max())
+    gain, slope = float(norm.weight.detach().abs().max()), 1.1 * float(dy.abs().max())  # SiLU's slope is less than 1.1
     largest = [  # of what is added up to make each
-        gain * off + float(norm.bias.abs().max()),
+        gain * off + float(norm.bias.detach().abs().max()),
         gain / float(std.min()) * slope * (2 + off * off),
         rows * slope * off,
         rows * slope,

@@ -1,7 +1,5 @@
 #include "dct.hpp"
 
-#include <algorithm>
-
 #include "simd.hpp"
 
 namespace imgtool {
@@ -86,10 +84,10 @@ IMGTOOL_INLINE void forward_pass(i32x8* a) {
 
 // What the entropy coder has codes for; a sound source stays far inside.
 constexpr int16_t kMaxCoefficient = 1023;
-// Limits sums of dequantised coefficients, of damaged files, to what all processors make the same whole number of.
-constexpr int kMaxValue = 1 << 28;
 
-// The nearest coefficient (|v| < 2^31): rounded by adding and taking away what leaves no bits for a fraction.
+// The nearest coefficient: rounded by adding and taking away what leaves no bits for a fraction. |v| stays below 2^31,
+// above which processors make different whole numbers of it. So it does in damaged files: a mean has 16 bits, other
+// coefficients have 10 and steps 16, and no output of `halve` exceeds the largest mean.
 IMGTOOL_INLINE i16x8 to_coefficients(const f32x8& v) {
   constexpr float kMagic = 12582912.0f;            // 1.5 * 2^23
   const i16x8 low = i16x8{} - kMaxCoefficient, high = i16x8{} + kMaxCoefficient;
@@ -191,13 +189,12 @@ template <int n>
 IMGTOOL_INLINE void halve_lowest(const int16_t* const above[2], const int16_t* const below[2], const Steps& from,
                                  const Steps& to, int16_t* out) {
   float in[kSide][kSide] = {}, half[kSide][kSide];
-  auto value = [](int v) { return static_cast<float>(std::min(std::max(v, -kMaxValue), kMaxValue)); };
   for (int y = 0; y < n; ++y)
     for (int x = 0; x < n; ++x)
       for (int right = 0; right < 2; ++right) {
         const int at = kSide * y + x;
-        in[y][x + 4 * right] = value(above[right][at] * from.step[at]);
-        in[y + 4][x + 4 * right] = value(below[right][at] * from.step[at]);
+        in[y][x + 4 * right] = static_cast<float>(above[right][at] * from.step[at]);
+        in[y + 4][x + 4 * right] = static_cast<float>(below[right][at] * from.step[at]);
       }
   f32x8 rows[2 * n], columns[2 * n];
   for (int i = 0; i < 2 * n; ++i) {

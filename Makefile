@@ -23,7 +23,7 @@ define apt
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 endef
 
-.PHONY: demo test test-all test-cpus test-pythons test-lowest lint docs gpu-check wheel wheel-check install clean
+.PHONY: demo test test-all test-cpus test-compilers test-pythons test-lowest lint docs gpu-check wheel wheel-check install clean
 
 install: $(READY)
 
@@ -74,6 +74,27 @@ test-lowest: $(BIN)/nox
 $(BIN)/nox:
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q 'nox[uv]>=2025.2'
+
+# The C++ code from clang and for aarch64: no warnings, the codec's tests with clang's build, and the same bytes from all.
+# libjpeg-turbo for aarch64 is unpacked into build/, so that nothing of another architecture is installed.
+APT_COMPILERS := clang g++-aarch64-linux-gnu qemu-user-static
+CLANG   := $(CURDIR)/build/clang
+AARCH64 := $(CURDIR)/build/aarch64
+APT_ARM := apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User= \
+	-o Dir::State::Lists=$(AARCH64)/lists -o Dir::Cache=$(AARCH64)/cache
+STALE   := build/lib* build/temp* build/bdist*
+test-compilers: install
+	$(call apt,$(APT_COMPILERS))
+	rm -rf $(CLANG) $(AARCH64) $(STALE)
+	mkdir -p $(AARCH64)/lists/partial $(AARCH64)/cache/archives/partial
+	$(APT_ARM) update
+	cd $(AARCH64) && $(APT_ARM) download libjpeg62-turbo-dev && dpkg -x libjpeg62-turbo-dev_*.deb .
+	CC=clang CXX=clang++ CFLAGS=-Werror $(BIN)/pip install -q --no-deps --target $(CLANG) .
+	rm -rf $(STALE)
+	cd / && PYTHONPATH=$(CLANG) $(CURDIR)/$(BIN)/python -c "from imgtool.pipelines.codec import _native as n; assert '/clang/' in n.__file__"
+	PYTHONPATH=$(CLANG) $(BIN)/pytest -q -n $(CORES) --dist loadfile tests/training/test_norm_act.py \
+		$(addprefix tests/pipelines/test_,baseline.py codec.py isa.py loaders.py recode.py stores.py)
+	$(BIN)/pytest -q -m "" tests/pipelines/test_compilers.py
 
 # mypy checks the package as a user gets it: an editable install has no import package on disk to check.
 lint: install

@@ -23,20 +23,24 @@ LINK = ["-Wl,-Bsymbolic"] if sys.platform == "linux" else []
 COMPILE = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 
 
+def compiles(source: str, *flags: str) -> bool:
+    """Whether the C compiler takes this source with these flags. Exits if there is no compiler."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "probe.c")
+        with open(path, "w") as file:
+            file.write(source)
+        try:
+            command = [*os.environ.get("CC", "cc").split(), path, "-o", os.path.join(folder, "probe"), *flags]
+            return subprocess.run(command, capture_output=True).returncode == 0
+        except FileNotFoundError:
+            sys.exit("imgtool: no C++ compiler: install g++ (Debian: apt-get install g++)")
+
+
 class BuildExt(build_ext):
     """build_ext that says in one line which package holds a missing header. Its files have no Python's tag."""
 
     def run(self) -> None:
-        with tempfile.NamedTemporaryFile("w", suffix=".c") as source:
-            source.write(HEADERS)
-            source.flush()
-            compiler = os.environ.get("CC", "cc").split()
-            try:
-                probe = [*compiler, *(f"-I{folder}" for folder in INCLUDE), "-fsyntax-only", source.name]
-                ok = subprocess.run(probe, capture_output=True).returncode == 0
-            except FileNotFoundError:
-                sys.exit("imgtool: no C++ compiler: install g++ (Debian: apt-get install g++)")
-        if not ok:
+        if not compiles(HEADERS, *(f"-I{folder}" for folder in INCLUDE), "-fsyntax-only"):
             sys.exit(
                 "imgtool: libjpeg-turbo's headers are missing: install libjpeg62-turbo-dev "
                 "(Debian: apt-get install libjpeg62-turbo-dev; Ubuntu: libjpeg-turbo8-dev), or set JPEG_ROOT to a "
@@ -67,13 +71,14 @@ setup(
             runtime_library_dirs=LIBRARIES,
             libraries=["jpeg"],
             # No fused arithmetic, and overflow of damaged coefficients defined: every machine makes the same bytes.
-            extra_compile_args=[*COMPILE, "-Wno-clobbered", "-ffp-contract=off", "-fwrapv"],
+            extra_compile_args=[*COMPILE, "-ffp-contract=off", "-fwrapv"],
             extra_link_args=LINK,
         ),
         Extension(
             "imgtool.training.libnorm_act",
             ["training/_norm_act.cpp"],
-            extra_compile_args=COMPILE,
+            depends=["pipelines/codec/_native/isa.hpp"],
+            extra_compile_args=[*COMPILE, "-ffp-contract=fast"],
             extra_link_args=LINK,
         ),
     ],

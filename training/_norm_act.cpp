@@ -9,42 +9,53 @@
 #include <cstring>
 #include <vector>
 
+#include "../pipelines/codec/_native/isa.hpp"
+
 #define API extern "C" __attribute__((visibility("default")))
-#define INLINE inline __attribute__((always_inline))
+
+using namespace imgtool;
 
 namespace {
 
-constexpr int LANES = 8;
+constexpr int LANES = 8;          // channels come in multiples of it
 constexpr int64_t CHUNK = 16384;  // floats: 64 KiB
 constexpr int64_t LONGEST = 512;  // rows, which float32 adds up well enough
 
-using f32x8 = float __attribute__((vector_size(4 * LANES)));
-using i32x8 = int32_t __attribute__((vector_size(4 * LANES)));
+// Vectors of the sizes that registers have: where they are smaller, gcc takes a comparison apart to single elements.
+using f32x4 = float __attribute__((vector_size(16)));
+using f32x8 = float __attribute__((vector_size(32)));
 
-INLINE f32x8 load(const float* from) {
-  f32x8 v;
+template <class F>
+constexpr int lanes = sizeof(F) / sizeof(float);
+
+template <class F>
+IMGTOOL_INLINE F load(const float* from) {
+  F v;
   std::memcpy(&v, from, sizeof v);
   return v;
 }
 
-INLINE void store(float* to, const f32x8& v) { std::memcpy(to, &v, sizeof v); }
+template <class F>
+IMGTOOL_INLINE void store(float* to, const F& v) { std::memcpy(to, &v, sizeof v); }
 
 // 1 / (1 + 2^t), t = -z / ln 2: 2^t by its integer part in the exponent's bits, and a Taylor series of the rest, which
 // is at most a half; its error is 1.2e-7.
-INLINE f32x8 sigmoid(const f32x8& z) {
+template <class F>
+IMGTOOL_INLINE F sigmoid(const F& z) {
+  using Bits = decltype(z < z);
   constexpr float MAGIC = 12582912.0f;  // 1.5 · 2^23: added to a small number, rounds it to an integer
-  f32x8 t = z * -1.4426950409f;
-  t = t < -126.0f ? f32x8{} - 126.0f : t;
-  t = t > 126.0f ? f32x8{} + 126.0f : t;
-  const f32x8 shifted = t + MAGIC;
-  const f32x8 f = t - (shifted - MAGIC);
-  f32x8 p = f * 1.5403530e-4f + 1.3333558e-3f;
+  F t = z * -1.4426950409f;
+  t = t < -126.0f ? F{} - 126.0f : t;
+  t = t > 126.0f ? F{} + 126.0f : t;
+  const F shifted = t + MAGIC;
+  const F f = t - (shifted - MAGIC);
+  F p = f * 1.5403530e-4f + 1.3333558e-3f;
   p = p * f + 9.6181291e-3f;
   p = p * f + 5.5504109e-2f;
   p = p * f + 2.4022651e-1f;
   p = p * f + 6.9314718e-1f;
   p = p * f + 1.0f;
-  i32x8 bits, exponent;
+  Bits bits, exponent;
   std::memcpy(&bits, &p, sizeof bits);
   std::memcpy(&exponent, &shifted, sizeof exponent);
   bits += exponent << 23;
@@ -67,91 +78,82 @@ struct Channels {
 };
 
 // out = SiLU(x · gain + bias)
-template <int V>
-INLINE void activate(const Rows& r, const Channels& c) {
+template <class F, int V>
+IMGTOOL_INLINE void activate(const Rows& r, const Channels& c) {
   for (int64_t i = 0; i < r.count; ++i)
     for (int v = 0; v < V; ++v) {
-      const f32x8 z = load(r.x + i * r.step + LANES * v) * load(c.gain + LANES * v) + load(c.bias + LANES * v);
-      store(r.out + i * r.step + LANES * v, z * sigmoid(z));
+      const F z = load<F>(r.x + i * r.step + lanes<F> * v) * load<F>(c.gain + lanes<F> * v) + load<F>(c.bias + lanes<F> * v);
+      store(r.out + i * r.step + lanes<F> * v, z * sigmoid(z));
     }
 }
 
 // The gradient before SiLU, z = x · gain + bias: dy · s · (1 + z · (1 - s)), s = sigmoid(z).
-template <int V>
-INLINE f32x8 before(const Rows& r, const Channels& c, int64_t i, int v, const f32x8& x) {
-  const f32x8 z = x * load(c.gain + LANES * v) + load(c.bias + LANES * v);
-  const f32x8 s = sigmoid(z);
-  return load(r.dy + i * r.dy_step + LANES * v) * s * (1.0f + z * (1.0f - s));
+template <class F, int V>
+IMGTOOL_INLINE F before(const Rows& r, const Channels& c, int64_t i, int v, const F& x) {
+  const F z = x * load<F>(c.gain + lanes<F> * v) + load<F>(c.bias + lanes<F> * v);
+  const F s = sigmoid(z);
+  return load<F>(r.dy + i * r.dy_step + lanes<F> * v) * s * (1.0f + z * (1.0f - s));
 }
 
 // Sums of a value and of its product with x - shift. The value is that gradient, or x - shift itself: shifted, so that a
 // mean far from zero does not swallow the variance.
-template <int V, bool GRADIENT>
-INLINE void sums(const Rows& r, const Channels& c) {
-  f32x8 sum[V] = {}, product[V] = {};
+template <class F, int V, bool GRADIENT>
+IMGTOOL_INLINE void sums(const Rows& r, const Channels& c) {
+  F sum[V] = {}, product[V] = {};
   for (int64_t i = 0; i < r.count; ++i)
     for (int v = 0; v < V; ++v) {
-      const f32x8 x = load(r.x + i * r.step + LANES * v), d = x - load(c.shift + LANES * v);
-      f32x8 value = d;
-      if constexpr (GRADIENT) value = before<V>(r, c, i, v, x);
+      const F x = load<F>(r.x + i * r.step + lanes<F> * v), d = x - load<F>(c.shift + lanes<F> * v);
+      F value = d;
+      if constexpr (GRADIENT) value = before<F, V>(r, c, i, v, x);
       sum[v] += value;
       product[v] += value * d;
     }
   for (int v = 0; v < V; ++v) {
-    store(c.first + LANES * v, sum[v]);
-    store(c.second + LANES * v, product[v]);
+    store(c.first + lanes<F> * v, sum[v]);
+    store(c.second + lanes<F> * v, product[v]);
   }
 }
 
-template <int V>
-INLINE void moments(const Rows& r, const Channels& c) { sums<V, false>(r, c); }
+template <class F, int V>
+IMGTOOL_INLINE void moments(const Rows& r, const Channels& c) { sums<F, V, false>(r, c); }
 
-template <int V>
-INLINE void gradients(const Rows& r, const Channels& c) { sums<V, true>(r, c); }
+template <class F, int V>
+IMGTOOL_INLINE void gradients(const Rows& r, const Channels& c) { sums<F, V, true>(r, c); }
 
 // out = that gradient · gain + x · slope + base
-template <int V>
-INLINE void descend(const Rows& r, const Channels& c) {
+template <class F, int V>
+IMGTOOL_INLINE void descend(const Rows& r, const Channels& c) {
   for (int64_t i = 0; i < r.count; ++i)
     for (int v = 0; v < V; ++v) {
-      const f32x8 x = load(r.x + i * r.step + LANES * v);
-      const f32x8 line = x * load(c.slope + LANES * v) + load(c.base + LANES * v);
-      store(r.out + i * r.step + LANES * v, before<V>(r, c, i, v, x) * load(c.gain + LANES * v) + line);
+      const F x = load<F>(r.x + i * r.step + lanes<F> * v);
+      const F line = x * load<F>(c.slope + lanes<F> * v) + load<F>(c.base + lanes<F> * v);
+      store(r.out + i * r.step + lanes<F> * v, before<F, V>(r, c, i, v, x) * load<F>(c.gain + lanes<F> * v) + line);
     }
 }
 
-using Kernel = void (*)(Rows, Channels, int64_t);
+// A function over all channels, in groups that the registers hold (there are a multiple of LANES).
+template <class F, auto of_four, auto of_two, auto of_one>
+IMGTOOL_INLINE void over_channels(Rows r, Channels c, int64_t channels) {
+  constexpr int N = lanes<F>;
+  for (int64_t left = channels, width; left > 0; left -= width) {
+    width = left >= 4 * N ? 4 * N : left >= 2 * N ? 2 * N : N;
+    if (width == 4 * N)
+      of_four(r, c);
+    else if (width == 2 * N)
+      of_two(r, c);
+    else
+      of_one(r, c);
+    r.x += width, r.dy += width, r.out += width, c.first += width, c.second += width;
+    c.shift += width, c.gain += width, c.bias += width, c.slope += width, c.base += width;
+  }
+}
 
-#if defined(__x86_64__)
-const bool FMA = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#define WITH_FMA __attribute__((target("avx2,fma")))
-#else
-const bool FMA = false;
-#define WITH_FMA
-#endif
+using OverChannels = void (*)(Rows, Channels, int64_t);
 
-// A kernel over all channels, in groups that the registers hold (there are a multiple of LANES), for two processors.
-#define OVER_CHANNELS(name, function)                                                            \
-  INLINE void name##_groups(Rows r, Channels c, int64_t channels) {                              \
-    for (int64_t left = channels, width; left > 0; left -= width) {                              \
-      width = left >= 4 * LANES ? 4 * LANES : left >= 2 * LANES ? 2 * LANES : LANES;             \
-      if (width == 4 * LANES)                                                                    \
-        function<4>(r, c);                                                                       \
-      else if (width == 2 * LANES)                                                               \
-        function<2>(r, c);                                                                       \
-      else                                                                                       \
-        function<1>(r, c);                                                                       \
-      r.x += width, r.dy += width, r.out += width, c.first += width, c.second += width;          \
-      c.shift += width, c.gain += width, c.bias += width, c.slope += width, c.base += width;     \
-    }                                                                                            \
-  }                                                                                              \
-  WITH_FMA void name##_fma(Rows r, Channels c, int64_t channels) { name##_groups(r, c, channels); } \
-  void name##_plain(Rows r, Channels c, int64_t channels) { name##_groups(r, c, channels); }     \
-  const Kernel name = FMA ? name##_fma : name##_plain;
-OVER_CHANNELS(all_moments, moments)
-OVER_CHANNELS(all_activate, activate)
-OVER_CHANNELS(all_gradients, gradients)
-OVER_CHANNELS(all_descend, descend)
+#define OVER_CHANNELS(F, function) over_channels<F, function<F, 4>, function<F, 2>, function<F, 1>>
+#define KERNEL(function) Kernel<OVER_CHANNELS(f32x4, function), OVER_CHANNELS(f32x8, function)>::run
+constexpr OverChannels all_moments = KERNEL(moments), all_activate = KERNEL(activate),
+                       all_gradients = KERNEL(gradients), all_descend = KERNEL(descend);
 
 // The OpenMP runtime whose threads torch computes with, by GNU's names, which LLVM's and Intel's have too. It is not
 // linked to: a second one would keep threads of its own beside torch's.
@@ -167,7 +169,7 @@ struct Work {
   int64_t chunk = std::clamp<int64_t>(CHUNK / channels, 8, LONGEST);
   int64_t chunks = (rows + chunk - 1) / chunk;
 
-  void each(Kernel kernel, const Rows& all, const Channels& c, float* sums = nullptr) const {
+  void each(OverChannels kernel, const Rows& all, const Channels& c, float* sums = nullptr) const {
     auto share = [&] {
       const int64_t part = openmp.thread(), parts = openmp.threads();
       for (int64_t i = chunks * part / parts; i < chunks * (part + 1) / parts; ++i) {
@@ -251,3 +253,5 @@ API void norm_act_backward(const float* x, const float* dy, int64_t dy_step, flo
   }
   work.each(all_descend, all, c);
 }
+
+IMGTOOL_ISA_API(norm_act)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import torch
 
+from imgtool.pipelines.codec.isa import InstructionSets
+
 _library = ctypes.CDLL(str(Path(__file__).with_name("libnorm_act.so")))
+isa = InstructionSets(_library, "norm_act")
 
 LANES: int = _library.norm_act_lanes()
 """Channels must be a multiple of this."""

@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgtool.pipelines.codec.isa import InstructionSets
+
 _library = ctypes.CDLL(str(Path(__file__).with_name("libcodec.so")))
+isa = InstructionSets(_library, "codec")
 _SPACES = ("unknown", "grayscale", "rgb", "ycbcr", "cmyk", "ycck")  # libjpeg's J_COLOR_SPACE
 
 

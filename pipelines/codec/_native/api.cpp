@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "isa.hpp"
 #include "picture.hpp"
 #include "pool.hpp"
 #include "recode.hpp"
@@ -176,6 +177,8 @@ class Batch {
 
 // What went wrong in the calling thread's last call that failed.
 API const char* codec_error() { return last_error.c_str(); }
+
+IMGTOOL_ISA_API(codec)
 
 API int32_t codec_probe(const uint8_t* data, uint64_t size, Fields* out) {
   return guarded([&] {

@@ -1,7 +1,5 @@
 #include "dct.hpp"
 
-#include <cmath>
-
 #include "simd.hpp"
 
 namespace imgtool {
@@ -19,17 +17,17 @@ constexpr int32_t k0298 = fix(0.298631336), k0390 = fix(0.390180644), k0541 = fi
 IMGTOOL_INLINE void transpose(i32x8* a) {
   i32x8 b[kSide], c[kSide];
   for (int i = 0; i < kSide; i += 2) {             // pairs of rows, then of pairs, then halves
-    b[i] = __builtin_shuffle(a[i], a[i + 1], i32x8{0, 8, 1, 9, 4, 12, 5, 13});
-    b[i + 1] = __builtin_shuffle(a[i], a[i + 1], i32x8{2, 10, 3, 11, 6, 14, 7, 15});
+    b[i] = shuffle<0, 8, 1, 9, 4, 12, 5, 13>(a[i], a[i + 1]);
+    b[i + 1] = shuffle<2, 10, 3, 11, 6, 14, 7, 15>(a[i], a[i + 1]);
   }
   for (int i = 0; i < kSide; i += 4)
     for (int j = 0; j < 2; ++j) {
-      c[i + 2 * j] = __builtin_shuffle(b[i + j], b[i + j + 2], i32x8{0, 1, 8, 9, 4, 5, 12, 13});
-      c[i + 2 * j + 1] = __builtin_shuffle(b[i + j], b[i + j + 2], i32x8{2, 3, 10, 11, 6, 7, 14, 15});
+      c[i + 2 * j] = shuffle<0, 1, 8, 9, 4, 5, 12, 13>(b[i + j], b[i + j + 2]);
+      c[i + 2 * j + 1] = shuffle<2, 3, 10, 11, 6, 7, 14, 15>(b[i + j], b[i + j + 2]);
     }
   for (int i = 0; i < 4; ++i) {
-    a[i] = __builtin_shuffle(c[i], c[i + 4], i32x8{0, 1, 2, 3, 8, 9, 10, 11});
-    a[i + 4] = __builtin_shuffle(c[i], c[i + 4], i32x8{4, 5, 6, 7, 12, 13, 14, 15});
+    a[i] = shuffle<0, 1, 2, 3, 8, 9, 10, 11>(c[i], c[i + 4]);
+    a[i + 4] = shuffle<4, 5, 6, 7, 12, 13, 14, 15>(c[i], c[i + 4]);
   }
 }
 
@@ -84,55 +82,52 @@ IMGTOOL_INLINE void forward_pass(i32x8* a) {
   a[1] = (d0 * k1501 + z1 + z4) >> shift;
 }
 
-IMGTOOL_INLINE void store_row(int16_t* to, const i32x8& row) { store(to, pack(row)); }
-
-IMGTOOL_INLINE i32x8 clamp(i32x8 v, int lo, int hi) {
-  const i32x8 low = i32x8{} + lo, high = i32x8{} + hi;
-  v = v < low ? low : v;
-  return v > high ? high : v;
-}
-
-// To the nearest whole number, by adding and taking away what leaves no bits for a fraction (|v| < 2^22).
-IMGTOOL_INLINE i32x8 round(const f32x8& v) {
-  constexpr float kMagic = 12582912.0f;            // 1.5 * 2^23
-  return __builtin_convertvector((v + kMagic) - kMagic, i32x8);
-}
-
 // What the entropy coder has codes for; a sound source stays far inside.
-constexpr int kMaxCoefficient = 1023;
+constexpr int16_t kMaxCoefficient = 1023;
+
+// The nearest coefficient: rounded by adding and taking away what leaves no bits for a fraction. |v| stays below 2^31,
+// above which processors make different whole numbers of it. So it does in damaged files: a mean has 16 bits, other
+// coefficients have 10 and steps 16, and no output of `halve` exceeds the largest mean.
+IMGTOOL_INLINE i16x8 to_coefficients(const f32x8& v) {
+  constexpr float kMagic = 12582912.0f;            // 1.5 * 2^23
+  const i16x8 low = i16x8{} - kMaxCoefficient, high = i16x8{} + kMaxCoefficient;
+  i16x8 q = pack(__builtin_convertvector((v + kMagic) - kMagic, i32x8));
+  q = q < low ? low : q;
+  return q > high ? high : q;
+}
+
+// cos(i pi / 16), without a library whose last digit differs from machine to machine.
+constexpr double cosine(int i) {
+  constexpr double kOf[] = {1, 0.98078528040323044913, 0.92387953251128675613, 0.83146961230254523708,
+                            0.70710678118654752440, 0.55557023301960222474, 0.38268343236508977173,
+                            0.19509032201612826785, 0};
+  i %= 32;
+  if (i > 16) i = 32 - i;
+  return i > 8 ? -kOf[16 - i] : kOf[i];
+}
 
 // C of the orthonormal DCT, which JPEG's is (T.81, A.3.3), times two inverse ones of half the length side by side. A block
 // of half the length has half the scale a side.
 struct Halving {
   float m[kSide][kSide], transposed[kSide][kSide];
-  Halving() {
-    double c8[8][8], c4[4][4];
-    for (int u = 0; u < 8; ++u)
-      for (int x = 0; x < 8; ++x) c8[u][x] = (u ? 0.5 : std::sqrt(0.125)) * std::cos((2 * x + 1) * u * M_PI / 16);
-    for (int u = 0; u < 4; ++u)
-      for (int x = 0; x < 4; ++x) c4[u][x] = (u ? std::sqrt(0.5) : 0.5) * std::cos((2 * x + 1) * u * M_PI / 8);
+  constexpr Halving() : m(), transposed() {
+    constexpr double kRoot8th = 0.35355339059327376220, kRoot2nd = 0.70710678118654752440;     // of 1/8, of 1/2
     for (int u = 0; u < 8; ++u)
       for (int v = 0; v < 8; ++v) {
         double sum = 0;
-        for (int x = 0; x < 4; ++x) sum += c8[u][v / 4 * 4 + x] * c4[v % 4][x];
-        m[u][v] = transposed[v][u] = static_cast<float>(sum * std::sqrt(0.5));
+        for (int x = 0; x < 4; ++x) {
+          const double c8 = (u ? 0.5 : kRoot8th) * cosine((2 * (v / 4 * 4 + x) + 1) * u);
+          const double c4 = (v % 4 ? kRoot2nd : 0.5) * cosine(2 * (2 * x + 1) * (v % 4));
+          sum += c8 * c4;
+        }
+        m[u][v] = transposed[v][u] = static_cast<float>(sum * kRoot2nd);
       }
   }
 };
-const Halving kHalving;
+constexpr Halving kHalving;
 
-}  // namespace
-
-void Steps::set(const uint16_t* steps) {
-  for (int i = 0; i < kArea; ++i) {
-    step[i] = steps[i];
-    inverse[i] = 1.0f / static_cast<float>(8 * step[i]);
-  }
-}
-
-IMGTOOL_CLONES
-void inverse_dct(const int16_t* blocks, const uint8_t* last, int count, const Steps& steps, uint8_t* out,
-                 size_t pitch) {
+IMGTOOL_INLINE void inverse_blocks(const int16_t* blocks, const uint8_t* last, int count, const Steps& steps,
+                                   uint8_t* out, size_t pitch) {
   for (int i = 0; i < count; ++i, blocks += kArea, out += kSide) {
     if (last[i] == 0) {
       // In islow's two passes a lone DC becomes DC * step / 8, rounded.
@@ -156,8 +151,8 @@ void inverse_dct(const int16_t* blocks, const uint8_t* last, int count, const St
   }
 }
 
-IMGTOOL_CLONES
-void forward_dct(const uint8_t* samples, size_t pitch, int count, const Steps& steps, int16_t* blocks) {
+IMGTOOL_INLINE void forward_blocks(const uint8_t* samples, size_t pitch, int count, const Steps& steps,
+                                   int16_t* blocks) {
   for (int i = 0; i < count; ++i, samples += kSide, blocks += kArea) {
     i32x8 a[kSide];
     for (int y = 0; y < kSide; ++y) a[y] = widen(samples + pitch * y) - 128;
@@ -171,13 +166,13 @@ void forward_dct(const uint8_t* samples, size_t pitch, int count, const Steps& s
       const i32x8 sign = a[y] >> 31, size = (a[y] ^ sign) - sign;
       const f32x8 n = __builtin_convertvector(size + load<i32x8>(steps.step + kSide * y) * 4, f32x8) + 0.25f;
       const i32x8 q = __builtin_convertvector(n * load<f32x8>(steps.inverse + kSide * y), i32x8);
-      store_row(blocks + kSide * y, (q ^ sign) - sign);
+      store(blocks + kSide * y, pack((q ^ sign) - sign));
     }
   }
 }
 
-IMGTOOL_CLONES
-void requantise(const int16_t* from, const Steps& from_steps, const Steps& to_steps, int count, int16_t* to) {
+IMGTOOL_INLINE void requantise_blocks(const int16_t* from, const Steps& from_steps, const Steps& to_steps, int count,
+                                      int16_t* to) {
   f32x8 factor[kSide];
   for (int y = 0; y < kSide; ++y)
     factor[y] = __builtin_convertvector(load<i32x8>(from_steps.step + kSide * y) * 8, f32x8) *
@@ -185,7 +180,7 @@ void requantise(const int16_t* from, const Steps& from_steps, const Steps& to_st
   for (int i = 0; i < count; ++i, from += kArea, to += kArea)
     for (int y = 0; y < kSide; ++y) {
       const f32x8 v = __builtin_convertvector(widen(from + kSide * y), f32x8) * factor[y];
-      store_row(to + kSide * y, clamp(round(v), -kMaxCoefficient, kMaxCoefficient));
+      store(to + kSide * y, to_coefficients(v));
     }
 }
 
@@ -215,14 +210,12 @@ IMGTOOL_INLINE void halve_lowest(const int16_t* const above[2], const int16_t* c
   for (int u = 0; u < kSide; ++u) {
     f32x8 sum = {};
     for (int i = 0; i < 2 * n; ++i) sum += columns[i] * half[u][i < n ? i : 4 + i - n];
-    const i32x8 q = round(sum * 8.0f * load<f32x8>(to.inverse + kSide * u));
-    store_row(out + kSide * u, clamp(q, -kMaxCoefficient, kMaxCoefficient));
+    store(out + kSide * u, to_coefficients(sum * 8.0f * load<f32x8>(to.inverse + kSide * u)));
   }
 }
 
-IMGTOOL_CLONES
-void halve(const int16_t* const above[2], const int16_t* const below[2], int last, const Steps& from, const Steps& to,
-           int16_t* out) {
+IMGTOOL_INLINE void halve_blocks(const int16_t* const above[2], const int16_t* const below[2], int last,
+                                 const Steps& from, const Steps& to, int16_t* out) {
   if (last < 1)                        // zigzag indices below n (n + 1) / 2 lie in the lowest n x n
     halve_lowest<1>(above, below, from, to, out);
   else if (last < 3)
@@ -231,6 +224,33 @@ void halve(const int16_t* const above[2], const int16_t* const below[2], int las
     halve_lowest<3>(above, below, from, to, out);
   else
     halve_lowest<4>(above, below, from, to, out);
+}
+
+}  // namespace
+
+void Steps::set(const uint16_t* steps) {
+  for (int i = 0; i < kArea; ++i) {
+    step[i] = steps[i];
+    inverse[i] = 1.0f / static_cast<float>(8 * step[i]);
+  }
+}
+
+void inverse_dct(const int16_t* blocks, const uint8_t* last, int count, const Steps& steps, uint8_t* out,
+                 size_t pitch) {
+  Kernel<inverse_blocks>::run(blocks, last, count, steps, out, pitch);
+}
+
+void forward_dct(const uint8_t* samples, size_t pitch, int count, const Steps& steps, int16_t* blocks) {
+  Kernel<forward_blocks>::run(samples, pitch, count, steps, blocks);
+}
+
+void requantise(const int16_t* from, const Steps& from_steps, const Steps& to_steps, int count, int16_t* to) {
+  Kernel<requantise_blocks>::run(from, from_steps, to_steps, count, to);
+}
+
+void halve(const int16_t* const above[2], const int16_t* const below[2], int last, const Steps& from, const Steps& to,
+           int16_t* out) {
+  Kernel<halve_blocks>::run(above, below, last, from, to, out);
 }
 
 }  // namespace imgtool

@@ -14,17 +14,15 @@ namespace {
 constexpr int kMcu = 32;         // the largest MCU is 4 blocks of 8 a side
 constexpr int kTile = 16;        // bytes a side of a transposed tile
 
-using u8x16 = uint8_t __attribute__((vector_size(16)));
-
 // Four rounds of interleaving rows i and i + 8 transpose a 16 x 16 tile.
 void transpose_tile(const uint8_t* from, size_t from_stride, uint8_t* to, size_t to_stride) {
   u8x16 a[kTile], b[kTile];
   for (int i = 0; i < kTile; ++i) std::memcpy(&a[i], from + from_stride * i, kTile);
   for (int round = 0; round < 4; ++round) {
     for (int i = 0; i < kTile / 2; ++i) {
-      b[2 * i] = __builtin_shuffle(a[i], a[i + 8], u8x16{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
+      b[2 * i] = shuffle<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a[i], a[i + 8]);
       b[2 * i + 1] =
-          __builtin_shuffle(a[i], a[i + 8], u8x16{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+          shuffle<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a[i], a[i + 8]);
     }
     std::memcpy(a, b, sizeof a);
   }
@@ -57,8 +55,7 @@ void copy(const Plane& in, Plane& out) {
 // One row of `n` samples out of `count` rows `stride` bytes apart, by weights in units of 2^-16; writes whole blocks of 64,
 // up to 63 more. 16 bits a sample all along: eight of them are the value, and what each product loses below the others is
 // put back as a mean.
-IMGTOOL_CLONES
-void weigh_rows(const uint8_t* rows, size_t stride, size_t n, const uint16_t* weights, int count, uint8_t* out) {
+IMGTOOL_INLINE void weigh_rows(const uint8_t* rows, size_t stride, size_t n, const uint16_t* weights, int count, uint8_t* out) {
   constexpr size_t kBlock = 64;
   const auto half = static_cast<uint16_t>(128 + std::min(count / 2, 100));
   for (size_t x = 0; x < n; x += kBlock) {
@@ -90,8 +87,8 @@ void resample_rows(const Plane& in, const Axis& axis, Plane& out) {
       if (weights[t] > weights[largest]) largest = t;
     }
     weights[largest] = static_cast<uint16_t>(std::min(weights[largest] + kOne + 1 - sum, kOne));   // so they sum to one
-    weigh_rows(in.row(axis.lo + axis.first[y] - in.top), in.stride, static_cast<size_t>(in.width), weights.data(),
-               axis.count[y], out.row(y));
+    Kernel<weigh_rows>::run(in.row(axis.lo + axis.first[y] - in.top), in.stride, static_cast<size_t>(in.width),
+                            weights.data(), axis.count[y], out.row(y));
   }
 }
 
@@ -116,17 +113,16 @@ constexpr int kPixels = 16;      // that a vector of bytes has
 // The first `count` of 16 pixels.
 IMGTOOL_INLINE void join(const u8x16& r, const u8x16& g, const u8x16& b, uint8_t* rgb, int count) {
   u8x16 out[3];
-  out[0] = __builtin_shuffle(r, g, u8x16{0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5});
-  out[0] = __builtin_shuffle(out[0], b, u8x16{0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15});
-  out[1] = __builtin_shuffle(r, g, u8x16{21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26});
-  out[1] = __builtin_shuffle(out[1], b, u8x16{0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15});
-  out[2] = __builtin_shuffle(r, g, u8x16{0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0});
-  out[2] = __builtin_shuffle(out[2], b, u8x16{26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31});
+  out[0] = shuffle<0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5>(r, g);
+  out[0] = shuffle<0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15>(out[0], b);
+  out[1] = shuffle<21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26>(r, g);
+  out[1] = shuffle<0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15>(out[1], b);
+  out[2] = shuffle<0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0>(r, g);
+  out[2] = shuffle<26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31>(out[2], b);
   std::memcpy(rgb, out, count >= kPixels ? sizeof out : 3 * static_cast<size_t>(count));
 }
 
-IMGTOOL_CLONES
-void join_row(const uint8_t* r, const uint8_t* g, const uint8_t* b, int width, uint8_t* rgb) {
+IMGTOOL_INLINE void join_row(const uint8_t* r, const uint8_t* g, const uint8_t* b, int width, uint8_t* rgb) {
   for (int x = 0; x < width; x += kPixels) {
     u8x16 v[3];
     std::memcpy(&v[0], r + x, kPixels);
@@ -136,18 +132,17 @@ void join_row(const uint8_t* r, const uint8_t* g, const uint8_t* b, int width, u
   }
 }
 
-IMGTOOL_CLONES
-void split_row(const uint8_t* rgb, int width, uint8_t* r, uint8_t* g, uint8_t* b) {
+IMGTOOL_INLINE void split_row(const uint8_t* rgb, int width, uint8_t* r, uint8_t* g, uint8_t* b) {
   for (int x = 0; x < width; x += kPixels) {
     u8x16 in[3] = {};
     std::memcpy(in, rgb + 3 * x, width - x >= kPixels ? sizeof in : 3 * static_cast<size_t>(width - x));
-    const u8x16 vr = __builtin_shuffle(in[0], in[1], u8x16{0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30});
-    const u8x16 vg = __builtin_shuffle(in[0], in[1], u8x16{1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31});
-    const u8x16 vb = __builtin_shuffle(in[0], in[1], u8x16{2, 5, 8, 11, 14, 17, 20, 23, 26, 29});
+    const u8x16 vr = shuffle<0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0>(in[0], in[1]);
+    const u8x16 vg = shuffle<1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0>(in[0], in[1]);
+    const u8x16 vb = shuffle<2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0>(in[0], in[1]);
     const u8x16 out[3] = {
-        __builtin_shuffle(vr, in[2], u8x16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29}),
-        __builtin_shuffle(vg, in[2], u8x16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30}),
-        __builtin_shuffle(vb, in[2], u8x16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31})};
+        shuffle<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29>(vr, in[2]),
+        shuffle<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30>(vg, in[2]),
+        shuffle<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31>(vb, in[2])};
     std::memcpy(r + x, &out[0], kPixels);
     std::memcpy(g + x, &out[1], kPixels);
     std::memcpy(b + x, &out[2], kPixels);
@@ -155,8 +150,7 @@ void split_row(const uint8_t* rgb, int width, uint8_t* r, uint8_t* g, uint8_t* b
 }
 
 // A row of pixels by JFIF's conversion, in 16 bits. Reads whole blocks of 16.
-IMGTOOL_CLONES
-void write_rgb(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, int width, uint8_t* rgb) {
+IMGTOOL_INLINE void write_rgb(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, int width, uint8_t* rgb) {
   for (int x = 0; x < width; x += kPixels) {
     i16x8 r[2], g[2], b[2];
     for (int i = 0; i < 2; ++i) {
@@ -228,9 +222,9 @@ void resize_crop(const Planes& in, const Crop& crop, uint8_t* rgb, int out_w, in
     made[k].resize(out_w, out_h);
     std::fill(made[k].data.begin(), made[k].data.end(), uint8_t{128});
   }
+  const auto to_rgb = in.rgb ? Kernel<join_row>::run : Kernel<write_rgb>::run;
   for (int y = 0; y < out_h; ++y)
-    (in.rgb ? join_row : write_rgb)(made[0].row(y), made[1].row(y), made[2].row(y), out_w,
-                                    rgb + 3 * static_cast<size_t>(out_w) * y);
+    to_rgb(made[0].row(y), made[1].row(y), made[2].row(y), out_w, rgb + 3 * static_cast<size_t>(out_w) * y);
 }
 
 void split(const uint8_t* rgb, int width, const Crop& crop, Planes& planes) {
@@ -243,8 +237,8 @@ void split(const uint8_t* rgb, int width, const Crop& crop, Planes& planes) {
     planes.span_x[k] = planes.span_y[k] = 1;
   }
   for (int y = 0; y < crop.h; ++y)
-    split_row(rgb + 3 * (static_cast<size_t>(crop.y + y) * width + crop.x), crop.w, planes.plane[0].row(y),
-              planes.plane[1].row(y), planes.plane[2].row(y));
+    Kernel<split_row>::run(rgb + 3 * (static_cast<size_t>(crop.y + y) * width + crop.x), crop.w,
+                           planes.plane[0].row(y), planes.plane[1].row(y), planes.plane[2].row(y));
 }
 
 void pad_edges(Plane& plane) {

@@ -17,8 +17,7 @@ using i32x4 = int32_t __attribute__((vector_size(16)));
 using u8x4 = uint8_t __attribute__((vector_size(4)));
 
 // The weights are not negative and sum to one within rounding, so no sum leaves 0..255: no clipping is needed.
-IMGTOOL_CLONES
-void resample_row(const Axis& axis, const uint8_t* rgbx, uint8_t* rgb) {
+IMGTOOL_INLINE void resample_row(const Axis& axis, const uint8_t* rgbx, uint8_t* rgb) {
   const int n = axis.size(), taps = axis.taps;
   const int32_t* weights = axis.weights.data();
   for (int i = 0; i < n; ++i, weights += taps, rgb += 3) {
@@ -37,8 +36,7 @@ void resample_row(const Axis& axis, const uint8_t* rgbx, uint8_t* rgb) {
 }
 
 // One row of `n` samples out of `count` lines `pitch` bytes apart, weighted; writes whole blocks of 64, up to 63 more.
-IMGTOOL_CLONES
-void resample_column(const uint8_t* lines, size_t pitch, size_t n, const int32_t* weights, int count, uint8_t* out) {
+IMGTOOL_INLINE void resample_column(const uint8_t* lines, size_t pitch, size_t n, const int32_t* weights, int count, uint8_t* out) {
   for (size_t x = 0; x < n; x += kBlock) {
     int32_t sum[kBlock];
     for (size_t i = 0; i < kBlock; ++i) sum[i] = kHalf;
@@ -92,12 +90,14 @@ void Resizer::begin() {
   pushed_ = 0;
 }
 
-void Resizer::push(const uint8_t* rgbx) { resample_row(cols, rgbx, &lines_[pitch_ * pushed_++]); }
+void Resizer::push(const uint8_t* rgbx) {
+  Kernel<resample_row>::run(cols, rgbx, &lines_[pitch_ * pushed_++]);
+}
 
 void Resizer::finish(uint8_t* rgb, size_t stride) {
   for (int y = 0; y < rows.size(); ++y) {
-    resample_column(&lines_[pitch_ * rows.first[y]], pitch_, pitch_, &rows.weights[static_cast<size_t>(y) * rows.taps],
-                    rows.count[y], out_line_.data());
+    Kernel<resample_column>::run(&lines_[pitch_ * rows.first[y]], pitch_, pitch_,
+                                 &rows.weights[static_cast<size_t>(y) * rows.taps], rows.count[y], out_line_.data());
     std::memcpy(rgb + stride * y, out_line_.data(), 3 * static_cast<size_t>(cols.size()));
   }
 }

@@ -12,20 +12,24 @@ namespace {
 constexpr size_t kMaxBlock = 256;      // bytes: 64 symbols of at most 27 bits, and a store of 8 beyond
 
 uint64_t nonzero(const int16_t* block) {
-#if defined(__SSE2__)
   uint64_t mask = 0;
+#if defined(IMGTOOL_SSE2)
   const auto* from = reinterpret_cast<const __m128i*>(block);
   for (int i = 0; i < 4; ++i) {
     const __m128i zeros = _mm_packs_epi16(_mm_cmpeq_epi16(_mm_loadu_si128(from + 2 * i), _mm_setzero_si128()),
                                           _mm_cmpeq_epi16(_mm_loadu_si128(from + 2 * i + 1), _mm_setzero_si128()));
     mask |= static_cast<uint64_t>(static_cast<uint16_t>(~_mm_movemask_epi8(zeros))) << (16 * i);
   }
-  return mask;
+#elif defined(IMGTOOL_NEON)
+  const uint8x8_t bits = vcreate_u8(0x8040201008040201);
+  for (int y = 0; y < kSide; ++y) {
+    const int16x8_t row = vld1q_s16(block + kSide * y);
+    mask |= static_cast<uint64_t>(vaddv_u8(vand_u8(vmovn_u16(vtstq_s16(row, row)), bits))) << (kSide * y);
+  }
 #else
-  uint64_t mask = 0;
   for (int k = 0; k < kArea; ++k) mask |= static_cast<uint64_t>(block[k] != 0) << k;
-  return mask;
 #endif
+  return mask;
 }
 
 // Bits of a value's magnitude, and those it is written as (T.81, F.1.2.1).

@@ -1,20 +1,23 @@
-// Vectors of the compiler's own kind, and the versions of a function that it makes per instruction set, of which the
-// loader picks one at run time. None of them fuses multiplications with additions, so that all give the same bytes.
+// Vectors of the compiler's own kind, in what gcc (from 9) and clang (from 11) both understand.
 #pragma once
 
+#include <cfloat>
 #include <cstdint>
 #include <cstring>
 
-#if defined(__SSE2__)
+#include "isa.hpp"
+
+#if defined(IMGTOOL_PORTABLE)
+#elif defined(__SSE2__)
+#define IMGTOOL_SSE2
 #include <emmintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#define IMGTOOL_NEON
+#include <arm_neon.h>
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define IMGTOOL_CLONES __attribute__((target_clones("avx2", "sse4.1", "default")))
-#else
-#define IMGTOOL_CLONES
-#endif
-#define IMGTOOL_INLINE inline __attribute__((always_inline))
+static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must be float's: build for x86-64 or aarch64");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "vectors are taken apart as little-endian bytes");
 
 namespace imgtool {
 
@@ -31,6 +34,16 @@ IMGTOOL_INLINE V load(const void* from) {
   return v;
 }
 
+// Element i is element places[i] of `a` and `b` together.
+template <int... places, class V>
+IMGTOOL_INLINE V shuffle(const V& a, const V& b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, places...);
+#else
+  return __builtin_shuffle(a, b, V{places...});
+#endif
+}
+
 template <class V>
 IMGTOOL_INLINE void store(void* to, const V& v) {
   std::memcpy(to, &v, sizeof v);
@@ -41,7 +54,7 @@ IMGTOOL_INLINE i32x8 widen(const int16_t* from) { return __builtin_convertvector
 IMGTOOL_INLINE i16x8 widen_to_16(const uint8_t* from) {
   u8x16 bytes = {};
   std::memcpy(&bytes, from, 8);
-  bytes = __builtin_shuffle(bytes, u8x16{}, u8x16{0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16});
+  bytes = shuffle<0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16>(bytes, u8x16{});
   return reinterpret_cast<i16x8>(bytes);         // little-endian
 }
 
@@ -49,19 +62,27 @@ IMGTOOL_INLINE i32x8 widen(const uint8_t* from) { return __builtin_convertvector
 
 // The upper 16 bits of the products.
 IMGTOOL_INLINE i16x8 multiply_high(const i16x8& a, int16_t b) {
-#if defined(__SSE2__)
+#if defined(IMGTOOL_SSE2)
   return reinterpret_cast<i16x8>(_mm_mulhi_epi16(reinterpret_cast<__m128i>(a), _mm_set1_epi16(b)));
+#elif defined(IMGTOOL_NEON)
+  const auto v = reinterpret_cast<int16x8_t>(a);
+  return reinterpret_cast<i16x8>(vcombine_s16(vshrn_n_s32(vmull_n_s16(vget_low_s16(v), b), 16),
+                                              vshrn_n_s32(vmull_n_s16(vget_high_s16(v), b), 16)));
 #else
   return __builtin_convertvector((__builtin_convertvector(a, i32x8) * b) >> 16, i16x8);
 #endif
 }
 
-// Narrows with saturation. Left to itself, the compiler takes the vectors apart.
+// Narrows with saturation.
 IMGTOOL_INLINE i16x8 pack(const i32x8& v) {
-#if defined(__SSE2__)
+#if defined(IMGTOOL_SSE2)
   __m128i half[2];
   std::memcpy(half, &v, sizeof half);
   return reinterpret_cast<i16x8>(_mm_packs_epi32(half[0], half[1]));
+#elif defined(IMGTOOL_NEON)
+  int32x4_t half[2];
+  std::memcpy(half, &v, sizeof half);
+  return reinterpret_cast<i16x8>(vcombine_s16(vqmovn_s32(half[0]), vqmovn_s32(half[1])));
 #else
   const i32x8 low = i32x8{} - 32768, high = i32x8{} + 32767;
   const i32x8 above = v < low ? low : v;
@@ -71,8 +92,11 @@ IMGTOOL_INLINE i16x8 pack(const i32x8& v) {
 
 // The same to unsigned bytes, those of `a` first.
 IMGTOOL_INLINE u8x16 pack(const i16x8& a, const i16x8& b) {
-#if defined(__SSE2__)
+#if defined(IMGTOOL_SSE2)
   return reinterpret_cast<u8x16>(_mm_packus_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#elif defined(IMGTOOL_NEON)
+  return reinterpret_cast<u8x16>(
+      vcombine_u8(vqmovun_s16(reinterpret_cast<int16x8_t>(a)), vqmovun_s16(reinterpret_cast<int16x8_t>(b))));
 #else
   u8x16 out;
   for (int i = 0; i < 8; ++i) {

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -24,7 +25,8 @@ def resolve_device(device: str | None = None) -> torch.device:
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """float32 products of float32 factors: by default cuDNN's convolutions round them to TensorFloat-32's 10 bits."""
-    kinds = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
+    backends: Any = torch.backends  # which mypy takes for plain modules
+    kinds = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
     before = [kind.fp32_precision for kind in kinds]
     try:
         for kind in kinds:

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -24,14 +23,16 @@ def resolve_device(device: str | None = None) -> torch.device:
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """float32 products of float32 factors: by default cuDNN's convolutions round them to TensorFloat-32's 10 bits."""
-    backends: Any = torch.backends  # which mypy takes for plain modules
-    kinds = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
-    before = [kind.fp32_precision for kind in kinds]
+    """float32 products of float32 factors: by default cuDNN's convolutions round them to TensorFloat-32's 10 bits.
+
+    By the older of torch's two interfaces: where `fp32_precision` was set, whoever reads `allow_tf32` gets an error.
+    """
+    kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [kind.allow_tf32 for kind in kinds]
+    for kind in kinds:
+        kind.allow_tf32 = False
     try:
-        for kind in kinds:
-            kind.fp32_precision = "ieee"
         yield
     finally:
-        for kind, precision in zip(kinds, before, strict=True):
-            kind.fp32_precision = precision
+        for kind, allowed in zip(kinds, before, strict=True):
+            kind.allow_tf32 = allowed

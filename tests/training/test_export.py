@@ -21,6 +21,7 @@ from imgtool.pipelines.codec import center_crop
 from imgtool.pipelines.dataset import Dataset
 from imgtool.training import checkpoint, losses, models, recipes
 from imgtool.training.classifier import Classifier
+from imgtool.training.device import exact_float32
 from imgtool.training.export import formats, tensorrt, write
 from imgtool.training.export.about import About
 from imgtool.training.export.graph import Preprocess, UnsplitC2f, unsplit
@@ -457,3 +458,42 @@ def test_predict_reports_by_json_what_was_exported(weights: Path, drawn_data: Pa
 def test_formats_are_known_by_their_endings() -> None:
     assert set(formats.RUN) == {".onnx", ".xml", ".engine", ".pt2", ".torchscript"}
     assert formats.recognises("x/a.onnx") and not formats.recognises("a.pt")
+
+
+def test_float32_is_float32_for_its_time() -> None:
+    kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [kind.allow_tf32 for kind in kinds]
+    with pytest.raises(ZeroDivisionError), exact_float32():
+        assert [kind.allow_tf32 for kind in kinds] == [False, False]
+        raise ZeroDivisionError
+    assert [kind.allow_tf32 for kind in kinds] == before
+
+
+def test_openvino_is_told_to_compute_in_float32(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
+    """On a processor without bfloat16 no answer shows it: so the compiled model is asked."""
+    import openvino
+
+    from imgtool.training.export.openvino import options
+
+    out = tmp_path / "a.xml"
+    Classifier(weights).export("openvino", out, data=drawn_data)
+    compiled = openvino.Core().compile_model(str(out), "CPU", options(1))
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_sums_of_8_bit_products_are_exact(
+    foreign: bool, weights: Path, drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of models that are not ours, whose weights may have all 8 bits."""
+    from imgtool.training.export import onnx as ours
+
+    path = tmp_path / "a.onnx"
+    pooled(path) if foreign else Classifier(weights).export("onnx", path, data=drawn_data)
+    opened = []
+    right = ours.open_session
+    monkeypatch.setattr(ours, "open_session", lambda *args, **named: opened.append(right(*args, **named)) or opened[-1])
+    Classifier(path)
+    entry = opened[-1].get_session_options().get_session_config_entry("session.x64quantprecision")
+    assert entry == str(int(foreign))

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ def exact_float32() -> Iterator[None]:
 
     By the older of torch's two interfaces: where `fp32_precision` was set, whoever reads `allow_tf32` gets an error.
     """
-    kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    kinds: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [kind.allow_tf32 for kind in kinds]
     for kind in kinds:
         kind.allow_tf32 = False

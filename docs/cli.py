@@ -15,7 +15,15 @@ HEAD = """# The command line
 Every command with its options, as `imgtool COMMAND --help` shows them. `make docs` makes this page from the commands; a
 test fails when it is not up to date.
 """
-VALUES = {"integer": "N", "integer range": "N", "float range": "X", "list": "A,B,…", "file": "FILE", "path": "PATH"}
+VALUES = {
+    "integer": "N",
+    "integer range": "N",
+    "float range": "X",
+    "list": "A,B,…",
+    "file": "FILE",
+    "path": "PATH",
+    "directory": "FOLDER",
+}
 
 
 def commands(command: click.Command, name: str = "imgtool") -> Iterator[tuple[str, click.Command]]:

@@ -115,7 +115,8 @@ def parse(words: list[str], complete: bool) -> None:
     context = click.Context(main, info_name="imgtool")
     while isinstance(command, click.Group) and words and words[0] not in ("--help", "--version"):
         command.parse_args(context, words)
-        words = [*getattr(context, "_protected_args", ()), *context.args]
+        kept = vars(context).get("_protected_args", vars(context).get("protected_args", []))  # since click 8.2; before
+        words = [*kept, *context.args]
         name, child, words = command.resolve_command(context, words)
         assert child is not None
         command, context = child, click.Context(child, context, info_name=name)

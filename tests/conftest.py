@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -13,6 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+with contextlib.suppress(ImportError):  # tests/gpu run without it
+    from hypothesis import HealthCheck, settings
+
+    # by default an example that takes 200 ms fails, and so do examples that are slow to draw: a busy machine's
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -51,7 +51,7 @@ def libjpeg(data: bytes, quality: int) -> bytes:
     ),
 )
 @example(150, 150, 120, 100, 100, {"optimize": True})
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_grey_pictures_are_coded_as_libjpeg_does(width, height, strength, source, quality, options):
     """Every part of it: Huffman decoding, inverse DCT, DCT, quantisation, Huffman coding, headers."""
     data = saved(noise(width, height, "L", strength), quality=source, **options)
@@ -73,7 +73,7 @@ def test_real_grey_pictures_are_coded_as_libjpeg_does(mini):
     quality=st.integers(1, 100),
     strength=st.sampled_from([0, 9, 99]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_same_quality_changes_nothing(width, height, quality, strength):
     data = saved(noise(width, height, "RGB", strength), quality=quality, subsampling=2)
     assert codec.recode(data, quality=quality).data == data
@@ -97,7 +97,7 @@ def test_smooth_chroma_is_halved_without_loss(size, quality):
     cut=st.integers(0, 4000),
     subsampling=st.integers(0, 2),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damage_is_never_passed_on(at, junk, cut, subsampling):
     """What comes of damaged bytes is a whole picture or an error, never a damaged file."""
     data = bytearray(saved(noise(90, 70, "RGB", 30), quality=90, subsampling=subsampling))

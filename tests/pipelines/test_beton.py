@@ -52,7 +52,7 @@ def test_writes_the_bytes_that_ffcv_writes(ffcv_file, tmp_path):
     assert (tmp_path / "ours.beton").read_bytes() == ffcv_file.read_bytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.binary(min_size=1, max_size=900_000), *[st.integers(1, 65535)] * 2, st.integers(-9, 9)), max_size=8
@@ -90,7 +90,7 @@ def test_no_file_and_no_beton(tmp_path):
         BetonReader(tmp_path / "a.beton")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_bad_bytes_raise_our_errors_only(tmp_path_factory, ffcv_file, data):
     good = bytearray(ffcv_file.read_bytes())

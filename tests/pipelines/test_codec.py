@@ -221,7 +221,7 @@ def test_a_progressive_file_of_thousands_of_scans_is_refused(picture, encoded):
         codec.decode(data[:-2] + data[last:-2] * 300 + b"\xff\xd9")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_bad_bytes_raise_image_errors_only(encoded, picture, data):
     form = data.draw(st.sampled_from(["JPEG", "PNG"]))

@@ -241,7 +241,7 @@ def sound(codec: str) -> bytes:
     return sink.getvalue()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), codec=st.sampled_from(["snappy", "zstd", "none"]))
 def test_bad_files_raise_our_errors_only(tmp_path_factory, data, codec):
     good = bytearray(sound(codec))

@@ -85,7 +85,7 @@ VALUE = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     values=st.lists(st.none() | VALUE | VALUE, max_size=40),
     nullable_struct=st.booleans(),
@@ -181,7 +181,7 @@ def test_pages_are_kept_within_bounds():
         parquet.unpack(MemoryFile(bytes(len(file.data))), found[-1])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     data=st.lists(st.binary(max_size=60) | st.integers(0, 70_000).map(lambda n: NOISE[:n]), max_size=8).map(b"".join),
     ends=st.lists(st.floats(0, 1), max_size=8),
@@ -222,7 +222,7 @@ def damaged_streams(draw):
     return bytes(stream)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=damaged_streams() | st.binary(max_size=120))
 def test_a_damaged_stream_is_opaque_or_snappys(data):
     with contextlib.suppress(snappy.Opaque):
@@ -235,7 +235,7 @@ def test_a_damaged_stream_is_opaque_or_snappys(data):
         assert found == pa.Codec("snappy").decompress(data, sparse.size, asbytes=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(width=st.integers(0, 20), data=st.data())
 def test_the_hybrid_encoding(width, data):
     """Runs and packed groups by an encoder of a few lines, and cut anywhere."""
@@ -255,7 +255,7 @@ def test_the_hybrid_encoding(width, data):
         assert parquet_pages.hybrid(cut, width, len(numbers)).tolist() == numbers
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.binary(max_size=80))
 def test_any_bytes_as_a_header(data):
     with contextlib.suppress(Damaged):
@@ -278,7 +278,7 @@ def sound(request) -> bytes:
     return write(table(values), compression=codec, **options)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_bad_pages_raise_our_errors_only(sound, data):
     """The footer is whole, what it describes is not."""

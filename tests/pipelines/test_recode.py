@@ -163,7 +163,7 @@ def test_what_follows_a_picture_is_left_behind(picture, encoded):
     assert (recoded.data, recoded.how) == (data, "transcoded")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cut=st.integers(1, 20_000))
 def test_a_truncated_picture_never_passes(picture, encoded, cut):
     data = encoded(picture(), quality=95)
@@ -180,7 +180,7 @@ def test_a_truncated_picture_never_passes(picture, encoded, cut):
                 raise ImageError("whole after all")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damaged_bytes_never_crash(picture, encoded, data):
     options = data.draw(st.sampled_from([{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}]))

@@ -38,7 +38,7 @@ def test_each_of_seed_epoch_sample_and_draw_matters():
     assert np.array_equal(uniforms((1, 1), np.array([7, 3]), 4), base[[7, 3]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 600), st.integers(1, 600), st.floats(0.01, 1), st.integers(0, 2**63))
 def test_crops_lie_inside(width, height, low, seed):
     found = crops(width, height, n=50, augmentation=Augmentation((low, 1.0)), seed=seed)
@@ -94,7 +94,7 @@ def test_order_depends_on_seed_and_epoch():
     assert np.array_equal(epoch_order(np.zeros(5, np.int32), 0, 0, "stored"), np.arange(5))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 5))
 def test_ranks_share_each_global_batch(samples, batch_size, world_size):
     order = epoch_order(np.zeros(samples, np.int32), 0, 0, "random")

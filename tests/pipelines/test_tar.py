@@ -43,7 +43,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("tar") / "a.tar"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     files=st.dictionaries(NAMES, st.binary(max_size=1500), min_size=1, max_size=6),
     form=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT]),
@@ -60,7 +60,7 @@ def test_members_are_tarfiles(path, files, form):
     assert [data[m.offset : m.offset + m.size] for m in members] == list(files.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_cut_archive_yields_its_whole_members_then_says_so(path, data):
     files = {f"{i}.JPEG": bytes([i]) * data.draw(st.integers(0, 2000)) for i in range(4)}
@@ -127,7 +127,7 @@ def test_no_tar_at_all(path):
         scan(b"hello" * 500, path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_bad_bytes_raise_our_errors_only(path, data):
     good = bytearray(make({"a/" + "n" * 120: b"x" * 700, "b": b"y" * 20}, tarfile.PAX_FORMAT))

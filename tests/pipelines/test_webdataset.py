@@ -135,7 +135,7 @@ def test_an_aborted_shard_has_no_index(samples, tmp_path):
         WebDatasetReader(tmp_path / "a.tar")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damage_is_named(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")

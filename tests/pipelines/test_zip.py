@@ -68,7 +68,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("zip") / "a.zip"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     files=st.dictionaries(NAMES, st.binary(max_size=1500) | st.integers(0, 9000).map(bytes), max_size=6),
     methods=st.lists(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]), min_size=1, max_size=2),
@@ -230,7 +230,7 @@ def test_a_cut_archive_says_so_wherever_it_is_cut(path):
             scan(data[:cut], path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_bad_bytes_raise_our_errors_only(path, data):
     """What a mutated archive still yields has the bytes of the original, whatever its name has become."""
@@ -242,7 +242,7 @@ def test_bad_bytes_raise_our_errors_only(path, data):
         assert set(contents(bytes(good), path).values()) <= set(files.values())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(head=st.binary(max_size=200), tail=st.binary(max_size=60), sizes=st.tuples(*[st.integers(0, 2**64 - 1)] * 4))
 def test_random_bytes_raise_our_errors_only(path, head, tail, sizes):
     end64 = zips.END64.pack(b"PK\6\6", 44, 45, 45, 0, 0, sizes[0], sizes[0], sizes[1] % 300, sizes[2] % 300)

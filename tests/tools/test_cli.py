@@ -16,7 +16,7 @@ COMMANDS = ["prepare", "verify", "train", "val", "predict", "export", "report", 
 
 def imgtool(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "imgtool", *map(str, args)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=cwd, timeout=300)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=cwd, timeout=1800)
 
 
 def test_help_and_import_do_not_bring_torch():

@@ -264,7 +264,7 @@ PICKLED = next(WITHIN.read(name) for name in WITHIN.namelist() if name.endswith(
 STORED = {f"data/{key}": WITHIN.read(f"archive/data/{key}") for key in range(7)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_mutated_bytes_are_read_or_refused(data: st.DataObject) -> None:
     """In the file as a whole, mostly caught by its checksums, and in the pickle alone, where they do not help."""
@@ -286,7 +286,7 @@ def test_mutated_bytes_are_read_or_refused(data: st.DataObject) -> None:
             assert "\n" not in str(error)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0, 1, exclude_max=True))
 def test_truncated(share: float) -> None:
     whole = VALID.getvalue()

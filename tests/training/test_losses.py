@@ -71,7 +71,7 @@ def test_hxe_closed_form() -> None:
     assert loss(logits, torch.tensor([3])).item() == pytest.approx(expected, rel=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees(), st.integers(0, 99), st.sampled_from([0.0, 0.1, 1.0]))
 def test_hxe_is_its_definition(tree: Tree, seed: int, alpha: float) -> None:
     classes = tree.num_classes
@@ -81,7 +81,7 @@ def test_hxe_is_its_definition(tree: Tree, seed: int, alpha: float) -> None:
     assert ours == pytest.approx(sum(expected) / classes, rel=1e-4, abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees(), st.integers(0, 99))
 def test_hxe_without_alpha_is_cross_entropy(tree: Tree, seed: int) -> None:
     logits = logits_of((7, tree.num_classes), seed).requires_grad_()
@@ -160,7 +160,7 @@ def test_wordtree_on_a_flat_tree_is_cross_entropy() -> None:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees(), st.integers(0, 99))
 def test_wordtree_probabilities(tree: Tree, seed: int) -> None:
     logits = logits_of((3, len(tree)), seed)

@@ -59,7 +59,7 @@ def _close(got: Tensor, expected: Tensor, part: float = 2e-6, least: float = 1e-
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 9), st.integers(1, 12), st.integers(1, 12)).filter(lambda s: math.prod(s) > 2),
     channels=st.sampled_from([8, 16, 24, 40, 56, 64, 80, 1280]),

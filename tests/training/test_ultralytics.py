@@ -304,7 +304,7 @@ def test_a_malicious_one_does_not_run(
     assert not Path("pwned").exists()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_mutations_are_read_or_refused(theirs: Callable[..., Any], tmp_path: Path, data: st.DataObject) -> None:
     """Bytes of the pickle, short texts and numbers in it above all."""

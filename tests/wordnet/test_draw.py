@@ -56,7 +56,7 @@ def test_means_count_every_class_once(h: Hierarchy) -> None:
         assert parts == expected + ([] if np.isnan(mine).all() else [f"{np.nanmean(mine):.4g}"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 82_114), min_size=1, max_size=25, unique=True), st.one_of(st.none(), st.integers(0, 12)))
 def test_nodes_once_and_all_edges(rows: list[int], max_depth: int | None) -> None:
     h = wordnet.load([wordnet.load("full").tables.wnid(row) for row in rows])

@@ -45,7 +45,7 @@ def height_of_lca(h: Hierarchy, a: int, b: int) -> int:
     return 0 if a == b else min(int(h.heights[node]) for node in at_or_above(h, a) & at_or_above(h, b))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(answers(), st.sampled_from(KINDS), st.booleans())
 def test_against_sets_of_ancestors(
     drawn: tuple[Hierarchy, np.ndarray, np.ndarray], kind: Callable[[Any], Any], tables: bool
@@ -147,7 +147,7 @@ def test_superclasses(h: Hierarchy, kind: Callable[[Any], Any]) -> None:
         metrics.confusion(h, [0], [0], ["dgo.n.01"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000))
 def test_confusion_counts_every_image(seed: int) -> None:
     h = wordnet.load()

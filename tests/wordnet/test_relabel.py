@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imgtool import wordnet
@@ -104,7 +104,6 @@ def test_partition(keys: list[str], other: Any) -> None:
         assert (labels.names[label] if label >= 0 else None) == (nearest or ("other" if other == "other" else None))
 
 
-@settings(deadline=None)  # torch takes its time on the first call
 @given(label_lists)
 def test_apply(of_class: list[int]) -> None:
     labels = small(of_class)
@@ -134,7 +133,6 @@ PLAIN: dict[str, Callable[[list[float]], float]] = {
 }
 
 
-@settings(deadline=None)  # torch takes its time on the first call
 @given(label_lists, st.sampled_from(sorted(PLAIN)), st.data())
 def test_aggregate(of_class: list[int], how: Any, data: st.DataObject) -> None:
     numbers = st.floats(-30, 30) | (st.just(-math.inf) if how == "logsumexp" else st.nothing())

@@ -122,7 +122,7 @@ def test_balanced(h: Hierarchy) -> None:
     assert lists(superclasses(h, depth=8, size=10, balanced=True, seed=4).source) != lists(task.source)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.sets(st.sampled_from(H.wnids), min_size=1, max_size=30), st.data())
 def test_any_hierarchy(wnids: set[str], data: st.DataObject) -> None:
     h = wordnet.load(wnids)

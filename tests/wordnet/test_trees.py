@@ -57,7 +57,7 @@ def test_explicit_edges(h: Hierarchy) -> None:
         make_tree(h, "shortest")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 82_114), min_size=1, max_size=40, unique=True), st.sampled_from(["longest", "first"]))
 def test_a_tree_is_within_the_graph(rows: list[int], policy: str) -> None:
     tables = wordnet.load("full").tables

@@ -143,7 +143,7 @@ def test_members_outside_the_archive_are_refused(path, name):
 def test_folders_and_links_are_passed_over_and_the_last_of_a_name_counts(path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.mkdir("folder")
+        archive.writestr("folder/", b"")
         link = zipfile.ZipInfo("link")
         link.create_system, link.external_attr = 3, 0o120777 << 16
         archive.writestr(link, "/etc/passwd")

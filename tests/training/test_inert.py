@@ -130,7 +130,7 @@ PWNED = "open('pwned', 'w').close()"
         (Runs(getattr, torch.nn.SiLU(), "__class__"), "builtins.getattr"),
         (Runs(getattr, Runs(getattr, torch.nn.SiLU(), "forward_fuse"), "__func__"), "builtins.getattr"),
         (Runs(setattr, torch.nn.SiLU(), "a", 1), "builtins.setattr"),
-        (Runs(torch.load, "other.pt"), "torch.serialization.load"),
+        (Runs(torch.serialization.load, "other.pt"), "torch.serialization.load"),  # torch.load: some replace it
         (Runs(torch.nn.SiLU, Runs(eval, PWNED)), "builtins.eval"),
         (Runs(set, [Runs(exec, PWNED)]), "builtins.exec"),
         (Runs(torch.storage._load_from_bytes, b"evil"), "torch.storage._load_from_bytes"),

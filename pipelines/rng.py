@@ -46,8 +46,11 @@ def uniforms(key: Sequence[int], index: npt.NDArray[np.int64], draws: int) -> np
 
 
 def permutation(key: Sequence[int], count: int) -> npt.NDArray[np.int64]:
-    """The numbers 0 … count - 1 in random order, int64 [count]: sorted by hashes, equal ones by number."""
-    return np.argsort(hashes(key, np.arange(count), 1)[:, 0], kind="stable")
+    """The numbers 0 … count - 1 in random order, int64 [count]."""
+    number = np.uint64((1 << count.bit_length()) - 1)  # the bits of a number; those above are a hash's
+    keys = (hashes(key, np.arange(count), 1)[:, 0] & ~number) | np.arange(count, dtype=np.uint64)
+    keys.sort()  # no two are equal, so every way of sorting gives the same
+    return (keys & number).astype(np.int64)
 
 
 def log(x: float) -> float:

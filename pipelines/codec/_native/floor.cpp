@@ -4,7 +4,7 @@
 #include <mutex>
 #include <new>
 
-#if defined(__GLIBCXX__) && _GLIBCXX_RELEASE >= 12
+#if defined(__GLIBCXX__) && _GLIBCXX_RELEASE >= 12 && _GLIBCXX_RELEASE <= 15  // as far as this was looked up
 #include <pthread.h>
 
 extern "C" {

@@ -147,13 +147,19 @@ def here_wide(wide: Path) -> Any:
 
 
 def compare(found: Any, here: Any) -> None:
-    """Bytes exactly; a float32 network's outputs to 1e-3 of the largest, as an export is checked; those in 8 bits,
-    where rounding may move a value by a step of 1/255 of its range, to 2e-2."""
+    """Bytes exactly; a float32 network's outputs to 1e-3 of the largest, as an export is checked. In 8 bits a rounding
+    moves a value by a whole step, here and there: the mean difference over all images is at most 2e-3 of the largest.
+    (Saturated sums, as some processors make them where they may, are at 4e-3, single roundings at 4e-4.)"""
     assert found["bytes"] == here["bytes"]
     assert found["floats"].keys() == here["floats"].keys()
     for name, values in here["floats"].items():
-        limit = (2e-2 if "int8" in name else 1e-3) * max(1.0, np.abs(values).max())
-        assert np.abs(np.subtract(found["floats"][name], values)).max() <= limit, name
+        if "int8" not in name:
+            limit = 1e-3 * max(1.0, np.abs(values).max())
+            assert np.abs(np.subtract(found["floats"][name], values)).max() <= limit, name
+    for model in {name.split()[0] for name in here["floats"] if "int8" in name}:
+        names = [name for name in here["floats"] if name.startswith(model)]
+        rows, expected = (np.array([side["floats"][name] for name in names]) for side in (found, here))
+        assert np.abs(rows - expected).mean() <= 2e-3 * np.abs(expected).max(), model
 
 
 @x86_only

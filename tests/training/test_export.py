@@ -57,8 +57,8 @@ def exported(
 ) -> Callable[[str, str], write.Exported]:
     """exported(format, variant): what ``export`` gave for them, each made once, in a separate folder; only to read."""
 
-    @functools.cache
-    def make(form: str, variant: str = "plain") -> write.Exported:
+    @functools.cache  # which would take a default as another call
+    def make(form: str, variant: str) -> write.Exported:
         out = tmp_path_factory.mktemp("exported") / f"a{SUFFIXES[form]}"
         return Classifier(weights).export(form, out, data=drawn_data, **VARIANTS[variant])
 
@@ -66,8 +66,8 @@ def exported(
 
 
 @pytest.fixture
-def onnx_file(exported: Callable[..., write.Exported]) -> Path:
-    return exported("onnx").files[0]
+def onnx_file(exported: Callable[[str, str], write.Exported]) -> Path:
+    return exported("onnx", "plain").files[0]
 
 
 def pixels_of(picture: Callable[..., np.ndarray]) -> list[np.ndarray]:
@@ -78,7 +78,7 @@ def pixels_of(picture: Callable[..., np.ndarray]) -> list[np.ndarray]:
 def test_every_format_answers_as_its_checkpoint(
     form: str,
     variant: str,
-    exported: Callable[..., write.Exported],
+    exported: Callable[[str, str], write.Exported],
     weights: Path,
     drawn_data: Path,
     picture: Callable[..., np.ndarray],
@@ -113,7 +113,7 @@ def test_torch_export_is_written_checked_and_not_opened(weights: Path, drawn_dat
 
 
 def test_a_picture_of_any_size_goes_into_onnx(
-    weights: Path, exported: Callable[..., write.Exported], picture: Callable[..., np.ndarray]
+    weights: Path, exported: Callable[[str, str], write.Exported], picture: Callable[..., np.ndarray]
 ) -> None:
     import onnxruntime
 
@@ -376,13 +376,13 @@ def test_float32_is_float32_for_its_time() -> None:
     assert [kind.allow_tf32 for kind in kinds] == before
 
 
-def test_openvino_is_told_to_compute_in_float32(exported: Callable[..., write.Exported]) -> None:
+def test_openvino_is_told_to_compute_in_float32(exported: Callable[[str, str], write.Exported]) -> None:
     """On a processor without bfloat16 no answer shows it: so the compiled model is asked."""
     import openvino
 
     from imgtool.training.export.openvino import options
 
-    out = exported("openvino").files[0]
+    out = exported("openvino", "plain").files[0]
     compiled = openvino.Core().compile_model(str(out), "CPU", options(1))
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1

@@ -17,7 +17,7 @@ from imgtool.training.launch import RESTARTS
 from imgtool.training.loop import STOP_CHECK
 
 COMMON = ["--imgsz", "32", "--epochs", "2", "--batch", "12", "--device", "cpu", "--workers", "1", "--seed", "5"]
-COMMON += ["--no-plots"]  # they take longer to draw than such nets to train
+FAST = ["--no-plots"]  # plots take longer to draw than such nets to train
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_killed_process_is_started_again_and_gives_the_single_processs_curve(
         os.kill(os.getpid(), signal.SIGKILL)"""
     )
     run = tmp_path / "run"
-    options = ["--recipe", str(recipe), "--gpus", "3", "--sync-bn", "--save-steps", "1", "--restarts", "1"]
+    options = ["--recipe", str(recipe), "--gpus", "3", "--sync-bn", "--save-steps", "1", "--restarts", "1", *FAST]
     process = start(drawn_data, run, *options, hook=hook)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
@@ -148,7 +148,7 @@ def test_sigterm_saves_and_resume_goes_on(
     )
     run = tmp_path / "run"
     more = ["--gpus", str(processes)] if processes > 1 else []
-    process = start(drawn_data, run, "--recipe", str(recipe), "--epochs", "40", *more, hook=hook)
+    process = start(drawn_data, run, "--recipe", str(recipe), "--epochs", "40", *more, *FAST, hook=hook)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 143, said
     assert "Traceback" not in said

@@ -97,11 +97,12 @@ def _dataset(path: str) -> dict[str, Any]:
 
 
 def _checkpoint(path: str) -> dict[str, Any]:
+    if not Path(path).exists():
+        raise click.UsageError(f"{path}: no such data set, checkpoint or run")
+
     from imgtool.training import models
     from imgtool.training.classifier import Classifier
 
-    if not Path(path).exists():
-        raise click.UsageError(f"{path}: no such data set, checkpoint or run")
     classifier = Classifier(path)
     out: dict[str, Any] = {
         "checkpoint": str(classifier.checkpoint or path),
@@ -117,13 +118,16 @@ def _checkpoint(path: str) -> dict[str, Any]:
 
 
 def _sizes() -> dict[str, Any]:
+    import torch
+
     from imgtool.training import models
 
     table = [
         "size   parameters        fused  GFLOPs at 224  at 640   published table's",
     ]
     for size in models.SCALES:
-        model = models.build(size)
+        with torch.device("meta"):  # shapes without values
+            model = models.build(size)
         fused = models.count_parameters(models.fuse(model))
         at_224, at_640, published = (
             f / 1e9 for f in (models.flops(model, 224), models.flops(model, 640), models.published_flops(model))

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from imgtool.training import models
 from imgtool.wordnet.errors import InputError
@@ -66,6 +65,8 @@ def flops(model: nn.Module, image_size: int) -> int:
     device; 0 for a network that cannot be traced there."""
     if isinstance(model, models.ClassificationModel):
         return models.flops(model, image_size)
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             copy.deepcopy(model).to("meta").eval()(torch.empty(1, 3, image_size, image_size, device="meta"))

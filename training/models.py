@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from imgtool.training.norm_act import norm_act, takes
 from imgtool.wordnet.errors import InputError
@@ -125,6 +124,8 @@ class ClassificationModel(nn.Module):
         layers.append(Classify(c_in, num_classes, dropout))
         self.model = nn.Sequential(*layers)
         if drop_path:
+            from torchvision.ops import StochasticDepth  # torchvision takes a second to import
+
             branches = [module for module in self.modules() if isinstance(module, Bottleneck)]
             for number, branch in enumerate(branches):
                 branch.drop = StochasticDepth(drop_path * number / max(len(branches) - 1, 1), "row")

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from imgtool.training.augment import Augmentation, augment, erase, mix, operations, rand_augment
+from imgtool.training.augment import Augmentation, augment, erase, mix
+from imgtool.training.rand_augment import operations, rand_augment
 
 pytestmark = pytest.mark.numeric
 

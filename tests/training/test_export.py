@@ -1,5 +1,6 @@
 """Exported models answer what their checkpoint answers, in every format, and say what is wrong where they cannot."""
 
+import functools
 import json
 import os
 import shutil
@@ -11,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor
 
 from imgtool.cli import main
 from imgtool.pipelines.codec import center_crop
@@ -22,7 +22,7 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.training import checkpoint, losses, models, recipes
 from imgtool.training.classifier import Classifier
 from imgtool.training.device import exact_float32
-from imgtool.training.export import formats, tensorrt, write
+from imgtool.training.export import formats, onnx, tensorrt, write
 from imgtool.training.export.about import About
 from imgtool.training.export.graph import Preprocess, UnsplitC2f, unsplit
 from imgtool.training.export.pictures import by_class, clouds
@@ -37,6 +37,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pictures": {"with_preprocess": True},
     "batch of 3": {"batch": 3},
 }
+QUICK = {("onnx", "plain"), ("onnx", "half"), ("onnx", "pictures"), ("openvino", "plain")}
+QUICK |= {("torchscript", variant) for variant in VARIANTS}
+COMBINATIONS = [
+    pytest.param(form, variant, marks=() if (form, variant) in QUICK else pytest.mark.slow)
+    for form in SUFFIXES
+    for variant in VARIANTS
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +52,42 @@ def weights(scattered: Callable[..., Path], drawn_data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def onnx_file(weights: Path, drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("onnx") / "a.onnx"
-    Classifier(weights).export("onnx", out, data=drawn_data)
-    return out
+def exported(
+    weights: Path, drawn_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], write.Exported]:
+    """exported(format, variant): what ``export`` gave for them, each made once, in a separate folder; only to read."""
+
+    @functools.cache  # which would take a default as another call
+    def make(form: str, variant: str) -> write.Exported:
+        out = tmp_path_factory.mktemp("exported") / f"a{SUFFIXES[form]}"
+        return Classifier(weights).export(form, out, data=drawn_data, **VARIANTS[variant])
+
+    return make
+
+
+@pytest.fixture
+def onnx_file(exported: Callable[[str, str], write.Exported]) -> Path:
+    return exported("onnx", "plain").files[0]
 
 
 def pixels_of(picture: Callable[..., np.ndarray]) -> list[np.ndarray]:
     return [picture(90 + 20 * seed, 80, seed) for seed in range(5)]
 
 
-@pytest.mark.parametrize("form", SUFFIXES)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("form", "variant"), COMBINATIONS)
 def test_every_format_answers_as_its_checkpoint(
-    form: str, variant: str, weights: Path, drawn_data: Path, picture: Callable[..., np.ndarray], tmp_path: Path
+    form: str,
+    variant: str,
+    exported: Callable[[str, str], write.Exported],
+    weights: Path,
+    drawn_data: Path,
+    picture: Callable[..., np.ndarray],
 ) -> None:
-    subject, out = Classifier(weights), tmp_path / f"a{SUFFIXES[form]}"
-    written = subject.export(form, out, data=drawn_data, **VARIANTS[variant])
-    assert written.files[0] == out and written.check is not None and written.check.passed
+    subject, written = Classifier(weights), exported(form, variant)
+    out = written.files[0]
+    assert out.name == f"a{SUFFIXES[form]}" and written.check is not None and written.check.passed
     assert not written.check.drawn and written.check.pictures == 20
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written.files)
+    assert sorted(path.name for path in out.parent.iterdir()) == sorted(path.name for path in written.files)
     again = Classifier(out, threads=1)
     assert (again.wnids, again.names, again.size, again.imgsz) == (subject.wnids, subject.names, "n", 64)
     assert again.metrics == subject.metrics
@@ -90,13 +113,11 @@ def test_torch_export_is_written_checked_and_not_opened(weights: Path, drawn_dat
 
 
 def test_a_picture_of_any_size_goes_into_onnx(
-    weights: Path, drawn_data: Path, picture: Callable[..., np.ndarray], tmp_path: Path
+    weights: Path, exported: Callable[[str, str], write.Exported], picture: Callable[..., np.ndarray]
 ) -> None:
     import onnxruntime
 
-    out = tmp_path / "a.onnx"
-    Classifier(weights).export("onnx", out, data=drawn_data, with_preprocess=True)
-    session = onnxruntime.InferenceSession(out)
+    session = onnxruntime.InferenceSession(exported("onnx", "pictures").files[0])
     assert json.loads(session.get_modelmeta().custom_metadata_map["transform"])["resize_short_side"] == 64
     for width, height in ((64, 64), (200, 64), (64, 65), (30, 41), (300, 301)):
         pixels = picture(width, height, 3)
@@ -186,15 +207,19 @@ def _resnet(folder: Path, data: Path, archs: Any) -> Path:
     return folder / "r.pt"
 
 
-def test_int8_is_calibrated_on_pictures_of_every_class(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
+def test_int8_is_calibrated_on_pictures_of_every_class(
+    weights: Path, onnx_file: Path, drawn_data: Path, tmp_path: Path
+) -> None:
     written = Classifier(weights).export("onnx", tmp_path / "q.onnx", int8=True, calibrate=drawn_data)
     assert written.calibration == 80 and written.check is not None and written.check.limit is None
-    plain = Classifier(weights).export("onnx", tmp_path / "p.onnx", data=drawn_data)
-    sizes = [path.stat().st_size for path in (written.files[0], plain.files[0])]
-    assert sizes[0] < 0.4 * sizes[1]
+    assert written.files[0].stat().st_size < 0.4 * onnx_file.stat().st_size
     quantised = Classifier(tmp_path / "q.onnx")
     assert quantised.wnids == Dataset(drawn_data).wnids
     assert quantised.val(drawn_data).images == 20
+
+
+@pytest.mark.slow
+def test_int8_with_the_transform_and_of_a_fixed_batch(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
     pictures = Classifier(weights).export(
         "onnx", tmp_path / "w.onnx", int8=True, calibrate=drawn_data, with_preprocess=True
     )
@@ -312,100 +337,6 @@ def test_a_malformed_file_is_one_clear_error(suffix: str, onnx_file: Path, tmp_p
     assert "neither a size" in CliRunner().invoke(main, ["predict", "x.jpg", "--weights", str(path)]).stderr
 
 
-def make_onnx(path: Path, inputs: list[Any], outputs: list[Any], nodes: list[Any], constants: list[Any]) -> Path:
-    import onnx
-
-    graph = onnx.helper.make_graph(nodes, "g", inputs, outputs, constants)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(model, path)
-    return path
-
-
-def pooled(path: Path, classes: int = 7, softmax: bool = True, metadata: dict[str, str] | None = None) -> Path:
-    """A classifier as another program may write it: mean colour, linear, softmax."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    weight = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32) * 5
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
-        helper.make_node("Flatten", ["p"], ["f"]),
-        helper.make_node("MatMul", ["f", "w"], ["l"]),
-    ]
-    if softmax:
-        nodes.append(helper.make_node("Softmax", ["l"], ["y"], axis=1))
-    make_onnx(
-        path,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
-        [helper.make_tensor_value_info("y" if softmax else "l", TensorProto.FLOAT, ["n", None])],
-        nodes,
-        [numpy_helper.from_array(weight, "w")],
-    )
-    if metadata:
-        model = onnx.load(path)
-        onnx.helper.set_model_props(model, metadata)
-        onnx.save(model, path)
-    return path
-
-
-@pytest.mark.parametrize("softmax", [True, False])
-def test_a_foreign_model_without_names_predicts_by_index(softmax: bool, tmp_path: Path) -> None:
-    subject = Classifier(pooled(tmp_path / "f.onnx", softmax=softmax))
-    assert subject.names == [str(index) for index in range(7)]
-    (found,) = subject.predict(clouds(1, 300), topk=7)
-    assert sum(found.probabilities) == pytest.approx(1, abs=1e-5)
-    assert found.names == [str(index) for index in found.indices] and set(found.wnids) == {""}
-    weight = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32) * 5
-    colour = center_crop(clouds(1, 300)[0], 224).reshape(-1, 3).mean(0) / 255
-    expected = torch.softmax(torch.from_numpy(colour @ weight), 0)
-    assert found.probabilities == pytest.approx(expected[found.indices].tolist(), abs=1e-4)
-
-
-def test_a_foreign_models_names_are_read(tmp_path: Path, drawn_data: Path) -> None:
-    named = {"names": str(dict(enumerate("abcdefg"))), "imgsz": "[96, 96]"}
-    subject = Classifier(pooled(tmp_path / "f.onnx", metadata=named))
-    assert subject.names == list("abcdefg") and subject.imgsz == 96
-    wnids = Dataset(drawn_data).wnids
-    other = pooled(tmp_path / "w.onnx", len(wnids), metadata={"names": str(dict(enumerate(wnids)))})
-    assert Classifier(other).val(drawn_data).images == 20
-    with pytest.raises(CheckpointError, match="only in the data set"):
-        Classifier(pooled(tmp_path / "g.onnx")).val(drawn_data)
-    wrong = pooled(tmp_path / "h.onnx", metadata={"names": "{0: 'a'}"})
-    with pytest.raises(CheckpointError, match=r"h\.onnx: its metadata name 1 classes, and it has 7 outputs"):
-        Classifier(wrong)
-
-
-def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
-    from onnx import TensorProto, helper
-
-    def model(shape: list[Any], kind: int = TensorProto.FLOAT) -> Path:
-        return make_onnx(
-            tmp_path / "a.onnx",
-            [helper.make_tensor_value_info("x", kind, shape)],
-            [helper.make_tensor_value_info("y", kind, shape)],
-            [helper.make_node("Identity", ["x"], ["y"])],
-            [],
-        )
-
-    for shape, kind, message in (
-        (["n", 3], TensorProto.FLOAT, "no classifier of RGB pictures"),
-        (["n", 1, 28, 28], TensorProto.FLOAT, "no classifier of RGB pictures"),
-        (["n", 3, 32, 32], TensorProto.INT64, "no classifier of RGB pictures"),
-        (["n", 3, 32, 32], TensorProto.FLOAT, r"gives \[1, 3, 32, 32\] for a batch"),
-    ):
-        with pytest.raises(CheckpointError, match=message):
-            Classifier(model(shape, kind))
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(st.sampled_from(["imgtool", "names", "imgsz", "wnids", "output"]), st.text(max_size=40)))
-def test_any_metadata_are_read_or_refused(stored: dict[str, str]) -> None:
-    try:
-        About.from_strings(stored).check(3)
-    except CheckpointError as error:
-        assert "metadata" in str(error)
-
-
 def test_metadata_survive(weights: Path) -> None:
     from imgtool.training.export.plan import Plan
 
@@ -414,30 +345,6 @@ def test_metadata_survive(weights: Path) -> None:
     for key in about.to_strings():
         with pytest.raises(CheckpointError, match="damaged"):
             About.from_strings({k: v for k, v in about.to_strings().items() if k != key} | {"imgtool": '"1"', key: "{"})
-
-
-def test_ultralytics_own_export(tmp_path: Path, picture: Callable[..., np.ndarray]) -> None:
-    """Their .onnx, written by them, answers here as their model does."""
-    ultralytics = pytest.importorskip("ultralytics")
-    model = ultralytics.YOLO("yolov8n-cls.yaml")
-    torch.manual_seed(0)
-    for module in model.model.modules():
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, std=1)
-    model.model.names = {index: f"thing {index}" for index in range(1000)}
-    model.model.eval()
-    model.ckpt_path = str(tmp_path / "theirs.pt")
-    model.model.pt_path = tmp_path / "theirs.pt"
-    path = Path(model.export(format="onnx", imgsz=64, simplify=False, verbose=False))
-    subject = Classifier(path)
-    assert subject.imgsz == 64 and subject.names[3] == "thing 3"
-    pixels = picture(64, 64, 2)
-    images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    with torch.inference_mode():
-        expected: Tensor = model.model(images)[0][0]
-    (found,) = subject.predict(pixels, topk=1000)
-    assert found.probabilities[0] == pytest.approx(float(expected.max()), abs=1e-4)
-    assert found.indices[0] == int(expected.argmax())
 
 
 def test_predict_reports_by_json_what_was_exported(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
@@ -469,31 +376,22 @@ def test_float32_is_float32_for_its_time() -> None:
     assert [kind.allow_tf32 for kind in kinds] == before
 
 
-def test_openvino_is_told_to_compute_in_float32(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
+def test_openvino_is_told_to_compute_in_float32(exported: Callable[[str, str], write.Exported]) -> None:
     """On a processor without bfloat16 no answer shows it: so the compiled model is asked."""
     import openvino
 
     from imgtool.training.export.openvino import options
 
-    out = tmp_path / "a.xml"
-    Classifier(weights).export("openvino", out, data=drawn_data)
+    out = exported("openvino", "plain").files[0]
     compiled = openvino.Core().compile_model(str(out), "CPU", options(1))
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 
-@pytest.mark.parametrize("foreign", [False, True])
-def test_sums_of_8_bit_products_are_exact(
-    foreign: bool, weights: Path, drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of models that are not ours, whose weights may have all 8 bits."""
-    from imgtool.training.export import onnx as ours
-
-    path = tmp_path / "a.onnx"
-    pooled(path) if foreign else Classifier(weights).export("onnx", path, data=drawn_data)
+def test_our_8_bit_weights_need_no_slower_sums(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have 7 bits. Of other models, whose weights may have all 8, test_export_foreign.py asks for exact sums."""
     opened = []
-    right = ours.open_session
-    monkeypatch.setattr(ours, "open_session", lambda *args, **named: opened.append(right(*args, **named)) or opened[-1])
-    Classifier(path)
-    entry = opened[-1].get_session_options().get_session_config_entry("session.x64quantprecision")
-    assert entry == str(int(foreign))
+    right = onnx.open_session
+    monkeypatch.setattr(onnx, "open_session", lambda *args, **kw: opened.append(right(*args, **kw)) or opened[-1])
+    Classifier(onnx_file)
+    assert opened[-1].get_session_options().get_session_config_entry("session.x64quantprecision") == "0"

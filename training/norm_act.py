@@ -25,6 +25,7 @@ def takes(x: Tensor, norm: nn.Module) -> bool:
         and norm.momentum is not None
         and x.device.type == "cpu"
         and x.dtype == norm.weight.dtype == torch.float32
+        and x.shape[1] == norm.num_features
         and x.shape[1] % _norm_act.LANES == 0
         and x.numel() > x.shape[1]  # of one value a channel there is no variance, as torch will say
         and x.is_contiguous(memory_format=torch.channels_last)

@@ -75,7 +75,7 @@ class Confusion:
 def top_k(scores: Array, k: int) -> Array:
     """The k best classes of each image, best first: int64 [N, k], of the kind and on the device of ``scores``.
 
-    Among equal scores the lower class index comes first.
+    Among equal scores the lower class index comes first; nan counts as the highest, as argmax has it.
     """
     scores = as_array(scores)
     if scores.ndim == 2 and is_float(scores):
@@ -98,17 +98,20 @@ def _best_of_numpy(scores: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.i
     the k-th that it left out are sorted whole."""
     best = np.argpartition(scores, -k, axis=1)[:, -k:]
     last = np.take_along_axis(scores, best, axis=1).min(axis=1, keepdims=True)
-    tied = np.flatnonzero((scores >= last).sum(axis=1) > k)
-    best[tied] = np.argsort(-scores[tied], axis=1, kind="stable")[:, :k]
+    tied = np.flatnonzero((~(scores < last)).sum(axis=1) != k)  # nan is not below
+    best[tied] = _descending(scores[tied])[:, :k]
     best.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(best, order, axis=1)
+    return np.take_along_axis(best, _descending(np.take_along_axis(scores, best, axis=1)), axis=1)
+
+
+def _descending(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    return np.lexsort((-scores, ~np.isnan(scores)), axis=1)
 
 
 def _best_of_torch(scores: Any, k: int) -> Any:
     """The same for a tensor."""
     values, best = scores.topk(k, dim=1)
-    tied = ((scores >= values[:, -1:]).sum(1) > k).nonzero()[:, 0]
+    tied = ((~(scores < values[:, -1:])).sum(1) != k).nonzero()[:, 0]
     best[tied] = scores[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
     best = best.sort(dim=1).values
     return best.gather(1, scores.gather(1, best).argsort(dim=1, descending=True, stable=True))

@@ -116,7 +116,8 @@ def decode(data: bytes, *, short_side: int | None = None, exif: bool = True) -> 
 
 
 def encode(pixels: Pixels, *, quality: int = 90, subsampling: str = "420") -> bytes:
-    """RGB pixels as a baseline JPEG."""
+    """RGB pixels as a baseline JPEG. Raises InputError for a ``quality`` that is not 1 to 100."""
+    _check_quality(quality)
     with _image_errors():
         return _native.encode(pixels, quality, SUBSAMPLINGS[subsampling], 0)
 
@@ -144,7 +145,7 @@ def recode(
 
     ``max_side`` and ``short_side`` bound the longer and the shorter side in pixels; 0 is no bound. ``quality`` is
     libjpeg's 1..100, ``subsampling`` of chroma "420", "422" or "444". Raises ImageError; InputError for another
-    ``store`` or ``subsampling``. ``store``:
+    ``store``, ``quality`` or ``subsampling``. ``store``:
 
     - "jpeg" encodes every picture anew; "jpeg-indexed" too, with a restart marker every few MCUs: about 1 % larger,
       and the native loader decodes only what lies between those that a crop needs.
@@ -160,6 +161,7 @@ def recode(
     """
     if store not in STORES or subsampling not in SUBSAMPLINGS:
         raise InputError(f"no store {store!r} with subsampling {subsampling!r}: {STORES}, {tuple(SUBSAMPLINGS)}")
+    _check_quality(quality)
     if store == "original" and (max_side or short_side):
         raise InputError("store original keeps the sizes of the source: no bound on a side goes with it")
     if not data:
@@ -187,6 +189,11 @@ def recode(
             RESTART if store == "jpeg-indexed" else 0,
         )
     return Recoded(recoded, width, height, header["width"], header["height"], _repairs(header, exif, damaged), how)
+
+
+def _check_quality(quality: int) -> None:
+    if not 1 <= quality <= 100:
+        raise InputError(f"quality is 1 to 100, not {quality}")
 
 
 def _passes(data: bytes, header: dict[str, Any], exif: bool) -> bool:

@@ -7,6 +7,7 @@ any contiguous buffer. Arguments of the wrong type raise TypeError or ctypes.Arg
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_bool, c_char_p, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgtool.pipelines.codec.isa import InstructionSets
+from imgtool.wordnet.errors import ImgtoolError
 
 _library = ctypes.CDLL(str(Path(__file__).with_name("libcodec.so")))
 isa = InstructionSets(_library, "codec")
@@ -230,16 +232,41 @@ def target_size(max_side: int, short_side: int, width: int, height: int) -> tupl
     return out[0], out[1]
 
 
-class Pool:
-    """Threads that decode batches."""
+class _Owner:
+    """What owns an object of the library, which is deleted with it: by the process that made it, as a fork has copied
+    the object but not its threads."""
+
+    _as_parameter_: c_void_p
+    _process = 0
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled")
+
+
+class Pool(_Owner):
+    """Threads that decode batches; in a forked process new ones, once a batch is begun there.
+
+    Raises ValueError for less than one, ImgtoolError where the system gives no more threads.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._as_parameter_ = c_void_p()
-        _check(_library.codec_pool_new(threads, byref(self._as_parameter_)))
+        self.start()
 
-    def __del__(self, _delete: Any = _library.codec_pool_delete) -> None:
-        _delete(self._as_parameter_)
+    def start(self) -> None:
+        """Starts the threads, unless this process has them."""
+        if self._process == os.getpid():
+            return
+        self._as_parameter_ = c_void_p()
+        try:
+            _check(_library.codec_pool_new(self.threads, byref(self._as_parameter_)))
+        except RuntimeError as error:
+            raise ImgtoolError(f"{error}: give a smaller --workers, or raise the system's limit") from None
+        self._process = os.getpid()
+
+    def __del__(self, _delete: Any = _library.codec_pool_delete, _getpid: Any = os.getpid) -> None:
+        if self._process == _getpid():
+            _delete(self._as_parameter_)
 
 
 class Buffers:
@@ -252,12 +279,12 @@ class Buffers:
         self.structure = _Buffers(self._addresses.ctypes.data, self._sizes.ctypes.data, len(self._views))
 
 
-class Batch:
+class Batch(_Owner):
     """N samples that the pool's threads are decoding into ``out``, uint8 [N, H, W, 3].
 
     ``shard``, ``offset``, ``size`` [N] say where in the buffers each sample's bytes are; ``raw`` [N] whether they are
     pixels, not a JPEG; ``dims`` [N, 2] its width and height; ``crops`` [N, 9] x, y, w, h, resized w, h, window x, y,
-    flip. TypeError for another dtype, ValueError for another shape.
+    flip. Raises TypeError for another dtype, ValueError for another shape.
     """
 
     def __init__(
@@ -272,7 +299,6 @@ class Batch:
         crops: npt.NDArray[np.int32],
         out: npt.NDArray[np.uint8],
     ) -> None:
-        self._as_parameter_ = c_void_p()
         n = len(shard)
         if out.ndim != 4 or out.shape[3] != 3 or not out.flags.writeable:
             raise ValueError("out: expected a writable array of shape [N, H, W, 3]")
@@ -290,14 +316,23 @@ class Batch:
             height,
         )
         self._held = pool, buffers, shard, offset, size, raw, dims, crops, out  # as the threads use them
+        pool.start()
+        self._as_parameter_ = c_void_p()
         _check(_library.codec_batch_new(pool, byref(buffers.structure), byref(samples), byref(self._as_parameter_)))
+        self._process = os.getpid()
 
     def wait(self) -> list[tuple[int, str]]:
-        """Returns when all are decoded: (i, message) of each that failed, whose pixels are undefined."""
+        """Returns when all are decoded: (i, message) of each that failed, whose pixels are undefined.
+
+        Raises RuntimeError in a process forked since: its threads are not here.
+        """
+        if self._process != os.getpid():
+            raise RuntimeError("this batch was begun before the process was forked: begin it again")
         if not _library.codec_batch_wait(self):
             return []
         messages = ((i, _library.codec_batch_error(self, i)) for i in range(len(self._held[2])))
         return [(i, message.decode("utf-8", "replace")) for i, message in messages if message]
 
-    def __del__(self, _delete: Any = _library.codec_batch_delete) -> None:
-        _delete(self._as_parameter_)
+    def __del__(self, _delete: Any = _library.codec_batch_delete, _getpid: Any = os.getpid) -> None:
+        if self._process == _getpid():
+            _delete(self._as_parameter_)

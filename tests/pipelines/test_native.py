@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import io
+import pickle
+import subprocess
+import sys
+import textwrap
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from imgtool.pipelines import codec
 from imgtool.pipelines.codec import _native, center_geometry
+from imgtool.wordnet.errors import InputError
 
 WIDTH, HEIGHT = 40, 24
 
@@ -115,3 +122,80 @@ def test_a_buffer_cannot_shrink_while_it_is_read(jpeg):
         data.clear()
     del buffers
     data.clear()
+
+
+@pytest.mark.parametrize("quality", [0, -1, 101])
+def test_another_quality_is_refused(jpeg, quality):
+    for make in (codec.recode, lambda data, **how: codec.encode(codec.decode(data), **how)):
+        with pytest.raises(InputError, match=f"1 to 100, not {quality}"):
+            make(jpeg, quality=quality)
+
+
+@pytest.mark.parametrize("factors", [(0, 0), (1, 2), (3, 1), (-1, 1)])
+def test_another_subsampling_is_refused(jpeg, factors):
+    with pytest.raises(ValueError, match="no subsampling"):
+        _native.recode(jpeg, 0, 0, 90, True, False, factors, 0)
+    with pytest.raises(ValueError, match="no subsampling"):
+        _native.encode(_native.decode(jpeg, 0, 0, True)[0], 90, factors, 0)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_pool_without_threads_is_refused(threads):
+    with pytest.raises(ValueError, match="at least one thread"):
+        _native.Pool(threads)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_pools_and_batches_are_not_copied(jpeg, copied):
+    """A copy would delete the same object once more."""
+    pool = _native.Pool(1)
+    for one in (pool, _native.Batch(pool, _native.Buffers([jpeg]), **arrays(jpeg))):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            copied(one)
+
+
+def run(code: str) -> str:
+    """What a process of its own prints: that which hangs ends at the timeout."""
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_forked_process_decodes_with_threads_of_its_own():
+    """It has a copy of the pools, but none of their threads to wait for."""
+    code = """
+    import os, sys
+    import numpy as np
+    from imgtool.pipelines import codec
+
+    jpeg = codec.encode(np.zeros((24, 40, 3), np.uint8))
+    codec.center_decode(jpeg, 16)
+    kept, dropped = codec.Pool(2), codec.Pool(2)
+    child = os.fork()
+    if not child:
+        codec.center_decode(jpeg, 16)
+        del dropped
+        sys.exit()  # kept is deleted when the interpreter ends
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    assert run(code) == "0\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of memory is Linux's")
+def test_too_many_threads_are_an_error_in_words():
+    code = """
+    import resource
+    from imgtool.pipelines import codec
+    from imgtool.wordnet.errors import ImgtoolError
+
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    try:
+        codec.Pool(100_000)
+    except ImgtoolError as error:
+        print(error)
+    """
+    assert run(code).startswith("cannot start 100000 threads: ")

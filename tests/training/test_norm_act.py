@@ -184,6 +184,7 @@ def test_what_it_does_not_take() -> None:
     assert not takes(x[:0], norm)
     assert not takes(x, nn.SyncBatchNorm(16)) and not takes(x, nn.Identity())
     assert not takes(x, nn.BatchNorm2d(16, affine=False)) and not takes(x, nn.BatchNorm2d(16, momentum=None))
+    assert not takes(x, _norm(24)), "another number of channels: torch's own error comes"
     assert not takes(x, norm.eval())
 
 

@@ -261,3 +261,11 @@ def test_equal_scores_go_by_class_index(
     k = data.draw(st.integers(1, classes))
     expected = [sorted(range(classes), key=lambda c, row=row: (-row[c], c))[:k] for row in scores.tolist()]
     assert np.asarray(metrics.top_k(kind(scores), k)).tolist() == expected
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_nan_is_highest_in_the_order_of_indices(kind, k):
+    rows = np.array([[1, np.nan, 2, 2, 2, 0], [np.nan] * 6, [0, 0, np.nan, 0, np.nan, -np.inf]], np.float32)
+    expected = np.array([[1, 2, 3, 4, 0, 5], [0, 1, 2, 3, 4, 5], [2, 4, 0, 1, 3, 5]])
+    np.testing.assert_array_equal(np.asarray(metrics.top_k(kind(rows), k)), expected[:, :k])

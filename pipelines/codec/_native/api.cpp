@@ -53,6 +53,15 @@ int narrow(int64_t value) {
   return static_cast<int>(value);
 }
 
+Coding coding_of(int64_t quality, int32_t h_samp, int32_t v_samp, int64_t restart) {
+  if (quality < 1 || quality > 100) throw std::invalid_argument("quality is 1 to 100, not " + std::to_string(quality));
+  if (h_samp < 1 || h_samp > 2 || v_samp < 1 || v_samp > h_samp)
+    throw std::invalid_argument("no subsampling has the factors " + std::to_string(h_samp) + ", " + std::to_string(v_samp));
+  if (restart < 0 || restart > 65535)
+    throw std::invalid_argument("restart intervals are 0 to 65535 MCUs, not " + std::to_string(restart));
+  return {static_cast<int>(quality), {h_samp, v_samp}, static_cast<int>(restart)};
+}
+
 // One per thread that calls; libjpeg's state is not cheap to make.
 Worker& local_worker() {
   thread_local Worker worker;
@@ -214,7 +223,7 @@ API int32_t codec_recode(const uint8_t* data, uint64_t size, int64_t max_side, i
                          bool upright, bool fit, int32_t h_samp, int32_t v_samp, int64_t restart, Result* out) {
   return guarded([&] {
     Stored stored = recode(local_worker(), data, size, {narrow(max_side), narrow(short_side)},
-                           {narrow(quality), {h_samp, v_samp}, narrow(restart)}, upright, fit);
+                           coding_of(quality, h_samp, v_samp, restart), upright, fit);
     out->width = stored.width, out->height = stored.height, out->damaged = stored.damaged;
     out->how = stored.how;
     out->source = fields_of(stored.source);
@@ -226,7 +235,7 @@ API int32_t codec_encode(const uint8_t* rgb, int64_t width, int64_t height, int6
                          int32_t v_samp, int64_t restart, Result* out) {
   return guarded([&] {
     hand_over(encode(rgb, narrow(width), narrow(height), 3 * static_cast<size_t>(width),
-                     {narrow(quality), {h_samp, v_samp}, narrow(restart)}),
+                     coding_of(quality, h_samp, v_samp, restart)),
               out);
   });
 }

@@ -1,15 +1,26 @@
 #include "pool.hpp"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <utility>
 
 namespace imgtool {
 
 Pool::Pool(int threads) {
-  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+  if (threads < 1) throw std::invalid_argument("a pool needs at least one thread, not " + std::to_string(threads));
+  try {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+  } catch (const std::system_error& e) {
+    stop();    // those that have begun
+    throw std::runtime_error("cannot start " + std::to_string(threads) + " threads: " + e.code().message());
+  }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;

@@ -21,6 +21,7 @@ class Pool {
     int n, next = 0, done = 0;
   };
 
+  // Throws std::invalid_argument for less than one, std::runtime_error where the system gives no more threads.
   explicit Pool(int threads);
   // Finishes what has begun, and drops the rest.
   ~Pool();
@@ -34,6 +35,7 @@ class Pool {
 
  private:
   void work();
+  void stop();
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable start_, done_;

@@ -47,6 +47,10 @@ class OneLineErrors(click.Group):
             if isinstance(error, ImgtoolError):
                 click.echo(f"imgtool: {_one_line(error)}", err=True)
                 ctx.exit(error.exit_code)
+            if isinstance(error, OSError) and error.strerror:  # of a file that a command was told to write
+                place = f"{error.filename}: " if error.filename else ""
+                click.echo(f"imgtool: {place}{error.strerror}", err=True)
+                ctx.exit(1)
             click.echo(
                 f"imgtool: unexpected {type(error).__name__}: {_one_line(error)} (--debug shows the traceback: "
                 "imgtool --debug COMMAND …)",

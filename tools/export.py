@@ -42,9 +42,10 @@ def export(
 ) -> None:
     """Write the model of WEIGHTS, a checkpoint or a run directory, for other programs.
 
-    Batch norms are folded. Classes, names, transform and metrics go into the file, which `imgtool predict` and
-    `imgtool val` take as --weights. Before it takes its place it is run on real pictures beside the checkpoint; one
-    that differs is kept as NAME.failed, and the exit code is 1.
+    Batch norms are folded. Classes, names, transform and metrics go into the file. It is checked against the
+    checkpoint on real images before it is kept; one that differs is kept as NAME.failed, and the exit code is 1.
+    `imgtool predict` and `imgtool val` take the files of onnx, openvino, torchscript and tensorrt as --weights.
+    ultralytics-state, which holds the weights alone, is neither checked nor taken; torch-export is not taken.
     """
     from imgtool.training.classifier import Classifier
 

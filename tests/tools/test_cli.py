@@ -182,3 +182,9 @@ def test_the_main_job(drawn, tmp_path, monkeypatch):
     assert bad.returncode == 2
     assert bad.stderr.strip() == "imgtool: cannot decode data/dataset.json: not a picture"
     assert bad.stdout.startswith("a.JPEG"), "the others are predicted all the same"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    done = CliRunner().invoke(main, ["sample", "--out", str(tmp_path / "file/ILSVRC2012")])
+    assert (done.exit_code, done.stderr) == (1, f"imgtool: {tmp_path}/file/ILSVRC2012: Not a directory\n")

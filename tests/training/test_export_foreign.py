@@ -15,8 +15,9 @@ from imgtool.pipelines.codec import center_crop
 from imgtool.pipelines.dataset import Dataset
 from imgtool.training.classifier import Classifier
 from imgtool.training.export import onnx as ours
-from imgtool.training.export.about import About
+from imgtool.training.export.about import IMAGES, PROBABILITIES, About
 from imgtool.training.export.pictures import clouds
+from imgtool.training.export.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError
 
 pytestmark = pytest.mark.numeric
@@ -147,3 +148,17 @@ def test_any_metadata_are_read_or_refused(stored: dict[str, str]) -> None:
         About.from_strings(stored).check(3)
     except CheckpointError as error:
         assert "metadata" in str(error)
+
+
+def test_a_probability_too_small_for_float32_has_a_finite_loss() -> None:
+    about = About("n", 32, ["a", "b"], ["a", "b"], IMAGES, PROBABILITIES)
+    certain = Runtime(
+        lambda images: torch.tensor([[1.0, 0.0]]).expand(len(images), 2),
+        about,
+        Input(torch.float32, (None, 3, 32, 32)),
+        torch.device("cpu"),
+        2,
+    )
+    logits = certain(torch.zeros(3, 3, 32, 32, dtype=torch.uint8))
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor([1, 1, 0]))
+    assert torch.isfinite(loss) and float(loss) > 50

@@ -32,6 +32,7 @@ from imgtool.bench.options import (
     DRAWN,
     SIZES,
     CommaList,
+    FiniteRange,
     SourcePath,
     json_option,
     plot_option,
@@ -154,7 +155,7 @@ def entropy_rate(data: Dataset, image_size: int, images: int) -> float:
     "--seconds",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="With --data: of each measurement.",
 )
 @json_option

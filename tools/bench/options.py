@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -32,10 +33,23 @@ class CommaList(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         if isinstance(value, tuple):  # converted already
             return value
-        out = tuple(self.item.convert(word.strip(), param, ctx) for word in str(value).split(","))
+        words = [word.strip() for word in str(value).split(",")]
+        if not all(words):
+            self.fail(f"{value!r} has no value between two commas, or at an end.", param, ctx)
+        out = tuple(self.item.convert(word, param, ctx) for word in words)
         if repeated := [one for one in out if out.count(one) > 1]:
             self.fail(f"{repeated[0]!r} is named twice in {value!r}.", param, ctx)
         return out
+
+
+class FiniteRange(click.FloatRange):
+    """A FloatRange without nan and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 class SourcePath(click.ParamType):

@@ -264,7 +264,14 @@ def table(result: dict[str, Any]) -> str:
 )
 @click.option("--sample", default=500, show_default=True, type=click.IntRange(1, PAIRS), help="Pairs NLTK is asked.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the synsets and pairs asked.")
-@click.option("--wordnet", "folder", default="/usr/share/wordnet", show_default=True, help="WordNet 3.0's own files.")
+@click.option(
+    "--wordnet",
+    "folder",
+    default="/usr/share/wordnet",
+    show_default=True,
+    type=click.Path(exists=True, file_okay=False),
+    help="The folder of WordNet 3.0's own files (Debian: wordnet-base).",
+)
 @json_option
 @rehearsal(rounds=1, sample=30)
 def main(rounds: int, sample: int, seed: int, folder: str, json_path: Path | None, rehearse: bool) -> None:

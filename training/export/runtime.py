@@ -101,7 +101,9 @@ class Runtime(nn.Module):
         return scores.float()
 
     def _logits(self, scores: Tensor) -> Tensor:
-        return scores.log() if self._gives(scores) == PROBABILITIES else scores
+        if self._gives(scores) == PROBABILITIES:  # one too small for float32 is 0 there, which has no logarithm
+            return scores.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return scores
 
     def _gives(self, scores: Tensor) -> str:
         """What another program's model does not say is seen from its outputs."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from imgtool.bench.options import DRAWN, SIZES, CommaList, SourcePath, rehearsal
+from imgtool.bench.options import DRAWN, SIZES, CommaList, FiniteRange, SourcePath, rehearsal
 
 PARTS = ("tests", "model", "loaders", "train", "inference", "accuracy")
 
@@ -50,7 +50,7 @@ PARTS = ("tests", "model", "loaders", "train", "inference", "accuracy")
     help="Folder that keeps data sets and runs from call to call.",
 )
 @click.option("--device", help="cuda, cuda:N, or cpu for a rehearsal. [cuda]")
-@click.option("--limit-seconds", default=540.0, show_default=True, type=click.FloatRange(0), help="Of each part.")
+@click.option("--limit-seconds", default=540.0, show_default=True, type=FiniteRange(0), help="Of each part.")
 @click.option("--again", is_flag=True, help="Measure anew what the files have already.")
 @click.option("--commit", help="Recorded with each figure. [git's, with a + where files have been changed]")
 @click.option("--sizes", type=CommaList(SIZES), help="Of the model, separated by commas. [n,s,m,l,x]")

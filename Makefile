@@ -93,8 +93,8 @@ test-compilers: install
 	rm -rf $(STALE)
 	cd / && PYTHONPATH=$(CLANG) $(CURDIR)/$(BIN)/python -c "from imgtool.pipelines.codec import _native as n; assert '/clang/' in n.__file__"
 	PYTHONPATH=$(CLANG) $(BIN)/pytest -q -n $(CORES) --dist loadfile tests/training/test_norm_act.py \
-		$(addprefix tests/pipelines/test_,baseline.py codec.py isa.py loaders.py recode.py stores.py)
-	$(BIN)/pytest -q -m "" tests/pipelines/test_compilers.py
+		tests/pipelines/codec $(addprefix tests/pipelines/loaders/test_,loaders.py stores.py)
+	$(BIN)/pytest -q -m "" tests/pipelines/codec/test_compilers.py
 
 # mypy checks the package as a user gets it: an editable install has no import package on disk to check.
 lint: install

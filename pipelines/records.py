@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from imgtool.pipelines.storage import RandomFile, join, open_folder
+from imgtool.pipelines.storage.folders import RandomFile, join, open_folder
 from imgtool.wordnet.errors import ImageError, SourceError
 
 MAX_BYTES = 400_000_000
@@ -39,8 +39,8 @@ class Locator(NamedTuple):
 
 
 PACKINGS = {
-    "deflate": "imgtool.pipelines.sources.zip",
-    "parquet": "imgtool.pipelines.sources.parquet",
+    "deflate": "imgtool.pipelines.archives.zip",
+    "parquet": "imgtool.pipelines.archives.parquet",
 }
 
 

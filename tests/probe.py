@@ -55,7 +55,7 @@ def recoded(folder: Path) -> dict[str, str]:
 
 def shards(folder: Path) -> dict[str, str]:
     from imgtool.pipelines.prepare import prepare
-    from imgtool.pipelines.settings import Settings
+    from imgtool.pipelines.prepare.settings import Settings
 
     with tempfile.TemporaryDirectory() as out:
         prepare(folder / "source", Path(out) / "data", Settings(max_side=90, format="both"), workers=1)

@@ -8,7 +8,7 @@ from imgtool import Classifier, wordnet
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imgtool.training.classifier import Classifier as Classifier
+    from imgtool.training.classifier import Classifier
 
 __version__ = "0.1.0"
 __all__ = ["Classifier", "__version__"]

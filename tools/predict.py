@@ -95,7 +95,7 @@ def _opened(path: str, mode: str = "r") -> Any:
 
 def _named(lines: IO[str]) -> Iterator[Any]:
     """The files that the lines name: each one picture, so one that is missing is told like one that is damaged."""
-    from imgtool.pipelines.pictures import PictureFile
+    from imgtool.pipelines.sources.image_files import PictureFile
 
     for line in lines:
         if name := line.rstrip("\r\n"):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from imgtool.pipelines.plan import Plan
     from imgtool.pipelines.prepare import Summary
-    from imgtool.pipelines.settings import Settings
+    from imgtool.pipelines.prepare.plan import Plan
+    from imgtool.pipelines.prepare.settings import Settings
 
 SRC = "Raw data set: a folder, archive or parquet file, recognised by its content; a path or URL (s3://…)."
 
@@ -96,10 +96,10 @@ def prepare(
 
     Archives are read in place. A rerun of the same command makes only what is missing.
     """
-    from imgtool.pipelines.engines import Engine, available_cpus
-    from imgtool.pipelines.plan import describe
     from imgtool.pipelines.prepare import Limits, dry_plan
     from imgtool.pipelines.prepare import prepare as run
+    from imgtool.pipelines.prepare.engines import Engine, available_cpus
+    from imgtool.pipelines.prepare.plan import describe
     from imgtool.progress import SampleProgress
 
     settings = _settings(**options)
@@ -144,8 +144,8 @@ def _settings(
     split_holdout: int,
     **same: Any,
 ) -> Settings:
-    from imgtool.pipelines.settings import Settings
-    from imgtool.wordnet.relabel import LabelMap
+    from imgtool.pipelines.prepare.settings import Settings
+    from imgtool.wordnet.graph.label_map import LabelMap
 
     if same["classes"] and labelmap:
         raise click.UsageError("--classes and --labelmap each choose the classes: give one of them")
@@ -153,7 +153,7 @@ def _settings(
         max_side = 0 if short_side or same["store"] == "original" else 500
     real = None
     if labels:
-        from imgtool.pipelines.sources.real import read_real
+        from imgtool.pipelines.annotations.real import read_real
 
         real = read_real(labels)
     return Settings(
@@ -168,7 +168,7 @@ def _settings(
 
 
 def _check_md5(src: str) -> None:
-    from imgtool.pipelines.sources.checksums import check_md5
+    from imgtool.pipelines.archives.checksums import check_md5
     from imgtool.progress import ByteProgress
 
     bar = ByteProgress("md5")

@@ -40,7 +40,7 @@ def write_sample(out: Path, train_count: int = 160, val_count: int = 20, seed: i
     import numpy as np
 
     from imgtool.drawing import CLASSES
-    from imgtool.pipelines.sources.devkit import DEVKITS
+    from imgtool.pipelines.annotations.devkit import DEVKITS
     from imgtool.pipelines.sources.ilsvrc2012 import TRAIN, VAL
     from imgtool.wordnet import orders
     from imgtool.wordnet.errors import DatasetError

@@ -93,7 +93,7 @@ def tree(key: str, depth: int | None, format_: str, class_set: str, full: bool, 
     """Draw what is below a synset. What has several parents there comes again as a reference, marked ↑."""
     hierarchy = _load(class_set, full)
     if as_json:
-        from imgtool.wordnet.draw import edges
+        from imgtool.wordnet.graph.drawing import edges
 
         top = hierarchy[_key(key)]
         pairs = edges(hierarchy, top, max_depth=depth)

@@ -18,7 +18,7 @@ def verify(data: str, deep: bool, workers: int | None, as_json: bool) -> None:
     Names each fault in a line; exit code 1 if there is one.
     """
     from imgtool.pipelines.dataset import Dataset
-    from imgtool.pipelines.verify import verify as run
+    from imgtool.pipelines.dataset.verify import verify as run
     from imgtool.progress import SampleProgress
 
     dataset = Dataset(data)

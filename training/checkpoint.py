@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from imgtool.pipelines.atomic import replacing
+from imgtool.pipelines.storage.atomic import replacing
 from imgtool.wordnet.errors import CheckpointError
 
 FORMAT = "imgtool-checkpoint-1"

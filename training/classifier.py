@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.pipelines.dataset import Dataset
-from imgtool.pipelines.transform import ValTransform
 from imgtool.training import (
     archs,
     checkpoint,
@@ -36,7 +36,7 @@ from imgtool.training.predict import Prediction, Source
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
 from imgtool.wordnet.errors import CheckpointError, ImageError, InputError
-from imgtool.wordnet.relabel import LabelMap
+from imgtool.wordnet.graph.label_map import LabelMap
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgtool.pipelines.transform import to_float
+from imgtool.pipelines.codec.transform import to_float
 from imgtool.training.distributed import World
 from imgtool.training.export.runtime import Runtime
 from imgtool.training.per_class import PerClass
 from imgtool.wordnet.errors import DatasetError
-from imgtool.wordnet.evaluation import Evaluation
-from imgtool.wordnet.metrics import Metric
+from imgtool.wordnet.metrics import Evaluation, Metric
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # (images uint8 [N, 3, H, W], labels int64 [N]), both on the device
 

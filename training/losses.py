@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imgtool.wordnet import Hierarchy, load
 from imgtool.wordnet.errors import InputError, UnknownSynsetError
-from imgtool.wordnet.trees import Tree, make_tree
+from imgtool.wordnet.tasks.trees import Tree, make_tree
 
 Array = npt.NDArray[Any]
 
@@ -243,7 +243,7 @@ def make_loss(name: str, hierarchy: Hierarchy, **options: Any) -> Loss:
             - ``"ce"``: cross-entropy; ``label_smoothing`` (0);
             - ``"soft"``: soft labels by LCA height on the whole graph; ``beta`` (15);
             - ``"hxe"``: hierarchical cross-entropy; ``alpha`` (0.1) and ``tree`` ("longest"), the policy of
-              :func:`imgtool.wordnet.trees.make_tree`;
+              :func:`imgtool.wordnet.tasks.trees.make_tree`;
             - ``"wordtree"``: conditional probabilities, a logit a node: ``loss.outputs`` of them; ``tree``.
 
     Returns:

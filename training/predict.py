@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from imgtool.pipelines.ahead import ahead
-from imgtool.pipelines.engines import available_cpus
-from imgtool.pipelines.pictures import PictureFile, check, expand
-from imgtool.pipelines.transform import ValTransform
+from imgtool.pipelines.codec.transform import ValTransform
+from imgtool.pipelines.prepare.engines import available_cpus
+from imgtool.pipelines.sources.image_files import PictureFile, check, expand
+from imgtool.pipelines.threads import ahead
 from imgtool.training.evaluate import forward
 from imgtool.wordnet.errors import ImageError, InputError
-from imgtool.wordnet.superclass import superclass_names
+from imgtool.wordnet.imagenet.superclasses import superclass_names
 
 InMemory: TypeAlias = bytes | Image.Image | NDArray[np.uint8] | Tensor
 Picture: TypeAlias = PictureFile | InMemory
@@ -38,14 +38,14 @@ class Prediction:
     wnids: list[str]
     names: list[str]
     probabilities: list[float]  # softmax over all classes, 0..1
-    superclasses: list[str]  # imgtool.wordnet.superclass: dog, bird, …; "" for a class that is not WordNet's
+    superclasses: list[str]  # imgtool.wordnet.imagenet.superclasses: dog, bird, …; "" for a class that is not WordNet's
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def pictures(source: Source) -> Iterator[Picture]:
-    """The single pictures of a source, one after the other: what `imgtool.pipelines.pictures.expand` makes of a path,
+    """The single pictures of a source, one after the other: what `image_files.expand` makes of a path,
     folder, pattern or URL; the bytes of a picture's file; a PIL image; a uint8 array [H, W, 3] or tensor [3, H, W]; or
     an iterable of these.
 

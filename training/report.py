@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from imgtool.pipelines.atomic import write_text
 from imgtool.pipelines.report.html import details, figure, page, table, text
+from imgtool.pipelines.storage.atomic import write_text
 from imgtool.training.plots.curves import TOP1, TOP5, Results, best_row, draw_curves, read_results
 from imgtool.training.review import METRICS
 from imgtool.training.runs import Run, named

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from imgtool.pipelines.atomic import replacing, write_text
+from imgtool.pipelines.storage.atomic import replacing, write_text
 from imgtool.training.evaluate import Metrics
 from imgtool.training.plots.confusion import Confusion
 from imgtool.training.plots.curves import draw_curves, read_results

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imgtool.pipelines.atomic import replacing, write_text
+from imgtool.pipelines.storage.atomic import replacing, write_text
 from imgtool.training import checkpoint
 from imgtool.training.loggers import Fan
 from imgtool.wordnet.errors import CheckpointError, InputError

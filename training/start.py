@@ -19,7 +19,7 @@ from imgtool.training.distributed import World, agent
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import Run
 from imgtool.wordnet.errors import CheckpointError, DatasetError, InputError
-from imgtool.wordnet.relabel import LabelMap
+from imgtool.wordnet.graph.label_map import LabelMap
 
 DATA = "data/imagenet"
 VAL_BATCH = 256  # images at a time where no gradients are kept

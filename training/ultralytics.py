@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from imgtool.training import inert, models
 from imgtool.training.inert import Record
 from imgtool.wordnet import label_table
-from imgtool.wordnet.classnames import ilsvrc2012_wnids_of
 from imgtool.wordnet.errors import CheckpointError, InputError
-from imgtool.wordnet.tables import is_wnid
+from imgtool.wordnet.imagenet.class_names import ilsvrc2012_wnids_of
+from imgtool.wordnet.tables.nouns import is_wnid
 
 MODEL = "ultralytics.nn.tasks.ClassificationModel"
 STEM = models.STAGES[0][0] // 2  # channels of the first convolution, before the width multiplies

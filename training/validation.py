@@ -12,17 +12,17 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from imgtool.pipelines.annotations.real import read_indices
+from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
-from imgtool.pipelines.raw_split import RawSplit, is_raw
-from imgtool.pipelines.sources.real import read_indices
-from imgtool.pipelines.transform import ValTransform
+from imgtool.pipelines.loaders.raw_split import RawSplit, is_raw
 from imgtool.training import start
 from imgtool.training.evaluate import Batches
 from imgtool.wordnet import Hierarchy, load, orders
 from imgtool.wordnet.errors import CheckpointError, InputError, UnknownSynsetError
-from imgtool.wordnet.evaluation import Evaluation
-from imgtool.wordnet.relabel import LabelMap
+from imgtool.wordnet.graph.label_map import LabelMap
+from imgtool.wordnet.metrics import Evaluation
 
 if TYPE_CHECKING:
     from imgtool.training.classifier import Classifier

@@ -15,12 +15,12 @@ Importing this package brings numpy and nothing else; the tables are read when f
 from importlib import import_module
 from typing import Any
 
-from imgtool.wordnet import orders
 from imgtool.wordnet.errors import ImgtoolError, InputError, UnknownSynsetError
+from imgtool.wordnet.graph.label_map import LabelMap
+from imgtool.wordnet.graph.synset import Synset
 from imgtool.wordnet.hierarchy import Hierarchy, load
-from imgtool.wordnet.labelmap import label_table
-from imgtool.wordnet.relabel import LabelMap
-from imgtool.wordnet.synset import Synset
+from imgtool.wordnet.imagenet.class_table import label_table
+from imgtool.wordnet.tables import orders
 
 __all__ = [
     "Hierarchy",
@@ -34,10 +34,17 @@ __all__ = [
     "orders",
 ]
 
-_ON_USE = ("evaluation", "metrics", "splits", "subsets", "trees")  # modules; start-up stays a matter of milliseconds
+# Modules imported on first use: start-up stays a matter of milliseconds.
+_ON_USE = {
+    "evaluation": "metrics.evaluation",
+    "metrics": "metrics",
+    "splits": "tasks.splits",
+    "subsets": "imagenet.subsets",
+    "trees": "tasks.trees",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_USE:
-        return import_module(f"imgtool.wordnet.{name}")
+        return import_module(f"imgtool.wordnet.{_ON_USE[name]}")
     raise AttributeError(f"module 'imgtool.wordnet' has no attribute {name!r}")

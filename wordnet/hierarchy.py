@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAli
 import numpy as np
 import numpy.typing as npt
 
-from imgtool.wordnet.class_sets import NAMES, class_rows
-from imgtool.wordnet.dag import Dag, gather
 from imgtool.wordnet.errors import UnknownSynsetError
-from imgtool.wordnet.keys import no_class, rows_of, unknown
-from imgtool.wordnet.morphology import base_forms
-from imgtool.wordnet.names import unique_names
-from imgtool.wordnet.relations import Relations
-from imgtool.wordnet.synset import Synset
-from imgtool.wordnet.tables import tables
+from imgtool.wordnet.graph.dag import Dag, gather
+from imgtool.wordnet.graph.keys import no_class, rows_of, unknown
+from imgtool.wordnet.graph.names import unique_names
+from imgtool.wordnet.graph.relations import Relations
+from imgtool.wordnet.graph.synset import Synset
+from imgtool.wordnet.tables.class_sets import NAMES, class_rows
+from imgtool.wordnet.tables.morphology import base_forms
+from imgtool.wordnet.tables.nouns import tables
 
 if TYPE_CHECKING:
-    from imgtool.wordnet.relabel import LabelMap
+    from imgtool.wordnet.graph.label_map import LabelMap
 
 
 @runtime_checkable
@@ -86,7 +86,7 @@ class Hierarchy(Relations):
     Attributes:
         dag: the graph, hypernym and instance pointers alike. Its nodes are positions in wnid order.
         is_instance: bool [edges], parallel to ``dag.parents``: the edge is an instance pointer.
-        rows: int32 [nodes]: each node's row in :mod:`imgtool.wordnet.tables`.
+        rows: int32 [nodes]: each node's row in :mod:`imgtool.wordnet.tables.nouns`.
         class_nodes: int64 [classes]: the node of each class.
         class_of_node: int64 [nodes]: the class index, -1 where the node is not a class.
     """
@@ -213,7 +213,7 @@ class Hierarchy(Relations):
 
     def query(self, text: str) -> npt.NDArray[np.int64]:
         """The class indices that a query such as ``"dog.n.01 - poodle.n.01, 281"`` stands for: :mod:`.query`."""
-        from imgtool.wordnet.query import query
+        from imgtool.wordnet.graph.query import query
 
         return query(self, text)
 
@@ -232,15 +232,15 @@ class Hierarchy(Relations):
             UnknownSynsetError: no synset goes by such a key.
             InputError: none of a class's targets is the nearest (it names class and targets), or one has no class left.
         """
-        from imgtool.wordnet.relabel import labelmap
+        from imgtool.wordnet.graph.label_map import labelmap
 
         return labelmap(self, targets, other)
 
     # Looking.
 
     def draw(self, under: Key, values: Any = None, format: str = "text", max_depth: int | None = None) -> str:
-        """What is at or below a synset as text, SVG or DOT: see :func:`imgtool.wordnet.draw.draw`."""
-        from imgtool.wordnet.draw import draw
+        """What is at or below a synset as text, SVG or DOT: see :func:`imgtool.wordnet.graph.drawing.draw`."""
+        from imgtool.wordnet.graph.drawing import draw
 
         return draw(self, under, values, format, max_depth)
 

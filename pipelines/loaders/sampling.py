@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgtool.pipelines import rng
-from imgtool.pipelines.transform import ValTransform
+from imgtool.pipelines.codec.transform import ValTransform
 
 ATTEMPTS = 10
 """As torchvision's RandomResizedCrop: so many tries to fit a crop before it falls back to the centre."""

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgtool.pipelines import codec
-from imgtool.pipelines.atomic import write_text
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.report.html import bars, details, figure, page, table, text
 from imgtool.pipelines.report.tree import Node, class_tree, superclasses
 from imgtool.pipelines.shards.beton import BetonReader
 from imgtool.pipelines.shards.webdataset import WebDatasetReader
+from imgtool.pipelines.storage.atomic import write_text
 
 NAME = "report.html"
 LISTED = 1000

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from imgtool.pipelines.records import Record
-from imgtool.pipelines.storage import is_url, open_folder
+from imgtool.pipelines.storage.folders import is_url, open_folder
 from imgtool.wordnet.errors import SourceError
 
 
@@ -39,13 +39,13 @@ def open_source(path: str | Path, spool: Path | None = None) -> Source:
 
     Raises SourceError if it is none that is known here.
     """
-    from imgtool.pipelines.sources import compressed
+    from imgtool.pipelines.archives import compressed
+    from imgtool.pipelines.archives.tree import Tree
     from imgtool.pipelines.sources.class_folders import ClassFolders
     from imgtool.pipelines.sources.hugging_face import HuggingFace
     from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012, TESTS, TRAIN, VAL
     from imgtool.pipelines.sources.imagenet21k import ImageNet21k
     from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
-    from imgtool.pipelines.sources.tree import Tree
 
     above, _, name = str(path).rstrip("/").rpartition("/")
     above = above or ("/" if str(path).startswith("/") else ".")

@@ -7,11 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
-from imgtool.pipelines.codec import PICTURE_SUFFIXES
-from imgtool.pipelines.records import Box, LocatorReader, Record, key_of, sorted_wnids
-from imgtool.pipelines.sources.devkit import find_devkit, read_devkit
-from imgtool.pipelines.sources.tree import Tree
-from imgtool.pipelines.sources.val_labels import (
+from imgtool.pipelines.annotations.devkit import find_devkit, read_devkit
+from imgtool.pipelines.annotations.val_labels import (
     GROUND_TRUTH_FILE,
     SOLUTION,
     Label,
@@ -19,8 +16,11 @@ from imgtool.pipelines.sources.val_labels import (
     read_ground_truth,
     read_solution,
 )
-from imgtool.pipelines.sources.voc import MAX_XML, Annotations
-from imgtool.pipelines.storage import open_folder
+from imgtool.pipelines.annotations.voc import MAX_XML, Annotations
+from imgtool.pipelines.archives.tree import Tree
+from imgtool.pipelines.codec import PICTURE_SUFFIXES
+from imgtool.pipelines.records import Box, LocatorReader, Record, key_of, sorted_wnids
+from imgtool.pipelines.storage.folders import open_folder
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 VAL_NAMES = ("val", "valid", "validation", "test")

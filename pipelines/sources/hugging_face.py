@@ -18,11 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imgtool.pipelines.archives import parquet
+from imgtool.pipelines.archives.parquet_pages import Damaged
+from imgtool.pipelines.archives.tree import Tree
 from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
-from imgtool.pipelines.sources import parquet
-from imgtool.pipelines.sources.parquet_pages import Damaged
-from imgtool.pipelines.sources.tree import Tree
-from imgtool.pipelines.storage import RandomFile, join, open_folder
+from imgtool.pipelines.storage.folders import RandomFile, join, open_folder
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 

@@ -6,10 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import ClassVar
 
-from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
-from imgtool.pipelines.sources import class_tars, tar
-from imgtool.pipelines.sources.devkit import DEVKITS, Devkit, find_devkit, read_devkit
-from imgtool.pipelines.sources.val_labels import (
+from imgtool.pipelines.annotations.devkit import DEVKITS, Devkit, find_devkit, read_devkit
+from imgtool.pipelines.annotations.val_labels import (
     GROUND_TRUTH_FILE,
     SOLUTION,
     Label,
@@ -17,8 +15,10 @@ from imgtool.pipelines.sources.val_labels import (
     read_ground_truth,
     read_solution,
 )
-from imgtool.pipelines.sources.voc import Annotations
-from imgtool.pipelines.storage import join, open_folder
+from imgtool.pipelines.annotations.voc import Annotations
+from imgtool.pipelines.archives import class_tars, tar
+from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
+from imgtool.pipelines.storage.folders import join, open_folder
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
+from imgtool.pipelines.archives import class_tars, tar
 from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
-from imgtool.pipelines.sources import class_tars, tar
-from imgtool.pipelines.storage import open_folder
+from imgtool.pipelines.storage.folders import open_folder
 from imgtool.wordnet.errors import TruncatedSourceError
 
 _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar$")

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
+from imgtool.pipelines.archives.tree import Tree
 from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
-from imgtool.pipelines.sources.tree import Tree
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 WNIDS = "wnids.txt"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from imgtool.pipelines.transform import to_float
+from imgtool.pipelines.codec.transform import to_float
 from imgtool.training import models
 
 

@@ -9,8 +9,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from imgtool.pipelines.sources.devkit import read_devkit
-from imgtool.pipelines.storage import open_folder
+from imgtool.pipelines.annotations.devkit import read_devkit
+from imgtool.pipelines.storage.folders import open_folder
 from imgtool.sample import write_sample
 from imgtool.wordnet.errors import DatasetError
 

@@ -21,7 +21,7 @@ from imgtool.training.losses import (
     make_loss,
 )
 from imgtool.wordnet.errors import InputError
-from imgtool.wordnet.trees import Tree
+from imgtool.wordnet.tasks.trees import Tree
 
 pytestmark = pytest.mark.numeric
 

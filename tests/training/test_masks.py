@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from imgtool import wordnet
 from imgtool.pipelines.dataset import Dataset
-from imgtool.pipelines.raw_split import RawSplit, is_raw
+from imgtool.pipelines.loaders.raw_split import RawSplit, is_raw
 from imgtool.training.classifier import Classifier
 from imgtool.training.evaluate import evaluate
 from imgtool.training.per_class import PerClass
 from imgtool.training.validation import match_classes, named_by_index
 from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
-from imgtool.wordnet.evaluation import Evaluation
-from imgtool.wordnet.subsets import subset
+from imgtool.wordnet.imagenet.subsets import subset
+from imgtool.wordnet.metrics import Evaluation
 
 pytestmark = pytest.mark.numeric
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.loaders.samples import Samples
 from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.settings import Settings
-from imgtool.pipelines.transform import ValTransform
+from imgtool.pipelines.prepare.settings import Settings
 from imgtool.training.classifier import Classifier
 from imgtool.training.evaluate import to_float
 from imgtool.wordnet.errors import ImageError, InputError

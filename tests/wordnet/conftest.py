@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imgtool import wordnet
-from imgtool.wordnet.tables import FIRST_LEXNAME, LEXNAMES
+from imgtool.wordnet.tables.nouns import FIRST_LEXNAME, LEXNAMES
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "facts"
 WORDNET = Path("/usr/share/wordnet")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from imgtool.bench import ultralytics
-from imgtool.pipelines.transform import to_float
+from imgtool.pipelines.codec.transform import to_float
 from imgtool.training import checkpoint, models, recipes
 from imgtool.training.classifier import Classifier
 from imgtool.training.export import formats

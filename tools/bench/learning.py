@@ -19,7 +19,7 @@ from imgtool.bench import machine
 from imgtool.bench.options import DRAWN, SourcePath, json_option, rehearsal, write_json
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.settings import Settings
+from imgtool.pipelines.prepare.settings import Settings
 
 
 def learn(src: str | Path, epochs: int, batch: int, seed: int, folder: Path, classes: str = "") -> dict[str, Any]:

@@ -45,7 +45,7 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.loaders.base import Loader
 from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.settings import Settings
+from imgtool.pipelines.prepare.settings import Settings
 from imgtool.wordnet.errors import InputError
 
 SIDES = (500, 400)

@@ -29,8 +29,8 @@ from imgtool.bench.options import DRAWN, SourcePath, json_option, rehearsal, ver
 from imgtool.pipelines import codec
 from imgtool.pipelines.loaders import missing
 from imgtool.pipelines.prepare import prepare
+from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.records import LocatorReader
-from imgtool.pipelines.settings import Settings
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import InputError
 

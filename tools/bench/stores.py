@@ -24,7 +24,7 @@ from imgtool.bench.prepare import gather, write_layouts
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.settings import Settings
+from imgtool.pipelines.prepare.settings import Settings
 
 FORMS = {
     "original": Settings(store="original", max_side=0),

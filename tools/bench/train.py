@@ -29,8 +29,8 @@ import click
 from imgtool.bench import machine
 from imgtool.bench.options import DRAWN, SourcePath, json_option, plot_option, rehearsal, versions, write_json
 from imgtool.bench.train_peers import Plan, train
-from imgtool.pipelines.engines import available_cpus
 from imgtool.pipelines.prepare import prepare
+from imgtool.pipelines.prepare.engines import available_cpus
 from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import InputError

@@ -61,7 +61,7 @@ def nltk_corpus(folder: Path, wordnet: Path = Path("/usr/share/wordnet")) -> Pat
 
     NLTK opens only real files within its data path, and wants lexnames, which Debian's folder lacks.
     """
-    from imgtool.wordnet.tables import FIRST_LEXNAME, LEXNAMES
+    from imgtool.wordnet.tables.nouns import FIRST_LEXNAME, LEXNAMES
 
     corpus = folder / "corpora" / "wordnet"
     corpus.mkdir(parents=True)

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from imgtool.pipelines.transform import ValTransform
+from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.training import checkpoint
 from imgtool.training.export.plan import Plan
-from imgtool.wordnet.classnames import ilsvrc2012_wnids_of
 from imgtool.wordnet.errors import CheckpointError
-from imgtool.wordnet.tables import is_wnid
+from imgtool.wordnet.imagenet.class_names import ilsvrc2012_wnids_of
+from imgtool.wordnet.tables.nouns import is_wnid
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
 IMAGES, PICTURES = "float32 [N, 3, imgsz, imgsz], RGB, 0..1", "uint8 [N, H, W, 3], RGB"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imgtool.pipelines import codec
-from imgtool.pipelines.transform import ValTransform
+from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.training.export.runtime import Runtime
 from imgtool.wordnet.errors import CheckpointError
 

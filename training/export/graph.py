@@ -13,7 +13,7 @@ from imgtool.training.losses import Loss
 
 
 class Preprocess(nn.Module):
-    """`imgtool.pipelines.transform.ValTransform` within a graph: uint8 [N, H, W, 3] RGB of any one size → float32
+    """`imgtool.pipelines.codec.transform.ValTransform` within a graph: uint8 [N, H, W, 3] RGB of any one size → float32
     [N, 3, imgsz, imgsz] 0..1.
 
     Equal to it but for a grey level where its fixed-point arithmetic rounds the other way.

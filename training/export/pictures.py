@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from imgtool.pipelines import codec
 from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.loaders.raw_split import RawSplit, is_raw
 from imgtool.pipelines.loaders.samples import Samples
-from imgtool.pipelines.raw_split import RawSplit, is_raw
 from imgtool.training.start import DATA
 from imgtool.wordnet.errors import ImgtoolError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imgtool.pipelines.transform import to_float
+from imgtool.pipelines.codec.transform import to_float
 from imgtool.training.export.about import LOGITS, PICTURES, PROBABILITIES, About
 from imgtool.wordnet.errors import CheckpointError, InputError
 

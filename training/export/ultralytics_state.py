@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from imgtool.pipelines.atomic import replacing, write_text
+from imgtool.pipelines.storage.atomic import replacing, write_text
 from imgtool.training.models import ClassificationModel
 from imgtool.wordnet.errors import CheckpointError, InputError
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from imgtool.pipelines.atomic import sync
-from imgtool.pipelines.transform import ValTransform
+from imgtool.pipelines.codec.transform import ValTransform
+from imgtool.pipelines.storage.atomic import sync
 from imgtool.training import models
 from imgtool.training.evaluate import forward
 from imgtool.training.export import pictures, ultralytics_state

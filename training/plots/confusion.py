@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgtool.pipelines.atomic import replacing
+from imgtool.pipelines.storage.atomic import replacing
 from imgtool.training.plots.order import Block, class_order
 
 NAMED = 40  # classes up to which each is named at its row and column

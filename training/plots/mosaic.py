@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from imgtool.pipelines.atomic import replacing
+from imgtool.pipelines.storage.atomic import replacing
 from imgtool.training.augment import Mixed
 
 SMALLEST_TILE, LARGEST_TILE, GAP = 128, 224, 6  # pixels

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from imgtool import wordnet
 from imgtool.pipelines.report.tree import class_tree, superclasses
-from imgtool.wordnet.tables import tables
+from imgtool.wordnet.tables.nouns import tables
 
 BLOCKS = 24  # superclasses that are marked in an order, at most
 

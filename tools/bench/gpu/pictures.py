@@ -12,7 +12,7 @@ from imgtool.bench.gpu.plan import Plan
 from imgtool.bench.prepare import gather
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.settings import Settings
+from imgtool.pipelines.prepare.settings import Settings
 from imgtool.sample import write_sample
 
 

@@ -15,7 +15,7 @@ import torch
 
 from imgtool.bench import machine
 from imgtool.bench.gpu.plan import Plan
-from imgtool.pipelines.atomic import write_text
+from imgtool.pipelines.storage.atomic import write_text
 from imgtool.wordnet.errors import InputError
 
 OUT_OF_MEMORY = "out of memory"

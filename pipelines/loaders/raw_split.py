@@ -1,0 +1,114 @@
+"""A split of a raw data set, looked at as it lies: nothing is prepared first."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from imgtool.pipelines import codec
+from imgtool.pipelines.codec.transform import ValTransform
+from imgtool.pipelines.dataset import INFO
+from imgtool.pipelines.loaders.base import Batch, on_device
+from imgtool.pipelines.prepare.engines import available_cpus
+from imgtool.pipelines.prepare.run import STATE
+from imgtool.pipelines.records import LocatorReader, Record, from_table, to_table
+from imgtool.pipelines.sources import open_source
+from imgtool.pipelines.storage.folders import is_url, open_folder
+from imgtool.pipelines.threads import ahead
+from imgtool.wordnet.errors import DatasetError, ImageError
+
+
+def is_raw(path: str | Path) -> bool:
+    """Whether something is there that is no prepared data set, finished or not."""
+    if is_url(path):
+        return open_folder(path).size(INFO) is None
+    return Path(path).exists() and not any((Path(path) / name).exists() for name in (INFO, STATE))
+
+
+class RawSplit:
+    """The labelled pictures of a split of what `open_source` opens: a folder of class folders, a tar of it, ….
+
+    ``wnids`` are the source's classes in sorted order (as their folders are called), ``keys`` the pictures' names in
+    the source's order, ``labels`` (int64) their positions in ``wnids``. A compressed tar is unpacked into a temporary
+    folder until :meth:`close`. A source without the wanted split that is one folder of class folders alone is that
+    split.
+
+    Raises SourceError for no known layout, DatasetError for no such split, no picture in it, or one without a label.
+    """
+
+    def __init__(self, path: str | Path, split: str) -> None:
+        self.path, self.split = path, split
+        self._spool = tempfile.TemporaryDirectory(prefix="imgtool-")
+        try:
+            self._source = source = open_source(path, Path(self._spool.name))
+            alone = source.layout == "class-folders" and len(source.splits) == 1
+            if split not in source.splits and not alone:
+                raise DatasetError(f"{path} has no split {split!r}, only {', '.join(source.splits)}")
+            self._records = to_table(source.records(split if split in source.splits else source.splits[0]))
+            self.wnids, self.keys = source.wnids, list(self._records["key"].to_pylist())
+            if not self.keys:
+                raise DatasetError(f"the split {split!r} of {path} is empty")
+            position = {wnid: index for index, wnid in enumerate(self.wnids)}
+            self.labels = np.array([position[r.wnids[0]] if r.wnids else -1 for r in from_table(self._records)])
+            if (self.labels < 0).any():
+                raise DatasetError(f"the split {split!r} of {path} has no labels, so nothing can be measured on it")
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """The files of these pictures, in this order. Raises ImageError where one cannot be read."""
+        with LocatorReader(self._source.root) as reader:
+            for data in reader.read_many(record.locator for record in from_table(self._records.take(indices))):
+                if isinstance(data, ImageError):
+                    raise data
+                yield data
+
+    def batches(
+        self, transform: ValTransform, batch_size: int, device: torch.device, workers: int | None = None
+    ) -> Iterator[Batch]:
+        """All pictures, in order: uint8 [N, 3, imgsz, imgsz] channels_last and int64 [N], positions in ``wnids``.
+
+        ``workers`` threads decode up to two batches ahead. A picture that cannot be decoded raises ImageError: a
+        figure over fewer pictures would be another one.
+        """
+        return on_device(self._on_cpu(transform, batch_size, workers or available_cpus()), device)
+
+    def _on_cpu(self, transform: ValTransform, batch_size: int, workers: int) -> Iterator[Batch]:
+        def decode(read: tuple[Record, bytes | ImageError]) -> codec.Pixels:
+            if isinstance(read[1], ImageError):
+                raise read[1]
+            return transform.decode(read[1])
+
+        with LocatorReader(self._source.root) as reader:
+            data = reader.read_many(record.locator for record in from_table(self._records))
+            pairs = zip(from_table(self._records), data, strict=True)
+            pixels: list[codec.Pixels] = []
+            done = 0
+            with closing(ahead(pairs, decode, workers, 2 * batch_size)) as decoded:
+                for (record, _), crop in decoded:
+                    if isinstance(crop, ImageError):
+                        raise ImageError(f"{self.path}: {record.locator}: {crop}")
+                    pixels.append(crop)
+                    if len(pixels) == batch_size or done + len(pixels) == len(self):
+                        # NHWC in memory is channels_last once the axes are named NCHW
+                        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+                        yield images, torch.from_numpy(self.labels[done : done + len(pixels)])
+                        done, pixels = done + len(pixels), []
+
+    def close(self) -> None:
+        self._spool.cleanup()
+
+    def __enter__(self) -> RawSplit:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

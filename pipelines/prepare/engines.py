@@ -1,0 +1,223 @@
+"""Where shard tasks run: in this process, in worker processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from imgtool.pipelines.prepare.shard_task import Report, Shard, ShardTask, Skip, write_shard
+from imgtool.wordnet.errors import ImgtoolError, InputError
+
+POLL_SECONDS = 0.2
+RETRIES = 20
+"""How often a task is started anew, elsewhere, when the Ray node that it ran on is lost."""
+
+ENGINES = ("local", "ray")
+MakeTask = Callable[[Shard], ShardTask]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """``kind``: "local" or "ray". ``workers``: tasks at once (default: this machine's cores, or the cluster's CPUs).
+    ``address``: of the Ray cluster ("auto" for the one this machine belongs to; default: a cluster of this machine)."""
+
+    kind: str = "local"
+    workers: int | None = None
+    address: str | None = None
+
+    def run(self, shards: Sequence[Shard], make_task: MakeTask, report: Report) -> None:
+        """Makes the shards. The first error stops the rest and is raised; finished shards stay."""
+        if not shards:
+            return
+        if self.kind == "ray":
+            run_ray(shards, make_task, report, self.workers, self.address)
+        elif self.kind == "local":
+            run_local(shards, make_task, report, self.workers or available_cpus())
+        else:
+            raise InputError(f"no engine {self.kind!r}; there are {', '.join(ENGINES)}")
+
+
+def available_cpus() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_local(shards: Sequence[Shard], make_task: MakeTask, report: Report, workers: int) -> None:
+    """On ``workers`` processes of this machine, of which this one is the first: it works while the others start."""
+    left = iter(shards)
+    others = min(workers, len(shards)) - 1
+    if not others:
+        for shard in left:
+            write_shard(make_task(shard), report)
+        return
+    # spawn: a forked child would inherit the threads' locks of whatever library this process has loaded
+    context = multiprocessing.get_context("spawn")
+    reports = context.Queue()
+    pool = ProcessPoolExecutor(others, context, _start_worker, (reports,))
+    running: set[Future[None]] = set()
+
+    def hand_out() -> None:
+        # A task holds its records: only as many are made as the workers will need next.
+        nonlocal running
+        finished, running = wait(running, 0, FIRST_COMPLETED)
+        for future in finished:
+            future.result()
+        for shard in islice(left, 2 * others - len(running)):
+            running.add(pool.submit(_work, make_task(shard)))
+        _pass_on(reports, report)
+
+    def report_all(samples: int, skips: list[Skip]) -> None:
+        report(samples, skips)
+        hand_out()
+
+    try:
+        hand_out()
+        for shard in left:
+            gathered = _Gathered(report_all)
+            write_shard(make_task(shard), gathered)
+            gathered.flush()
+        while running:
+            wait(running, POLL_SECONDS, FIRST_COMPLETED)
+            hand_out()
+        pool.shutdown()
+        _pass_on(reports, report)
+    except BrokenProcessPool:
+        raise ImgtoolError(
+            "a worker process died (out of memory, or killed); the finished shards are kept: run the same command again"
+        ) from None
+    except BaseException:
+        _terminate(pool)
+        raise
+
+
+def _pass_on(reports: Any, report: Report) -> None:
+    samples, skips = 0, []
+    while True:
+        try:
+            more, skipped = reports.get_nowait()
+        except queue.Empty:
+            break
+        samples += more
+        skips += skipped
+    report(samples, skips)
+
+
+def _terminate(pool: ProcessPoolExecutor) -> None:
+    processes = list((pool._processes or {}).values())  # shutdown() alone would wait for the running shards
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+_reports: Any
+
+
+def _start_worker(reports: Any) -> None:
+    global _reports
+    # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _reports = reports
+
+
+def _die_with_parent() -> None:
+    # A worker that outlived a killed prepare would write into the same shard as the next one's workers.
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "workers are spawned"
+    parent.join()
+    os._exit(1)
+
+
+def _work(task: ShardTask) -> None:
+    gathered = _Gathered(lambda samples, skips: _reports.put((samples, skips)))
+    write_shard(task, gathered)
+    gathered.flush()
+
+
+class _Gathered:
+    """Passes reports on a few dozen at a time: one message a sample would cost more than reading it."""
+
+    EVERY = 32
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._samples = 0
+        self._skips: list[Skip] = []
+
+    def __call__(self, samples: int, skips: list[Skip]) -> None:
+        self._samples += samples
+        self._skips += skips
+        if self._samples >= self.EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        self._report(self._samples, self._skips)
+        self._samples, self._skips = 0, []
+
+
+def run_ray(
+    shards: Sequence[Shard], make_task: MakeTask, report: Report, workers: int | None, address: str | None
+) -> None:
+    """On a Ray cluster. Ray runs a task again elsewhere when its node is lost; a shard made twice has the same bytes.
+
+    Source and output must be reachable under the same path or URL from every node, and imgtool installed there.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--engine ray needs Ray: pip install 'imgtool[ray]'") from None
+
+    ours = not ray.is_initialized()
+    if ours:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ImgtoolError(f"no Ray cluster at {address}: {error}") from error
+
+    @ray.remote(num_cpus=1, max_retries=RETRIES)
+    def work(task: ShardTask) -> list[Skip]:
+        skips: list[Skip] = []
+        write_shard(task, lambda samples, more: skips.extend(more))
+        return skips
+
+    at_once = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    left = iter(shards)
+    running: dict[Any, Shard] = {}
+
+    def start(count: int) -> None:
+        # A task holds its records: the queue is kept just long enough that no CPU waits for the next one.
+        for shard in islice(left, count):
+            running[work.remote(make_task(shard))] = shard
+
+    try:
+        start(at_once if workers else 2 * at_once)
+        while running:
+            finished, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            for reference in finished:
+                shard = running.pop(reference)
+                report(shard.end - shard.begin, ray.get(reference))
+                start(1)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else ImgtoolError(str(error)) from error
+    except ray.exceptions.RayError as error:
+        raise ImgtoolError(
+            f"Ray lost a task for good ({str(error).splitlines()[0]}); the finished shards are kept: run the same "
+            "command again"
+        ) from error
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        if ours:
+            ray.shutdown()

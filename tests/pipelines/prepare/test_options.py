@@ -1,0 +1,165 @@
+"""What prepare's options choose: which samples, which splits, which wnids, and when it stops."""
+
+from __future__ import annotations
+
+import collections
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgtool.cli import main
+from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.prepare import Limits, prepare
+from imgtool.pipelines.prepare.plan import _holdout, make_plan
+from imgtool.pipelines.prepare.settings import Settings
+from imgtool.pipelines.sources import open_source
+from imgtool.wordnet.errors import ImgtoolError, InputError
+
+
+def rows_of(out: Path, split: str) -> list[dict]:
+    return pq.read_table(out / f"{split}.parquet").to_pylist()
+
+
+@pytest.fixture
+def folders(tmp_path, picture, encoded):
+    """folders(CLASS/NAME → bytes or None for a drawn picture): a folder of class folders."""
+
+    def make(pictures: dict[str, bytes | None]) -> Path:
+        root = tmp_path / "folders"
+        for number, (name, data) in enumerate(pictures.items()):
+            path = root / "train" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(picture(80, 60, number)) if data is None else data)
+        return root
+
+    return make
+
+
+def test_a_limit_takes_some_of_each_split_at_random(drawn, tmp_path):
+    prepare(drawn, tmp_path / "out", Settings(max_side=64, limit=12), workers=1)
+    prepare(drawn, tmp_path / "all", Settings(max_side=64), workers=1)
+    for split in ("train", "val"):
+        some = [row["key"] for row in rows_of(tmp_path / "out", split)]
+        assert some == [row["key"] for row in rows_of(tmp_path / "all", split)][:12]
+        assert len({key.split("_")[0] for key in some}) > 1 or split == "val"
+
+
+def test_a_holdout_is_set_apart_by_class(drawn, tmp_path):
+    prepare(drawn, tmp_path / "out", Settings(max_side=64, holdout=20), workers=1)
+    dataset = Dataset(tmp_path / "out")
+    assert dataset.splits == ("train", "minival", "val")
+    train, held = rows_of(tmp_path / "out", "train"), rows_of(tmp_path / "out", "minival")
+    assert (len(train), len(held)) == (60, 20)
+    assert not {row["key"] for row in train} & {row["key"] for row in held}
+    assert set(collections.Counter(row["class_index"] for row in held).values()) == {2}
+    assert sum(dataset.labels["train_count"].to_pylist()) == 60
+    with pytest.raises(InputError, match="train has only 80 samples"):
+        prepare(drawn, tmp_path / "more", Settings(holdout=80), workers=1)
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=80), st.data())
+def test_a_holdout_is_proportional(labels, data):
+    import numpy as np
+
+    count = data.draw(st.integers(1, len(labels) - 1))
+    held = _holdout(np.array(labels), count)
+    assert held.sum() == count
+    for label, n in collections.Counter(labels).items():
+        mine = held[np.array(labels) == label]
+        assert abs(mine.sum() - n * count / len(labels)) < 1
+        assert not (mine[1:] & ~mine[:-1]).any(), "the first of each class"
+
+
+def test_a_picture_of_several_classes_keeps_all_its_wnids(folders, tmp_path, picture, encoded):
+    same = encoded(picture(90, 70, 5))
+    root = folders({"n02084071/a.jpg": same, "n02121808/b.jpg": same, "n02121808/c.jpg": None, "n01503061/d.jpg": same})
+    summary = prepare(root, tmp_path / "out", workers=1)
+    wnids = {row["key"]: row["wnids"] for row in rows_of(tmp_path / "out", "train")}
+    assert wnids == {
+        "a": ["n02084071", "n01503061", "n02121808"],
+        "b": ["n02121808", "n01503061", "n02084071"],
+        "c": ["n02121808"],
+        "d": ["n01503061", "n02084071", "n02121808"],
+    }
+    assert summary.tally.several == 3
+    (tmp_path / "out/train/00000.beton").unlink()
+    prepare(root, tmp_path / "out", workers=1)
+    assert {row["key"]: row["wnids"] for row in rows_of(tmp_path / "out", "train")} == wnids
+
+
+def test_pictures_of_val_that_are_in_train_are_counted(mini, tmp_path):
+    summary = prepare(mini, tmp_path / "out", Settings(max_side=64))
+    assert summary.tally.shared == 100
+
+
+def test_small_pictures_are_skipped_on_demand(folders, tmp_path, picture, encoded):
+    root = folders({"a/small.jpg": encoded(picture(100, 39)), "a/fits.jpg": encoded(picture(40, 40)), "b/c.jpg": None})
+    prepare(root, tmp_path / "out", Settings(skip_smaller=40), workers=1)
+    status = {row["key"]: row["status"] for row in rows_of(tmp_path / "out", "train")}
+    assert status == {"small": "skipped:smaller than 40 pixels", "fits": "ok", "c": "ok"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_skips_can_be_errors(folders, tmp_path, workers):
+    root = folders({f"{c}/{i}.jpg": b"no picture" if i == 3 else None for c in "abc" for i in range(6)})
+    with pytest.raises(ImgtoolError, match=r"3 \(train/\w/3.jpg\): not a picture; the finished shards are kept"):
+        prepare(root, tmp_path / "out", limits=Limits(strict=True), workers=workers)
+    with pytest.raises(
+        ImgtoolError, match=r"3 samples cannot be stored, more than --max-skipped 2; the last one, 3 \("
+    ):
+        prepare(root, tmp_path / "out", limits=Limits(max_skipped=2), workers=workers)
+    assert prepare(root, tmp_path / "out", limits=Limits(max_skipped=3), workers=workers).tally.skipped == 3
+    # What was made with skips is not passed off as made without.
+    with pytest.raises(ImgtoolError, match="3 samples cannot be stored"):
+        prepare(root, tmp_path / "out", limits=Limits(strict=True), workers=workers)
+
+
+def test_a_member_too_large_for_a_picture_is_not_read(tmp_path, drawn):
+    """A sparse archive with a member of a terabyte: skipped by its stated size."""
+    shutil.copytree(drawn, tmp_path / "source")
+    path = tmp_path / "source" / "ILSVRC2012_img_val.tar"
+    with tarfile.open(path) as archive:
+        members = [(m, archive.extractfile(m).read()) for m in archive]
+    with open(path, "wb") as file:
+        for member, data in members[:3]:
+            info = tarfile.TarInfo(member.name)
+            info.size = len(data)
+            file.write(info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512))
+        info = tarfile.TarInfo("ILSVRC2012_val_00000004.JPEG")
+        info.size = 1 << 40
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.seek(1 << 40, io.SEEK_CUR)
+        file.write(bytes(1024))
+    prepare(tmp_path / "source", tmp_path / "out", workers=1)
+    status = {row["key"]: row["status"] for row in rows_of(tmp_path / "out", "val")}
+    assert status.pop("ILSVRC2012_val_00000004") == "skipped:1099511627776 bytes are too many for a picture"
+    assert len(status) == 3
+
+
+def test_a_dry_run_says_what_would_be_made(drawn, tmp_path):
+    arguments = ["prepare", "--src", str(drawn), "--out", str(tmp_path / "out"), "--max-side", "100"]
+    result = CliRunner().invoke(main, [*arguments, "--dry-run", "--json"])
+    plan = json.loads(result.stdout)
+    assert not (tmp_path / "out").exists()
+    made = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert plan["total"]["samples"] == sum(made["stored"].values()) == 100
+    assert plan["total"]["bytes_in"] == made["bytes_in"]
+    assert plan["total"]["bytes_out"] == pytest.approx(made["bytes_out"], rel=0.1)
+    assert plan["total"]["shards"] == 2
+    text = CliRunner().invoke(main, [*arguments, "--dry-run"]).output
+    assert "80 samples" in text and "nothing was written" in text
+
+
+def test_a_plan_is_columns(drawn):
+    """The records wait as columns, some 150 bytes each, so that 14 million of them fit."""
+    plan = make_plan(open_source(drawn), Settings())
+    split = plan.splits["train"]
+    assert split.records.nbytes / len(split) < 200

@@ -1,0 +1,128 @@
+"""Picture files by name, and threads that read ahead."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from imgtool.pipelines.sources.image_files import PictureFile, check, expand
+from imgtool.pipelines.threads import ahead
+from imgtool.wordnet.errors import ImageError, InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("p/b.jpg", "p/a.PNG", "p/deep/c.jpeg", "p/.hidden.jpg", "p/notes.txt", "p/odd[1].jpg", "p/none/x.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
+    return tmp_path
+
+
+def names(name: str) -> list[str]:
+    return [file.name for file in expand(name)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("p", ["p/a.PNG", "p/b.jpg", "p/deep/c.jpeg", "p/odd[1].jpg"]),
+        ("p/*.jpg", ["p/b.jpg", "p/odd[1].jpg"]),
+        ("p/**", ["p/a.PNG", "p/b.jpg", "p/deep/c.jpeg", "p/odd[1].jpg"]),
+        ("**/*.jpeg", ["p/deep/c.jpeg"]),
+        ("p/odd[1].jpg", ["p/odd[1].jpg"]),
+        ("p/notes.txt", ["p/notes.txt"]),
+        ("-", ["-"]),
+    ],
+)
+def test_paths_folders_and_patterns(folder: Path, name: str, expected: list[str]) -> None:
+    assert names(name) == expected
+
+
+def test_what_is_not_there(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no picture nowhere\.jpg"):
+        check("nowhere.jpg")
+    for name in ("p/none", "p/*.gif"):
+        check(name)
+        with pytest.raises(InputError, match="there is no picture in p/"):
+            names(name)
+    with pytest.raises(ImageError, match=r"cannot read nowhere\.jpg: No such file"):
+        PictureFile("nowhere.jpg").read()
+    with pytest.raises(ImageError, match=r"cannot read memory://nowhere/a\.jpg"):
+        next(expand("memory://nowhere/a.jpg")).read()
+
+
+def test_urls(folder: Path) -> None:
+    store = fsspec.filesystem("memory")
+    for name in ("/box/x/b.jpg", "/box/x/a.jpg", "/box/y/c.png", "/box/readme.txt"):
+        store.pipe_file(name, name.encode())
+    try:
+        everything = ["memory:///box/x/a.jpg", "memory:///box/x/b.jpg", "memory:///box/y/c.png"]
+        assert names("memory://box") == everything
+        assert names("memory://box/**/*.jpg") == everything[:2]
+        assert [file.read() for file in expand("memory://box/*/c.png")] == [b"/box/y/c.png"]
+        assert PictureFile("memory://box/x/a.jpg").read() == b"/box/x/a.jpg"
+        with pytest.raises(InputError, match="there is no picture in memory://box/z"):
+            names("memory://box/z*")
+    finally:
+        store.rm("/box", recursive=True)
+
+
+def test_a_zip_at_a_url(folder: Path) -> None:
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        for name in ("one.jpg", "in/two.jpg", "notes.txt"):
+            archive.writestr(name, name)
+    url = f"file://{folder}/a.zip"
+    assert names(f"zip://*.jpg::{url}") == [f"zip://one.jpg::{url}"]
+    (found,) = expand(f"zip://in/*::{url}")
+    assert found.read() == PictureFile(found.name).read() == b"in/two.jpg"
+
+
+def test_ahead_keeps_order_and_takes_no_more_than_it_was_told() -> None:
+    taken, done = [], []
+    threads = set()
+    finished = [threading.Event() for _ in range(50)]
+
+    def items():
+        for i in range(50):
+            taken.append(i)
+            yield i
+
+    def work(i: int) -> int:
+        threads.add(threading.get_ident())
+        if i % 3 == 0:  # of three neighbours the first is done after the second
+            assert finished[i + 1].wait(100)
+        finished[i].set()
+        if i % 10 == 7:
+            raise ImageError(f"no {i}")
+        return i * i
+
+    for item, result in ahead(items(), work, threads=3, most=6):
+        assert len(taken) - len(done) <= 6
+        done.append(item)
+        assert isinstance(result, ImageError) if item % 10 == 7 else result == item * item
+    assert done == list(range(50))
+    assert 1 < len(threads) <= 3
+
+
+def test_ahead_raises_other_errors_and_stops_when_closed() -> None:
+    begun = []
+
+    def work(i: int) -> int:
+        begun.append(i)
+        if i == 3:
+            raise ValueError("three")
+        return i
+
+    results = ahead(range(100), work, threads=1, most=4)
+    assert [next(results) for _ in range(3)] == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+    early = ahead(range(100), work, threads=1, most=4)
+    next(early)
+    early.close()
+    assert len(begun) < 20

@@ -1,0 +1,1 @@
+"""ImageNet's classes: the class table, names given elsewhere, published subsets, superclasses."""

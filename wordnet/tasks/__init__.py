@@ -1,0 +1,1 @@
+"""Tasks made from the hierarchy: trees, and superclasses split into subpopulations."""

@@ -1,4 +1,6 @@
-"""The errors of imgtool. They live in the lowest house so that every other may raise them."""
+"""The errors of imgtool, in its lowest module so that every other may raise them, and lists in their messages."""
+
+from collections.abc import Iterable
 
 
 class ImgtoolError(Exception):
@@ -49,3 +51,10 @@ class UnknownSynsetError(InputError, KeyError):
 
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0])
+
+
+def listed(items: Iterable[str], most: int = 8) -> str:
+    """``a, b, c and 5 more``"""
+    items = list(items)
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

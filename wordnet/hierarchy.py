@@ -7,7 +7,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias, runtime_checkable
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -15,28 +15,14 @@ import numpy.typing as npt
 from imgtool.wordnet.errors import UnknownSynsetError
 from imgtool.wordnet.graph.dag import Dag, gather
 from imgtool.wordnet.graph.keys import no_class, rows_of, unknown
+from imgtool.wordnet.graph.label_map import LabelMap, labelmap
 from imgtool.wordnet.graph.names import unique_names
 from imgtool.wordnet.graph.relations import Relations
 from imgtool.wordnet.graph.synset import Synset
+from imgtool.wordnet.graph.types import Key, Keys, Many, NltkSynset
 from imgtool.wordnet.tables.class_sets import NAMES, class_rows
 from imgtool.wordnet.tables.morphology import base_forms
 from imgtool.wordnet.tables.nouns import tables
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.graph.label_map import LabelMap
-
-
-@runtime_checkable
-class NltkSynset(Protocol):
-    """What is asked of NLTK's Synset objects, so that they can be keys without importing NLTK."""
-
-    def pos(self) -> str: ...
-    def offset(self) -> int: ...
-
-
-Key: TypeAlias = str | int | np.integer | Synset | NltkSynset
-Keys: TypeAlias = Key | list[Key] | tuple[Key, ...]
-Many: TypeAlias = npt.NDArray[np.integer] | list[Any] | tuple[Any, ...]  # of keys; perhaps nested
 
 
 def load(classes: str | os.PathLike[str] | Iterable[str] = "in1k") -> Hierarchy:
@@ -232,8 +218,6 @@ class Hierarchy(Relations):
             UnknownSynsetError: no synset goes by such a key.
             InputError: none of a class's targets is the nearest (it names class and targets), or one has no class left.
         """
-        from imgtool.wordnet.graph.label_map import labelmap
-
         return labelmap(self, targets, other)
 
     # Looking.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -14,15 +14,13 @@ import numpy.typing as npt
 from imgtool.wordnet.errors import InputError
 from imgtool.wordnet.graph.dag import gather
 from imgtool.wordnet.graph.synset import Synset
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.hierarchy import Hierarchy, Key
+from imgtool.wordnet.graph.types import Key, SynsetGraph
 
 ROW, INDENT, CHAR = 18, 26, 6.7  # of the SVG, in pixels: between rows, between levels, of a letter in 11px monospace
 
 
 def draw(
-    h: Hierarchy,
+    h: SynsetGraph,
     under: Key,
     values: npt.ArrayLike | Mapping[Any, float] | None = None,
     format: str = "text",
@@ -56,7 +54,7 @@ def draw(
     return _FORMATS[format](_Picture(h, top, _means(h, values), list(_rows(h, top, max_depth))))
 
 
-def edges(h: Hierarchy, under: Key, max_depth: int | None = None) -> list[tuple[Synset, Synset]]:
+def edges(h: SynsetGraph, under: Key, max_depth: int | None = None) -> list[tuple[Synset, Synset]]:
     """The (parent, child) pairs that :func:`draw` draws, each once, depth first."""
     rows = _rows(h, h[under].node, max_depth)
     return [(Synset(h, row.parent), Synset(h, row.node)) for row in rows if row.parent >= 0]
@@ -75,7 +73,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Picture:
-    h: Hierarchy
+    h: SynsetGraph
     top: int
     means: npt.NDArray[np.float64] | None
     rows: list[_Row]
@@ -108,7 +106,7 @@ class _Picture:
         return f"#{r:02x}{g:02x}{b:02x}"
 
 
-def _rows(h: Hierarchy, top: int, max_depth: int | None) -> Iterator[_Row]:
+def _rows(h: SynsetGraph, top: int, max_depth: int | None) -> Iterator[_Row]:
     """Depth first, children in wnid order. Below a node that has been before nothing comes again."""
     inner = _within(h, top, len(h) if max_depth is None else max_depth)
     seen: set[int] = set()
@@ -122,7 +120,7 @@ def _rows(h: Hierarchy, top: int, max_depth: int | None) -> Iterator[_Row]:
             stack.append(_Row(child, row.node, row.depth + 1, False, (*row.last, i == len(below) - 1)))
 
 
-def _within(h: Hierarchy, top: int, steps: int) -> set[int]:
+def _within(h: SynsetGraph, top: int, steps: int) -> set[int]:
     """The nodes fewer than so many steps below the top, by the shortest way."""
     found: set[int] = set()
     level = {top}
@@ -133,7 +131,7 @@ def _within(h: Hierarchy, top: int, steps: int) -> set[int]:
     return found
 
 
-def _means(h: Hierarchy, values: npt.ArrayLike | Mapping[Any, float] | None) -> npt.NDArray[np.float64] | None:
+def _means(h: SynsetGraph, values: npt.ArrayLike | Mapping[Any, float] | None) -> npt.NDArray[np.float64] | None:
     """float64 [nodes]: the mean over the classes at or below each node that have a value; nan where none has."""
     if values is None:
         return None

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 
-from imgtool.wordnet.errors import UnknownSynsetError
+from imgtool.wordnet.errors import UnknownSynsetError, listed
 from imgtool.wordnet.graph.names import kind
 from imgtool.wordnet.graph.synset import Synset
+from imgtool.wordnet.graph.types import SynsetGraph
 from imgtool.wordnet.tables.morphology import base_forms
 from imgtool.wordnet.tables.nouns import is_wnid, tables
 from imgtool.wordnet.tables.spelling import nearest
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.hierarchy import Hierarchy
 
 _NLTK_NAME = re.compile(r"(.+)\.([nvasr])\.(\d+)")
 _PARTS_OF_SPEECH = {"v": "a verb", "a": "an adjective", "s": "an adjective", "r": "an adverb"}
@@ -36,7 +34,7 @@ def rows_of(key: str) -> tuple[int, ...]:
     return tuple(tables().senses(lemma)[sense - 1 : sense]) if part_of_speech == "n" else ()
 
 
-def unknown(h: Hierarchy, key: object, nodes: Sequence[int]) -> UnknownSynsetError:
+def unknown(h: SynsetGraph, key: object, nodes: Sequence[int]) -> UnknownSynsetError:
     """The error for a key that means no synset of ``h``, or (``nodes``) several; its text helps to a better one."""
     if isinstance(key, str):
         return UnknownSynsetError(_ambiguous(h, key, nodes) if nodes else _not_here(h, key) or _misspelt(h, key))
@@ -47,25 +45,18 @@ def unknown(h: Hierarchy, key: object, nodes: Sequence[int]) -> UnknownSynsetErr
     return no_class(h, key)
 
 
-def no_class(h: Hierarchy, index: object) -> UnknownSynsetError:
+def no_class(h: SynsetGraph, index: object) -> UnknownSynsetError:
     """The error for what is no class index of ``h``."""
     if not h.num_classes:
         return UnknownSynsetError(f"no class {index!r}: this hierarchy has no classes; use a wnid or a name")
     return UnknownSynsetError(f"no class {index!r}: class indices go from 0 to {h.num_classes - 1}")
 
 
-def listed(items: Iterable[str], most: int = 8) -> str:
-    """``a, b, c and 5 more``"""
-    items = list(items)
-    more = f" and {len(items) - most:,} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
-
-
-def _ambiguous(h: Hierarchy, key: str, nodes: Sequence[int]) -> str:
+def _ambiguous(h: SynsetGraph, key: str, nodes: Sequence[int]) -> str:
     return f"{key!r} is ambiguous: {listed(f'{s.name} ({kind(s)})' for s in (Synset(h, node) for node in nodes))}"
 
 
-def _not_here(h: Hierarchy, key: str) -> str | None:
+def _not_here(h: SynsetGraph, key: str) -> str | None:
     """For a key that WordNet knows."""
     rows = rows_of(key)
     if not rows:
@@ -74,7 +65,7 @@ def _not_here(h: Hierarchy, key: str) -> str | None:
     return f"{key!r} is in WordNet: {synsets}, but not in this hierarchy of {len(h):,}; load('full') has every noun"
 
 
-def _misspelt(h: Hierarchy, key: str) -> str:
+def _misspelt(h: SynsetGraph, key: str) -> str:
     name = _NLTK_NAME.fullmatch(key)
     if name is not None and name[2] != "n":
         return f"{key!r} is {_PARTS_OF_SPEECH[name[2]]}: the hierarchy is of nouns, 'dog.n.01'"
@@ -90,7 +81,7 @@ def _misspelt(h: Hierarchy, key: str) -> str:
     return f"no synset {key!r} in this hierarchy of {len(h):,} synsets; {hint}"
 
 
-def _sense_name(h: Hierarchy, lemma: str, sense: int) -> str:
+def _sense_name(h: SynsetGraph, lemma: str, sense: int) -> str:
     """An NLTK name made from this lemma: with this sense number if the hierarchy has it, else its first sense here."""
     names = [f"{lemma.replace(' ', '_')}.n.{number + 1:02d}" for number in range(len(tables().senses(lemma)))]
     wanted = names[sense - 1 : sense]

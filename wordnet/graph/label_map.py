@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from imgtool.wordnet.errors import InputError
-from imgtool.wordnet.graph.keys import listed
+from imgtool.wordnet.errors import InputError, listed
+from imgtool.wordnet.graph.types import Keys, SynsetGraph
 
 if TYPE_CHECKING:
     import torch
-
-    from imgtool.wordnet.hierarchy import Hierarchy, Keys
 
 IntArray = npt.NDArray[np.int64]
 T = TypeVar("T", npt.NDArray[Any], "torch.Tensor")
@@ -177,7 +175,7 @@ class LabelMap:
             raise InputError(f"label {wrong.flat[0]} is no class index: -1 (none) to {len(self.wnids) - 1} are")
 
 
-def labelmap(h: Hierarchy, targets: Mapping[str, Keys], other: Literal["drop", "other"] = "drop") -> LabelMap:
+def labelmap(h: SynsetGraph, targets: Mapping[str, Keys], other: Literal["drop", "other"] = "drop") -> LabelMap:
     """A label map over the classes of ``h``; see :meth:`Hierarchy.labelmap`."""
     if other not in ("drop", "other"):
         raise InputError(f"other must be 'drop' or 'other', not {other!r}")

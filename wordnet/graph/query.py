@@ -22,15 +22,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from imgtool.wordnet.errors import InputError, UnknownSynsetError
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.hierarchy import Hierarchy
+from imgtool.wordnet.graph.types import SynsetGraph
 
 _PRECEDENCE = {"&": 3, "+": 2, "|": 2, "-": 2, ",": 1, "(": 0}
 _TOKEN = re.compile(
@@ -50,7 +48,7 @@ class _Token(NamedTuple):
     is_quoted: bool = False
 
 
-def query(h: Hierarchy, text: str) -> npt.NDArray[np.int64]:
+def query(h: SynsetGraph, text: str) -> npt.NDArray[np.int64]:
     """The classes that a query stands for; the grammar stands at this module's head.
 
     Returns:
@@ -106,7 +104,7 @@ def _tokens(text: str) -> Iterator[_Token]:
         position = match.end()
 
 
-def _classes(h: Hierarchy, text: str, token: _Token) -> npt.NDArray[np.bool_]:
+def _classes(h: SynsetGraph, text: str, token: _Token) -> npt.NDArray[np.bool_]:
     """bool [classes]: those at or below this key."""
     key = int(token.text) if token.text.isdecimal() and not token.is_quoted else token.text
     chosen = np.zeros(h.num_classes, np.bool_)

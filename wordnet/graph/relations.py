@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,7 @@ from imgtool.wordnet.graph import similarity
 from imgtool.wordnet.graph.dag import Dag
 from imgtool.wordnet.graph.similarity import By
 from imgtool.wordnet.graph.synset import Synset
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.hierarchy import Hierarchy, Key, Many
+from imgtool.wordnet.graph.types import Key, Many, SynsetGraph
 
 
 class Relations:
@@ -25,8 +23,8 @@ class Relations:
     _kept: dict[str, npt.NDArray[Any]]
 
     @property
-    def _whole(self) -> Hierarchy:
-        return cast("Hierarchy", self)  # nothing else has this base
+    def _whole(self) -> SynsetGraph:
+        return cast(SynsetGraph, self)  # nothing else has this base
 
     @property
     def depths(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

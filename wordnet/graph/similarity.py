@@ -23,15 +23,13 @@ wup
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from imgtool.wordnet.errors import InputError
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.hierarchy import Hierarchy
+from imgtool.wordnet.graph.types import SynsetGraph
 
 IntArray = npt.NDArray[np.int64]
 Value: TypeAlias = Callable[[IntArray, IntArray], npt.NDArray[np.integer]]
@@ -41,7 +39,7 @@ PAIRS_AT_ONCE = 1 << 16  # bounds the memory that a question about many pairs ta
 COLUMNS_AT_ONCE = 1 << 11  # and that of a matrix besides its own
 
 
-def lowest_first(h: Hierarchy, by: By) -> IntArray:
+def lowest_first(h: SynsetGraph, by: By) -> IntArray:
     """int64 [2, nodes]: the nodes, the first to be chosen as lowest common ancestor first; and each node's place.
 
     Raises:
@@ -54,7 +52,7 @@ def lowest_first(h: Hierarchy, by: By) -> IntArray:
     return h.kept(f"lowest first by {by}", lambda: _with_places(np.lexsort(keys)))
 
 
-def is_a(h: Hierarchy, a: IntArray, b: IntArray) -> npt.NDArray[np.bool_]:
+def is_a(h: SynsetGraph, a: IntArray, b: IntArray) -> npt.NDArray[np.bool_]:
     """bool [pairs]: ``a[i]`` is at or below ``b[i]``. As below, a and b are nodes, int64 [pairs]."""
     result = np.empty(len(a), np.bool_)
     for some in _parts(len(a)):
@@ -62,22 +60,22 @@ def is_a(h: Hierarchy, a: IntArray, b: IntArray) -> npt.NDArray[np.bool_]:
     return result
 
 
-def lca(h: Hierarchy, a: IntArray, b: IntArray, by: By) -> IntArray:
+def lca(h: SynsetGraph, a: IntArray, b: IntArray, by: By) -> IntArray:
     """int64 [pairs]: the nodes that are the lowest common ancestors."""
     return _first_of_pairs(h, a, b, lowest_first(h, by))
 
 
-def distance(h: Hierarchy, a: IntArray, b: IntArray) -> IntArray:
+def distance(h: SynsetGraph, a: IntArray, b: IntArray) -> IntArray:
     """int64 [pairs]: edges on the shortest way between them."""
     return _least_of_pairs(h, a, b, lambda _, steps: steps)
 
 
-def path(h: Hierarchy, a: IntArray, b: IntArray) -> npt.NDArray[np.float64]:
+def path(h: SynsetGraph, a: IntArray, b: IntArray) -> npt.NDArray[np.float64]:
     """float64 [pairs]: path similarity."""
     return 1 / (1 + distance(h, a, b))
 
 
-def wup(h: Hierarchy, a: IntArray, b: IntArray) -> npt.NDArray[np.float64]:
+def wup(h: SynsetGraph, a: IntArray, b: IntArray) -> npt.NDArray[np.float64]:
     """float64 [pairs]: Wu and Palmer's similarity."""
     s = _first_of_pairs(h, a, b, _wup_first(h))
     low, high = h.dag.depths
@@ -85,7 +83,7 @@ def wup(h: Hierarchy, a: IntArray, b: IntArray) -> npt.NDArray[np.float64]:
     return _wup(high[s] + 1, distance(h, a, s) + distance(h, b, s))
 
 
-def ancestor_matrix(h: Hierarchy) -> npt.NDArray[np.bool_]:
+def ancestor_matrix(h: SynsetGraph) -> npt.NDArray[np.bool_]:
     """bool [classes, nodes]: the class is at or below the node."""
     matrix = np.zeros((h.num_classes, len(h)), np.bool_)
     class_index, above, _ = _above_classes(h)
@@ -93,29 +91,29 @@ def ancestor_matrix(h: Hierarchy) -> npt.NDArray[np.bool_]:
     return matrix
 
 
-def lca_matrix(h: Hierarchy, by: By) -> npt.NDArray[np.int32]:
+def lca_matrix(h: SynsetGraph, by: By) -> npt.NDArray[np.int32]:
     """int32 [classes, classes]: the node that is the lowest common ancestor of each two classes."""
     return _first_above(h, lowest_first(h, by))
 
 
-def _lca_height(h: Hierarchy) -> npt.NDArray[np.int16]:
+def _lca_height(h: SynsetGraph) -> npt.NDArray[np.int16]:
     return _least_above(h, lambda above, _: h.dag.heights[above], 0)
 
 
-def _lca_depth(h: Hierarchy) -> npt.NDArray[np.int16]:
+def _lca_depth(h: SynsetGraph) -> npt.NDArray[np.int16]:
     return -_least_above(h, lambda above, _: -h.dag.depths[1][above], 0)
 
 
-def _distance(h: Hierarchy) -> npt.NDArray[np.int16]:
+def _distance(h: SynsetGraph) -> npt.NDArray[np.int16]:
     return _least_above(h, lambda _, steps: steps, 1)
 
 
-def _path(h: Hierarchy) -> npt.NDArray[np.float32]:
+def _path(h: SynsetGraph) -> npt.NDArray[np.float32]:
     similarity: npt.NDArray[np.float32] = np.float32(1) / (h.class_matrix("distance") + np.float32(1))
     return similarity
 
 
-def _class_wup(h: Hierarchy) -> npt.NDArray[np.float32]:
+def _class_wup(h: SynsetGraph) -> npt.NDArray[np.float32]:
     low, high = h.depths
     s = _first_above(h, _wup_first(h))
     a = np.broadcast_to(h.class_nodes[:, None], s.shape)
@@ -129,7 +127,7 @@ def _class_wup(h: Hierarchy) -> npt.NDArray[np.float32]:
     return _wup(high[s] + 1, edges).astype(np.float32)
 
 
-MATRICES: dict[str, Callable[[Hierarchy], npt.NDArray[np.generic]]] = {
+MATRICES: dict[str, Callable[[SynsetGraph], npt.NDArray[np.generic]]] = {
     "lca_height": _lca_height,
     "lca_depth": _lca_depth,
     "distance": _distance,
@@ -138,7 +136,7 @@ MATRICES: dict[str, Callable[[Hierarchy], npt.NDArray[np.generic]]] = {
 }
 
 
-def class_matrix(h: Hierarchy, kind: str) -> npt.NDArray[np.generic]:
+def class_matrix(h: SynsetGraph, kind: str) -> npt.NDArray[np.generic]:
     """The matrix over all pairs of classes: see :meth:`Hierarchy.class_matrix`, which keeps it."""
     if kind not in MATRICES:
         raise InputError(f"no matrix {kind!r} of the classes: there are {', '.join(map(repr, MATRICES))}")
@@ -149,7 +147,7 @@ def _wup(depth: npt.NDArray[np.integer], distance: npt.NDArray[np.integer]) -> n
     return 2 * depth / (distance + 2 * depth)
 
 
-def _wup_first(h: Hierarchy) -> IntArray:
+def _wup_first(h: SynsetGraph) -> IntArray:
     """int64 [2, nodes]: the nodes, the first to be chosen as wup's ancestor first; and each node's place."""
 
     def order() -> IntArray:
@@ -169,13 +167,13 @@ def _with_places(order: IntArray) -> IntArray:
     return np.stack([order, places])
 
 
-def _first_of_pairs(h: Hierarchy, a: IntArray, b: IntArray, order: IntArray) -> IntArray:
+def _first_of_pairs(h: SynsetGraph, a: IntArray, b: IntArray, order: IntArray) -> IntArray:
     """int64 [pairs]: the common ancestor that comes first in ``order``, [2, nodes]."""
     nodes, place = order
     return nodes[_least_of_pairs(h, a, b, lambda above, _: place[above])]
 
 
-def _first_above(h: Hierarchy, order: IntArray) -> npt.NDArray[np.int32]:
+def _first_above(h: SynsetGraph, order: IntArray) -> npt.NDArray[np.int32]:
     """int32 [classes, classes]: the common ancestor that comes first in ``order``, [2, nodes]."""
     nodes, place = order
     return nodes.astype(np.int32)[_least_above(h, lambda above, _: place[above], 0)]
@@ -185,7 +183,7 @@ def _parts(pairs: int) -> Iterator[slice]:
     return (slice(start, start + PAIRS_AT_ONCE) for start in range(0, pairs, PAIRS_AT_ONCE))
 
 
-def _least_of_pairs(h: Hierarchy, a: IntArray, b: IntArray, value: Value) -> IntArray:
+def _least_of_pairs(h: SynsetGraph, a: IntArray, b: IntArray, value: Value) -> IntArray:
     """int64 [pairs]: the least ``value(common ancestor, steps)`` of each pair; the root is common to all."""
     least = np.empty(len(a), np.int64)
     for some in _parts(len(a)):
@@ -194,7 +192,7 @@ def _least_of_pairs(h: Hierarchy, a: IntArray, b: IntArray, value: Value) -> Int
     return least
 
 
-def _above_classes(h: Hierarchy) -> tuple[IntArray, IntArray, IntArray]:
+def _above_classes(h: SynsetGraph) -> tuple[IntArray, IntArray, IntArray]:
     """Every (class index, node at or above it, edges on the shortest way up): three parallel arrays."""
     if not h.num_classes:
         raise InputError("this hierarchy has no classes, so there is no matrix of them; load a class set")
@@ -205,7 +203,7 @@ def _above_classes(h: Hierarchy) -> tuple[IntArray, IntArray, IntArray]:
     return class_index[chosen], ancestors[chosen], steps[chosen]
 
 
-def _tables_of_least(h: Hierarchy, value: Value, step: int) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+def _tables_of_least(h: SynsetGraph, value: Value, step: int) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """For some of the classes after the other, int [nodes, classes]: over the synsets s at or above both the node and
     the class, the least ``value(s, edges up from the class)`` plus ``step`` for every edge up from the node."""
     class_index, above, steps = _above_classes(h)
@@ -220,7 +218,7 @@ def _tables_of_least(h: Hierarchy, value: Value, step: int) -> Iterator[tuple[sl
         yield some, table
 
 
-def _least_above(h: Hierarchy, value: Value, step: int) -> npt.NDArray[Any]:
+def _least_above(h: SynsetGraph, value: Value, step: int) -> npt.NDArray[Any]:
     """int16 (int32 if the values are large) [classes, classes]: those tables' rows of the classes."""
     blocks = (table[h.class_nodes] for _, table in _tables_of_least(h, value, step))
     return np.concatenate(list(blocks), axis=1)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imgtool.wordnet.errors import ImgtoolError
+from imgtool.wordnet.graph.types import SynsetGraph
 from imgtool.wordnet.tables.nouns import FIRST_LEXNAME, LEXNAMES
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.hierarchy import Hierarchy
 
 
 class Synset:
@@ -28,12 +26,12 @@ class Synset:
 
     __slots__ = ("_hierarchy", "_node")
 
-    def __init__(self, hierarchy: Hierarchy, node: int) -> None:
+    def __init__(self, hierarchy: SynsetGraph, node: int) -> None:
         self._hierarchy = hierarchy
         self._node = node
 
     @property
-    def hierarchy(self) -> Hierarchy:
+    def hierarchy(self) -> SynsetGraph:
         return self._hierarchy
 
     @property

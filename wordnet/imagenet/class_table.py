@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from imgtool.wordnet.errors import InputError
-from imgtool.wordnet.graph.keys import listed
+from imgtool.wordnet.errors import InputError, listed
 from imgtool.wordnet.graph.names import unique_names
 from imgtool.wordnet.hierarchy import load
 from imgtool.wordnet.tables.nouns import tables

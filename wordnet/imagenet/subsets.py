@@ -21,17 +21,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.graph.label_map import LabelMap
 from imgtool.wordnet.tables.nouns import DATA
 from imgtool.wordnet.tables.orders import ilsvrc2012_wnids
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.graph.label_map import LabelMap
 
 IntArray = npt.NDArray[np.int64]
 
@@ -69,8 +67,6 @@ class Subset:
     @property
     def labelmap(self) -> LabelMap:
         """From the 1000 classes to its own labels: ``labelmap.aggregate(scores, "max")`` is [..., labels]."""
-        from imgtool.wordnet.graph.label_map import LabelMap
-
         return LabelMap(self.labels, ilsvrc2012_wnids(), self.of_class)
 
     def from_in1k(self, y: npt.ArrayLike) -> IntArray:

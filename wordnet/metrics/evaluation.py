@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.hierarchy import Hierarchy
 from imgtool.wordnet.metrics import measures as metrics
 from imgtool.wordnet.metrics.measures import Array, Metric, Superclasses, top_k
 from imgtool.wordnet.metrics.pairs import as_array, is_float, is_torch, like
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.hierarchy import Hierarchy
 
 
 class Evaluation:

@@ -15,17 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.graph.label_map import LabelMap
+from imgtool.wordnet.graph.types import Key, Keys
+from imgtool.wordnet.hierarchy import Hierarchy
 from imgtool.wordnet.metrics.pairs import Array, as_array, as_int64, bincount, is_float, is_torch, like, lookup, total
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.graph.label_map import LabelMap
-    from imgtool.wordnet.hierarchy import Hierarchy, Key, Keys
 
 Superclasses: TypeAlias = "LabelMap | Mapping[str, Keys] | Sequence[Key]"
 
@@ -233,8 +232,6 @@ def real_accuracy(scores: Array, real: Sequence[Iterable[int]]) -> Metric:
 
 def as_labelmap(h: Hierarchy, superclasses: Superclasses) -> LabelMap:
     """A label map as it is; a mapping of names to keys, or a list of keys, made one, the other classes dropped."""
-    from imgtool.wordnet.graph.label_map import LabelMap
-
     if isinstance(superclasses, LabelMap):
         if list(superclasses.wnids) != h.wnids:
             raise InputError(f"{superclasses!r} is not of the classes of {h!r}")

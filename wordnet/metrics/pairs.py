@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from imgtool.wordnet.errors import InputError
 from imgtool.wordnet.graph.similarity import PAIRS_AT_ONCE
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.hierarchy import Hierarchy
+from imgtool.wordnet.hierarchy import Hierarchy
 
 Array: TypeAlias = Any  # a numpy array or a torch tensor
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from imgtool.wordnet.errors import DatasetError, InputError, UnknownSynsetError
-from imgtool.wordnet.graph.keys import listed
+from imgtool.wordnet.errors import DatasetError, InputError, UnknownSynsetError, listed
 from imgtool.wordnet.tables.nouns import CLASS_SETS, tables
 from imgtool.wordnet.tables.orders import ilsvrc2012_wnids
 
@@ -33,7 +32,7 @@ def class_rows(classes: str | os.PathLike[str] | Iterable[str]) -> Rows | None:
     if classes == "in1k":
         return rows_of_wnids(ilsvrc2012_wnids())
     if classes in CLASS_SETS:
-        return np.flatnonzero(tables().class_sets & (1 << list(CLASS_SETS).index(str(classes))))
+        return tables().class_set(str(classes))
     return rows_of_wnids(_prepared_wnids(classes), f"{classes}: ")
 
 

@@ -117,6 +117,10 @@ class Tables:
                 rows.append(row)
         return rows
 
+    def class_set(self, name: str) -> Array:
+        """int64: the rows of the classes of one of :data:`CLASS_SETS`, ascending."""
+        return np.flatnonzero(self.class_sets & (1 << list(CLASS_SETS).index(name)))
+
     def gloss(self, row: int) -> str:
         """The whole gloss: the definition, then examples in quotes."""
         start = self._gloss_ends[row - 1] + 1 if row else 0

@@ -17,7 +17,7 @@ order                labels     numbering
 n04399382, the teddy, is the one class of ILSVRC2012 that fall11 lacks. So ``"in22k"`` has no label for it, and in
 ``"in22k_ms"``, Microsoft's (labelmap_22k_reorder.txt of its FocalNet), its label 850 exists but no image has it.
 
-Source: data/in1k.tsv, which names its own, and the classes of ``load("in22k")``.
+Source: data/in1k.tsv, which names its own, and the column class_sets of the tables.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgtool.wordnet.errors import InputError
-from imgtool.wordnet.tables.nouns import DATA
+from imgtool.wordnet.tables.nouns import DATA, tables
 
 IntArray = npt.NDArray[np.int64]
 
@@ -123,9 +123,7 @@ def _lookup(src: str, dst: str) -> _Lookup:
 def _offsets(order: str) -> IntArray:
     """The digits of the wnids, one for each label, in this order; BACKGROUND for no class."""
     if order == "in22k":
-        from imgtool.wordnet.hierarchy import load  # which imports this module
-
-        return _digits(load("in22k").wnids)
+        return tables().offset[tables().class_set("in22k")].astype(np.int64)
     in1k = _digits(_in1k()[0])
     if order == "in22k_ms":
         in22k = _offsets("in22k")

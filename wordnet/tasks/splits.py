@@ -18,21 +18,19 @@ import random
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from imgtool.wordnet.errors import InputError
-from imgtool.wordnet.graph.keys import listed
+from imgtool.wordnet.errors import InputError, listed
+from imgtool.wordnet.graph.label_map import DROPPED, LabelMap
 from imgtool.wordnet.graph.names import unique_names
+from imgtool.wordnet.graph.types import Key
+from imgtool.wordnet.hierarchy import Hierarchy
 from imgtool.wordnet.tables.nouns import DATA
 from imgtool.wordnet.tables.orders import ilsvrc2012_wnids
 from imgtool.wordnet.tasks.trees import Tree, make_tree
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.graph.label_map import LabelMap
-    from imgtool.wordnet.hierarchy import Hierarchy, Key
 
 IntArray = npt.NDArray[np.int64]
 Kind = Literal["rand", "good", "bad"]
@@ -68,8 +66,6 @@ class Task:
         Raises:
             InputError: another side, or the target of a task that is not split.
         """
-        from imgtool.wordnet.graph.label_map import DROPPED, LabelMap
-
         if side not in ("source", "target"):
             raise InputError(f"side must be 'source' or 'target', not {side!r}")
         members = self.source if side == "source" else self.target

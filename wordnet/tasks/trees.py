@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from imgtool.wordnet.errors import InputError
-
-if TYPE_CHECKING:
-    from imgtool.wordnet.hierarchy import Hierarchy, Key
+from imgtool.wordnet.graph.types import Key
+from imgtool.wordnet.hierarchy import Hierarchy
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 

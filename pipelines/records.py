@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import collections
-import functools
-import importlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from imgtool.pipelines.storage.folders import RandomFile, join, open_folder
-from imgtool.wordnet.errors import ImageError, SourceError
+from imgtool.wordnet.errors import SourceError
 
 MAX_BYTES = 400_000_000
 """A picture of more bytes than the largest one that is decoded has raw pixels is none: refused before it is read."""
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""How the names of image files end, in lower case; the content decides how a file is decoded."""
 
 
 class Locator(NamedTuple):
     """Where a picture's bytes lie: ``size`` bytes at ``offset`` of ``file`` (relative to the source's root).
 
     ``member`` names it inside an archive (``n01440764.tar/n01440764_18.JPEG``) and is empty for a plain file.
-    ``packing`` is empty where the bytes lie as they are; else "KIND:…" in the words of the module that PACKINGS names,
-    whose ``unpack(file, locator)`` reads them.
+    ``packing`` is empty where the bytes lie as they are; else "KIND:…" in the words of the module in archives/ that
+    reads them: see reader.py there.
     """
 
     file: str
@@ -36,12 +34,6 @@ class Locator(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.file}!{self.member}@{self.offset}+{self.size}" if self.member else self.file
-
-
-PACKINGS = {
-    "deflate": "imgtool.pipelines.archives.zip",
-    "parquet": "imgtool.pipelines.archives.parquet",
-}
 
 
 class Box(NamedTuple):
@@ -61,93 +53,6 @@ class Record(NamedTuple):
     wnids: tuple[str, ...]
     locator: Locator
     boxes: tuple[Box, ...] = ()
-
-
-class LocatorReader:
-    """Reads the bytes of locators below ``root`` (a path or URL), keeping the files of the last few archives open."""
-
-    MAX_OPEN = 64
-    AHEAD = 32
-    """Pictures of a remote source asked for before they are needed: a request takes longer than a recode."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self._folder = open_folder(root)
-        self._open: dict[str, RandomFile] = {}
-
-    def read(self, locator: Locator) -> bytes:
-        """The picture's bytes. Raises SourceError if the file is gone or has become shorter, ImageError if these bytes
-        alone are no good: too many, or packed and damaged."""
-        data = _read(self.root, self._file(locator), locator)
-        if not locator.member:
-            # A plain file is read once: thousands of open files would meet the process's limit.
-            self._open.pop(locator.file).close()
-        return data
-
-    def read_many(self, locators: Iterable[Locator]) -> Iterator[bytes | ImageError]:
-        """The bytes of each in turn, or what is wrong with them; from a remote source several are under way at once."""
-        if not self._folder.remote:
-            for locator in locators:
-                yield _or_error(functools.partial(self.read, locator))
-            return
-        with ThreadPoolExecutor(self.AHEAD) as pool:
-            rest = iter(locators)
-            under_way: collections.deque[Future[bytes]] = collections.deque()
-            try:
-                while True:
-                    for locator in itertools.islice(rest, self.AHEAD - len(under_way)):
-                        under_way.append(pool.submit(_read, self.root, self._file(locator), locator))
-                    if not under_way:
-                        return
-                    yield _or_error(under_way.popleft().result)
-            finally:
-                for future in under_way:
-                    future.cancel()
-
-    def _file(self, locator: Locator) -> RandomFile:
-        if locator.file not in self._open:
-            while len(self._open) >= self.MAX_OPEN:
-                self._open.pop(next(iter(self._open))).close()
-            try:
-                self._open[locator.file] = self._folder.open(locator.file)
-            except OSError as error:
-                raise SourceError(f"{join(self.root, locator.file)}: {error.strerror or error}") from error
-        return self._open[locator.file]
-
-    def close(self) -> None:
-        for file in self._open.values():
-            file.close()
-        self._open.clear()
-
-    def __enter__(self) -> LocatorReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _or_error(read: Callable[[], bytes]) -> bytes | ImageError:
-    try:
-        return read()
-    except ImageError as error:
-        return error
-
-
-def _read(root: str, file: RandomFile, locator: Locator) -> bytes:
-    if locator.size > MAX_BYTES:
-        raise ImageError(f"{locator.size} bytes are too many for a picture")
-    try:
-        data = _unpacker(locator.packing)(file, locator) if locator.packing else file.read(locator.offset, locator.size)
-    except OSError as error:
-        raise SourceError(f"{join(root, locator.file)}: {error.strerror or error}") from error
-    if len(data) < locator.size:
-        raise SourceError(f"{locator}: the file has become shorter while it was being read")
-    return data
-
-
-def _unpacker(packing: str) -> Callable[[RandomFile, Locator], bytes]:
-    unpack: Callable[[RandomFile, Locator], bytes] = importlib.import_module(PACKINGS[packing.partition(":")[0]]).unpack
-    return unpack
 
 
 def key_of(name: str) -> str:

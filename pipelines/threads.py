@@ -1,7 +1,8 @@
-"""Work done by threads ahead of who consumes it, in order, never more than so much."""
+"""Threads: how many cores there are for them, and work that they do in advance, in order and within bounds."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,11 @@ from imgtool.wordnet.errors import ImageError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def available_cpus() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ahead(items: Iterable[T], work: Callable[[T], R], threads: int, most: int) -> Generator[tuple[T, R | ImageError]]:

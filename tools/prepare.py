@@ -98,8 +98,9 @@ def prepare(
     """
     from imgtool.pipelines.prepare import Limits, dry_plan
     from imgtool.pipelines.prepare import prepare as run
-    from imgtool.pipelines.prepare.engines import Engine, available_cpus
+    from imgtool.pipelines.prepare.engines import Engine
     from imgtool.pipelines.prepare.plan import describe
+    from imgtool.pipelines.threads import available_cpus
     from imgtool.progress import SampleProgress
 
     settings = _settings(**options)

@@ -15,9 +15,8 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from imgtool.pipelines.codec.transform import ValTransform
-from imgtool.pipelines.prepare.engines import available_cpus
 from imgtool.pipelines.sources.image_files import PictureFile, check, expand
-from imgtool.pipelines.threads import ahead
+from imgtool.pipelines.threads import ahead, available_cpus
 from imgtool.training.evaluate import forward
 from imgtool.wordnet.errors import ImageError, InputError
 from imgtool.wordnet.imagenet.superclasses import superclass_names

@@ -6,7 +6,8 @@ import os
 
 from imgtool.pipelines.archives import tar
 from imgtool.pipelines.archives import zip as zips
-from imgtool.pipelines.records import Locator, LocatorReader
+from imgtool.pipelines.archives.reader import LocatorReader
+from imgtool.pipelines.records import Locator
 from imgtool.pipelines.storage.folders import join, open_folder
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 

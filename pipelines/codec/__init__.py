@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_PIXELS",
-    "PICTURE_SUFFIXES",
     "Batch",
     "Buffers",
     "Pool",
@@ -46,9 +45,6 @@ Pixels = npt.NDArray[np.uint8]
 Pool = _native.Pool
 Buffers = _native.Buffers
 Batch = _native.Batch
-PICTURE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Endings, lower-cased, by which a picture is told from other files in a folder; its content decides how it is read."""
-
 STORES = ("jpeg", "jpeg-indexed", "fit", "original", "raw")
 RESTART = 4
 """MCUs (64 pixels in 4:2:0) between the restart markers of "jpeg-indexed"."""

@@ -13,13 +13,15 @@ import pyarrow.parquet as pq
 import xxhash
 
 from imgtool.pipelines.dataset.selection import classes_of
-from imgtool.pipelines.prepare.settings import FORMATS
+from imgtool.pipelines.shards import FORMATS
 from imgtool.pipelines.storage.folders import is_url
 from imgtool.wordnet.errors import DatasetError
 from imgtool.wordnet.graph.label_map import LabelMap
 
 FORMAT = 1
 INFO = "dataset.json"
+STATE = ".prepare.json"
+"""There while prepare has not finished."""
 LABELS = "labels.parquet"
 
 
@@ -60,7 +62,7 @@ class Dataset:
         self.fingerprint = digest.hexdigest()
 
     def _why_missing(self) -> str:
-        if (self.path / ".prepare.json").exists():
+        if (self.path / STATE).exists():
             return f"{self.path}: prepare has not finished; run the same imgtool prepare again"
         return f"{self.path}: no data set here ({INFO} is missing); imgtool prepare --src … --out {self.path} makes one"
 

@@ -12,6 +12,9 @@ from imgtool.pipelines.records import BOX
 from imgtool.pipelines.storage.folders import Folder
 from imgtool.wordnet.imagenet.class_table import label_table
 
+UNLABELLED = -1
+"""The class index of a sample without a label."""
+
 MANIFEST = pa.schema(
     [
         ("key", pa.string()),  # the original file name without its ending

@@ -16,10 +16,10 @@ import xxhash
 
 from imgtool.pipelines import codec
 from imgtool.pipelines.dataset import Dataset
-from imgtool.pipelines.prepare.engines import available_cpus
-from imgtool.pipelines.prepare.shard_task import file_xxh3
 from imgtool.pipelines.shards.beton import BetonReader
 from imgtool.pipelines.shards.webdataset import WebDatasetReader
+from imgtool.pipelines.storage.hashes import file_xxh3
+from imgtool.pipelines.threads import available_cpus
 from imgtool.wordnet.errors import DatasetError, ImageError
 
 REPAIR = "delete it and run the same imgtool prepare again"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgtool.pipelines.dataset import Dataset
-from imgtool.pipelines.prepare.engines import available_cpus
+from imgtool.pipelines.threads import available_cpus
 from imgtool.wordnet.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 
 from imgtool.pipelines import codec
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.codec.transform import ValTransform
-from imgtool.pipelines.dataset import INFO
+from imgtool.pipelines.dataset import INFO, STATE
 from imgtool.pipelines.loaders.base import Batch, on_device
-from imgtool.pipelines.prepare.engines import available_cpus
-from imgtool.pipelines.prepare.run import STATE
-from imgtool.pipelines.records import LocatorReader, Record, from_table, to_table
+from imgtool.pipelines.records import Record, from_table, to_table
 from imgtool.pipelines.sources import open_source
 from imgtool.pipelines.storage.folders import is_url, open_folder
-from imgtool.pipelines.threads import ahead
+from imgtool.pipelines.threads import ahead, available_cpus
 from imgtool.wordnet.errors import DatasetError, ImageError
 
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from imgtool.pipelines import codec
 from imgtool.pipelines.dataset import Dataset
-from imgtool.pipelines.prepare.shard_task import UNLABELLED
+from imgtool.pipelines.dataset.manifest import UNLABELLED
 from imgtool.pipelines.shards.beton import BetonReader
 from imgtool.pipelines.shards.webdataset import WebDatasetReader
 from imgtool.wordnet.errors import DatasetError

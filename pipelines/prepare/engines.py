@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from imgtool.pipelines.prepare.shard_task import Report, Shard, ShardTask, Skip, write_shard
+from imgtool.pipelines.threads import available_cpus
 from imgtool.wordnet.errors import ImgtoolError, InputError
 
 POLL_SECONDS = 0.2
@@ -45,11 +46,6 @@ class Engine:
             run_local(shards, make_task, report, self.workers or available_cpus())
         else:
             raise InputError(f"no engine {self.kind!r}; there are {', '.join(ENGINES)}")
-
-
-def available_cpus() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_local(shards: Sequence[Shard], make_task: MakeTask, report: Report, workers: int) -> None:

@@ -14,10 +14,12 @@ import pyarrow as pa
 import xxhash
 
 from imgtool.pipelines import rng
+from imgtool.pipelines.archives.reader import LocatorReader
+from imgtool.pipelines.dataset.manifest import UNLABELLED
 from imgtool.pipelines.dataset.selection import Selection, select
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.prepare.shard_task import UNLABELLED, Shard, ShardTask
-from imgtool.pipelines.records import LocatorReader, Record, from_table, to_table
+from imgtool.pipelines.prepare.shard_task import Shard, ShardTask
+from imgtool.pipelines.records import Record, from_table, to_table
 from imgtool.pipelines.sources import Source
 from imgtool.wordnet.errors import ImageError, InputError, SourceError, TruncatedSourceError
 

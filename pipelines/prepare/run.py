@@ -29,7 +29,6 @@ from imgtool.pipelines.storage.folders import Folder, open_folder, write_text
 from imgtool.pipelines.storage.lock import LOCK, locked
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, TruncatedSourceError
 
-STATE = ".prepare.json"
 SPOOL = ".source"
 REPORT = "report.html"
 
@@ -137,7 +136,7 @@ class _Run:
             if path.exists() and not path.is_dir():
                 raise DatasetError(f"{path}: is a file; --out takes a folder")
             found = {entry.name for entry in path.iterdir()} if path.exists() else set()
-        if found and not found & {dataset.INFO, STATE, LOCK, SPOOL}:
+        if found and not found & {dataset.INFO, dataset.STATE, LOCK, SPOOL}:
             raise DatasetError(f"{self.folder.url}: is not empty and not a prepared data set; choose another --out")
 
     def make(self, plan: Plan, name: str) -> Summary:
@@ -149,7 +148,8 @@ class _Run:
             done = self._finish(plan, already=True, report=complete and REPORT not in present)
             self.limits.check(done.tally.skipped, None)
             return done
-        write_text(self.folder, STATE, json.dumps({"settings": self.settings.to_dict(), "source": source}, indent=1))
+        state = {"settings": self.settings.to_dict(), "source": source}
+        write_text(self.folder, dataset.STATE, json.dumps(state, indent=1))
         shards = list(plan.shards())
         if finished:
             self._restore_parts(shards, finished, present)
@@ -186,7 +186,7 @@ class _Run:
     def _check_existing(self, plan: Plan, source: dict[str, Any]) -> dict[str, Any] | None:
         """The description of a data set of this very plan, None if nothing is finished. DatasetError on another."""
         found: dict[str, Any] = {}
-        for name in (dataset.INFO, STATE):
+        for name in (dataset.INFO, dataset.STATE):
             try:
                 found = json.loads(self.folder.read(name))
                 before, origin = found["settings"], found["source"]
@@ -221,7 +221,7 @@ class _Run:
         return found if "splits" in found else None
 
     def _clear(self, plan: Plan) -> None:
-        for name in (dataset.INFO, dataset.LABELS, REPORT, STATE, PARTS):
+        for name in (dataset.INFO, dataset.LABELS, REPORT, dataset.STATE, PARTS):
             self.folder.remove(name)
         for split in {*plan.splits, "train", "val"}:
             self.folder.remove(split)
@@ -246,7 +246,7 @@ class _Run:
         """Writes the report, and removes what only an unfinished run needs and what killed ones left."""
         if report:
             self._write_report(list(plan.splits))
-        for name in (STATE, PARTS, SPOOL):
+        for name in (dataset.STATE, PARTS, SPOOL):
             self.folder.remove(name)
         if not self.folder.remote:
             for leftover in Path(self.folder.url).rglob("*.tmp"):

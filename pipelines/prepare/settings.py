@@ -8,10 +8,9 @@ from typing import Any
 import xxhash
 
 from imgtool.pipelines import codec
+from imgtool.pipelines.shards import FORMATS
 from imgtool.wordnet.errors import ImageError, InputError
 from imgtool.wordnet.graph.label_map import LabelMap
-
-FORMATS = {"beton": ("beton",), "wds": ("wds",), "both": ("beton", "wds")}
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,18 @@ import pyarrow as pa
 import xxhash
 
 from imgtool.pipelines import codec
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.dataset.manifest import MANIFEST, write_table
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.records import LocatorReader, Record, from_table
+from imgtool.pipelines.records import Record, from_table
 from imgtool.pipelines.shards.beton import PAGE_SIZE, BetonWriter
 from imgtool.pipelines.shards.webdataset import WebDatasetWriter
 from imgtool.pipelines.storage.folders import Folder, open_folder
+from imgtool.pipelines.storage.hashes import file_xxh3
 from imgtool.wordnet.errors import ImageError
 
 PARTS = ".parts"
 """Where finished shards' manifest rows wait for the commit. A shard with its rows here is whole."""
-UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,3 @@ def _stored(
         "status": "repaired:" + ",".join(recoded.repairs) if recoded.repairs else "ok",
         "position": writers.add(record.key, recoded, label),
     }
-
-
-def file_xxh3(path: str | Path) -> str:
-    """The xxh3-64 of a file's bytes, in hex."""
-    digest = xxhash.xxh3_64()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()

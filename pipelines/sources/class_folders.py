@@ -17,9 +17,9 @@ from imgtool.pipelines.annotations.val_labels import (
     read_solution,
 )
 from imgtool.pipelines.annotations.voc import MAX_XML, Annotations
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.archives.tree import Tree
-from imgtool.pipelines.codec import PICTURE_SUFFIXES
-from imgtool.pipelines.records import Box, LocatorReader, Record, key_of, sorted_wnids
+from imgtool.pipelines.records import IMAGE_SUFFIXES, Box, Record, key_of, sorted_wnids
 from imgtool.pipelines.storage.folders import open_folder
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -135,7 +135,7 @@ class ClassFolders:
 
 
 def _is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURE_SUFFIXES) and not os.path.basename(name).startswith(".")
+    return name.lower().endswith(IMAGE_SUFFIXES) and not os.path.basename(name).startswith(".")
 
 
 def _class_of(name: str, top: str) -> str:

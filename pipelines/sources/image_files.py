@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from imgtool.pipelines.codec import PICTURE_SUFFIXES
-from imgtool.pipelines.records import MAX_BYTES
+from imgtool.pipelines.records import IMAGE_SUFFIXES, MAX_BYTES
 from imgtool.pipelines.storage.folders import LocalFolder, is_url, join, remote_errors
 from imgtool.wordnet.errors import ImageError, ImgtoolError, InputError
 
@@ -76,7 +75,7 @@ def expand(name: str) -> Iterator[PictureFile]:
     except OSError as error:
         raise InputError(f"{error.filename or name}: {error.strerror or error}") from error
     if not found:
-        raise InputError(f"there is no picture in {name}: none of its files ends in {', '.join(PICTURE_SUFFIXES)}")
+        raise InputError(f"there is no picture in {name}: none of its files ends in {', '.join(IMAGE_SUFFIXES)}")
 
 
 def _local(name: str) -> Iterator[PictureFile]:
@@ -94,7 +93,7 @@ def _remote(url: str) -> Iterator[PictureFile]:
     with remote_errors(url):
         fs, at = _resolve(url)
         is_web = first.startswith(("http://", "https://"))
-        if is_web or (first.lower().endswith(PICTURE_SUFFIXES) and not _has_magic(at)):
+        if is_web or (first.lower().endswith(IMAGE_SUFFIXES) and not _has_magic(at)):
             yield PictureFile(url, fs, at)  # a store is not asked what the name says already
             return
         if _has_magic(at):
@@ -120,4 +119,4 @@ def _has_magic(name: str) -> bool:
 
 
 def _pictures(names: Iterable[str]) -> Iterator[str]:
-    return (n for n in names if n.lower().endswith(PICTURE_SUFFIXES) and not os.path.basename(n).startswith("."))
+    return (n for n in names if n.lower().endswith(IMAGE_SUFFIXES) and not os.path.basename(n).startswith("."))

@@ -30,7 +30,7 @@ from imgtool.bench import inference_peers as peers
 from imgtool.bench import machine
 from imgtool.bench.inference_peers import OURS, THEIRS, Runner
 from imgtool.bench.options import SIZES, CommaList, SourcePath, json_option, rehearsal, versions, write_json
-from imgtool.pipelines.prepare.engines import available_cpus
+from imgtool.pipelines.threads import available_cpus
 
 PACKAGES = ("imgtool", "torch", "onnxruntime", "openvino", "ultralytics", "onnxslim", "tensorrt")
 REST = 0.1  # seconds: a pool of threads spins for a while after its last work

@@ -15,7 +15,7 @@ from imgtool.bench import machine
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.loaders.samples import Samples
-from imgtool.pipelines.prepare.engines import available_cpus
+from imgtool.pipelines.threads import available_cpus
 
 
 def verdict(data: Dataset, size: str, imgsz: int, batch: int, seconds: float) -> dict[str, Any]:

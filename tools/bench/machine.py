@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 
-from imgtool.pipelines.prepare.engines import available_cpus
+from imgtool.pipelines.threads import available_cpus
 
 
 def describe() -> str:

@@ -27,10 +27,10 @@ import click
 from imgtool.bench import machine
 from imgtool.bench.options import DRAWN, SourcePath, json_option, rehearsal, versions, write_json
 from imgtool.pipelines import codec
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.loaders import missing
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import InputError
 

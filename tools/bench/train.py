@@ -29,10 +29,10 @@ import click
 from imgtool.bench import machine
 from imgtool.bench.options import DRAWN, SourcePath, json_option, plot_option, rehearsal, versions, write_json
 from imgtool.bench.train_peers import Plan, train
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.prepare.engines import available_cpus
-from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.sources import open_source
+from imgtool.pipelines.threads import available_cpus
 from imgtool.wordnet.errors import InputError
 
 PARTS = ("ultralytics", "torchvision", "overhead")

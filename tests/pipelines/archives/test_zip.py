@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgtool.pipelines.archives import zip as zips
-from imgtool.pipelines.records import MAX_BYTES, Locator, LocatorReader
+from imgtool.pipelines.archives.reader import LocatorReader
+from imgtool.pipelines.records import MAX_BYTES, Locator
 from imgtool.pipelines.sources import open_source
 from imgtool.pipelines.storage.folders import LocalFile
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgtool.pipelines import codec
-from imgtool.pipelines.records import LocatorReader
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import ImageError
 

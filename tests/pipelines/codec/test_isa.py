@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.codec import _native
 from imgtool.pipelines.codec.isa import InstructionSets
-from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import InputError
 

@@ -19,8 +19,8 @@ from imgtool.cli import main
 from imgtool.pipelines.dataset.verify import verify
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.prepare.shard_task import file_xxh3
 from imgtool.pipelines.shards.beton import BetonReader
+from imgtool.pipelines.storage.hashes import file_xxh3
 from imgtool.wordnet.errors import DatasetError
 
 

@@ -231,7 +231,7 @@ def test_wrong_data(drawn_data, tmp_path):
 def test_labels_are_those_of_the_pictures(drawn_data, drawn):
     """From the archive's file to the batch: the stored picture is its source, shrunk, and its label the source's."""
     from imgtool.pipelines import codec
-    from imgtool.pipelines.records import LocatorReader
+    from imgtool.pipelines.archives.reader import LocatorReader
     from imgtool.pipelines.sources import open_source
 
     source = open_source(drawn)

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.dataset import STATE, Dataset
 from imgtool.pipelines.prepare import engines
 from imgtool.pipelines.prepare import run as prepare
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.prepare.shard_task import file_xxh3
 from imgtool.pipelines.storage import atomic
+from imgtool.pipelines.storage.hashes import file_xxh3
 from imgtool.sample import write_sample
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError
 
@@ -199,7 +199,7 @@ def run_until(moment: str, kill: str, source: Path, folder: Path) -> int:
 
 @pytest.mark.parametrize("kill", ["killpg", "kill"], ids=["with its workers", "alone"])
 def test_killed_with_two_processes(source, whole, tmp_path, kill):
-    for moment in (prepare.STATE, "plan", "both", "samples", "train.parquet"):
+    for moment in (STATE, "plan", "both", "samples", "train.parquet"):
         run_until(moment, kill, source, tmp_path)
         check_nothing_false(tmp_path / "out", whole)
     prepare.prepare(source, tmp_path / "out", SETTINGS, workers=2)

@@ -20,14 +20,14 @@ import xxhash
 from PIL import Image
 
 from imgtool.pipelines import codec
-from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.archives.reader import LocatorReader
+from imgtool.pipelines.dataset import STATE, Dataset
 from imgtool.pipelines.prepare import Limits, prepare
-from imgtool.pipelines.prepare.run import STATE
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.prepare.shard_task import PARTS, file_xxh3
-from imgtool.pipelines.records import LocatorReader
+from imgtool.pipelines.prepare.shard_task import PARTS
 from imgtool.pipelines.shards.beton import BetonReader
 from imgtool.pipelines.sources import open_source
+from imgtool.pipelines.storage.hashes import file_xxh3
 from imgtool.pipelines.storage.lock import LOCK
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError, TruncatedSourceError
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.prepare import prepare
-from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError

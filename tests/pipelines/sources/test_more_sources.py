@@ -20,13 +20,13 @@ from imgtool.cli import main
 from imgtool.pipelines.annotations.real import read_real
 from imgtool.pipelines.annotations.voc import parse
 from imgtool.pipelines.archives import checksums
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.prepare import Limits, prepare
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.prepare.shard_task import file_xxh3
-from imgtool.pipelines.records import LocatorReader
 from imgtool.pipelines.sources import open_source
+from imgtool.pipelines.storage.hashes import file_xxh3
 from imgtool.wordnet.errors import InputError, SourceError, TruncatedSourceError
 
 SMALL = Settings(max_side=64)

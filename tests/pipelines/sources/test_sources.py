@@ -10,7 +10,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from imgtool.pipelines.records import LocatorReader
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 

@@ -11,9 +11,9 @@ import pytest
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.prepare.engines import Engine
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.prepare.shard_task import file_xxh3
 from imgtool.pipelines.storage import lock
 from imgtool.pipelines.storage.folders import LocalFolder, RemoteFolder, open_folder, write_text
+from imgtool.pipelines.storage.hashes import file_xxh3
 from imgtool.sample import write_sample
 from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError
 

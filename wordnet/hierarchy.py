@@ -198,7 +198,7 @@ class Hierarchy(Relations):
         return unique_names([Synset(self, node) for node in self.class_nodes.tolist()])
 
     def query(self, text: str) -> npt.NDArray[np.int64]:
-        """The class indices that a query such as ``"dog.n.01 - poodle.n.01, 281"`` stands for: :mod:`.query`."""
+        """The class indices that a query such as ``"dog.n.01 - poodle.n.01, 281"`` stands for: see graph/query.py."""
         from imgtool.wordnet.graph.query import query
 
         return query(self, text)

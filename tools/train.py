@@ -93,11 +93,11 @@ def train(
     if sum(map(bool, (size, arch, weights))) > 1:
         raise click.UsageError("--size, --arch and --weights each say which network: give one of them")
     if gpus and gpus > 1 and "RANK" not in os.environ:
-        from imgtool.training.launch import launch
+        from imgtool.training.parallel.launch import launch
 
         ctx.exit(launch(["train", *sys.argv[sys.argv.index("train") + 1 :]], gpus, restarts, device))
-    from imgtool.training.archs import is_arch
     from imgtool.training.classifier import Classifier
+    from imgtool.training.models.registry import is_arch
 
     if arch and not is_arch(arch):
         raise click.UsageError(f"--arch {arch!r}: give timm:NAME or torchvision:NAME")

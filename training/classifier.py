@@ -11,30 +11,23 @@ from torch import Tensor, nn
 
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.transform import ValTransform
-from imgtool.training import (
-    archs,
-    checkpoint,
-    distributed,
-    loggers,
-    loop,
-    losses,
-    models,
-    predict,
-    review,
-    start,
-    ultralytics,
-    validation,
-)
-from imgtool.training.device import resolve_device
-from imgtool.training.evaluate import Metrics, evaluate
+from imgtool.training import job
+from imgtool.training.checkpoints import checkpoint, ultralytics
+from imgtool.training.engine import loop
+from imgtool.training.evaluation import error_analysis, predict, validation
+from imgtool.training.evaluation.evaluate import Metrics, evaluate
+from imgtool.training.evaluation.per_class import PerClass, write_csv
+from imgtool.training.evaluation.plots.mosaic import BatchMosaics
+from imgtool.training.evaluation.predict import Prediction, Source
 from imgtool.training.export import formats
-from imgtool.training.export.runtime import Runtime
 from imgtool.training.export.write import Exported, export
-from imgtool.training.per_class import PerClass, write_csv
-from imgtool.training.plots.mosaic import BatchMosaics
-from imgtool.training.predict import Prediction, Source
+from imgtool.training.models import losses, registry, yolov8
+from imgtool.training.parallel import distributed
+from imgtool.training.parallel.device import resolve_device
 from imgtool.training.recipes import Recipe
-from imgtool.training.runs import Run
+from imgtool.training.runs import loggers
+from imgtool.training.runs.run import Run
+from imgtool.training.runtimes.runtime import Runtime
 from imgtool.wordnet.errors import CheckpointError, ImageError, InputError
 from imgtool.wordnet.relabel import LabelMap
 
@@ -57,10 +50,10 @@ class Classifier:
     ``Classifier("n")`` is a new, untrained one of the sizes n, s, m, l, x; ``Classifier("timm:resnet50")`` or
     ``Classifier("torchvision:resnet18")`` another library's network; ``Classifier("runs/train")`` or
     ``Classifier("runs/train/weights/best.pt")`` is a trained one, ``Classifier("yolov8n-cls.pt")`` one of Ultralytics'
-    (imgtool.training.ultralytics), ``Classifier("best.onnx")`` an exported one (imgtool.training.export), which
-    cannot be trained. ``device`` is where to predict and validate if these are not told, ``threads`` how many of a CPU
-    compute, in the whole process. ``model`` is the torch module, ``wnids`` and ``names`` are its classes in the order
-    of its logits (empty while it knows none).
+    (imgtool.training.checkpoints.ultralytics), ``Classifier("best.onnx")`` an exported one (imgtool.training.export),
+    which cannot be trained. ``device`` is where to predict and validate if these are not told, ``threads`` how many of
+    a CPU compute, in the whole process. ``model`` is the torch module, ``wnids`` and ``names`` are its classes in the
+    order of its logits (empty while it knows none).
 
     Raises InputError for an unknown size, CheckpointError for a file that is not a whole checkpoint.
     """
@@ -76,14 +69,14 @@ class Classifier:
         self.device = device
         self.checkpoint: Path | None = None  # where the weights came from
         self.metrics: dict[str, Any] | None = None  # of the checkpoint's epoch
-        if str(size_or_checkpoint) in models.SCALES or archs.is_arch(str(size_or_checkpoint)):
+        if str(size_or_checkpoint) in yolov8.SCALES or registry.is_arch(str(size_or_checkpoint)):
             self.size = str(size_or_checkpoint)
-            self.model, self.wnids, self.names = archs.build(self.size), [], []
+            self.model, self.wnids, self.names = registry.build(self.size), [], []
             self.loss = "ce"
             self.imgsz = 224
         else:
             if not Path(size_or_checkpoint).exists():
-                sizes = ", ".join(models.SCALES)
+                sizes = ", ".join(yolov8.SCALES)
                 raise CheckpointError(f"{size_or_checkpoint} is neither a size ({sizes}) nor a checkpoint or run here")
             path = checkpoint.find(size_or_checkpoint)
             if formats.recognises(path):
@@ -105,7 +98,7 @@ class Classifier:
         self.loss = content["recipe"].get("loss", "ce")
         self.criterion = losses.from_spec(self.loss, content["wnids"])
         drop_path = content["recipe"].get("drop_path", 0.0)
-        model = archs.build(content["size"], self.criterion.outputs, content["dropout"], drop_path)
+        model = registry.build(content["size"], self.criterion.outputs, content["dropout"], drop_path)
         try:
             model.load_state_dict(content["ema"])
         except RuntimeError:
@@ -152,9 +145,9 @@ class Classifier:
         ``labelmap`` gathers the data set's classes into other targets; ``loss`` is ce, soft, hxe or wordtree.
         ``device`` is auto, cpu, cuda, cuda:1 or 1. ``name`` is a run under runs/, or a path. ``backend``, ``order`` and
         ``on_error`` are the loader's (imgtool.pipelines.loaders.open_loader). ``logger`` is tensorboard, wandb, a
-        `Logger`, or a list of these. ``plots`` draws what imgtool.training.review does, behind the last epoch.
-        ``precision``, ``compile``, ``on_nan``, ``save_steps``, ``keep`` and ``profile`` are those of
-        imgtool.training.loop.Options; ``sync_bn`` takes batch norm over the batches of all processes.
+        `Logger`, or a list of these. ``plots`` draws what imgtool.training.evaluation.error_analysis does, behind the
+        last epoch. ``precision``, ``compile``, ``on_nan``, ``save_steps``, ``keep`` and ``profile`` are those of
+        imgtool.training.engine.loop.Options; ``sync_bn`` takes batch norm over the batches of all processes.
 
         ``resume`` continues the run ``name`` (or the one this classifier was loaded from, or the latest) behind the
         last step that it saved, with that run's size, recipe, seed and data; ``data`` may say where the data lies now.
@@ -175,11 +168,11 @@ class Classifier:
         with distributed.joined(where.type) as world:
             if world.size > 1 and where.type == "cuda":
                 where = torch.device("cuda", world.local_rank)
-            again = start.restarted(name, world)
+            again = job.restarted(name, world)
             if resume or again:
                 run = Run.reopen(name if name is not None else self.checkpoint, quiet, mute=not world.is_main)
                 changes = (None, None, {}) if again else (recipe, seed, overrides)
-                begin = start.resumed(run, data, *changes)
+                begin = job.resumed(run, data, *changes)
                 assert begin.saved is not None
                 self._take(run.last, begin.saved)
                 if begin.is_finished:
@@ -187,11 +180,11 @@ class Classifier:
                     self._load(run.best)
                     return TrainResults(run.path, Metrics(**begin.saved["resume"]["best"]), begin.recipe.epochs)
             else:
-                begin = start.fresh(self.size, data, recipe, _labelmap(labelmap), seed, overrides)
+                begin = job.fresh(self.size, data, recipe, _labelmap(labelmap), seed, overrides)
                 begin.precision, begin.sync_bn = precision, sync_bn
             plan, dataset = begin.recipe, begin.dataset
             criterion = losses.from_spec(plan.loss, dataset.wnids, plan.label_smoothing)
-            with start.open_loaders(begin, world, where, workers, backend, order, on_error) as loaders:
+            with job.open_loaders(begin, world, where, workers, backend, order, on_error) as loaders:
                 if begin.run is None:
                     created = Run.create(name, quiet) if world.is_main else None
                     path = world.first(created.path if created else None)
@@ -202,9 +195,7 @@ class Classifier:
                     self._begin(dataset, plan, criterion.outputs, run)
                     torch.manual_seed(begin.seed + world.rank)  # each process drops out its own
                     run.write_settings(
-                        start.settings(
-                            self.size, self.checkpoint, begin, where, world, backend=backend, workers=workers
-                        )
+                        job.settings(self.size, self.checkpoint, begin, where, world, backend=backend, workers=workers)
                     )
                 else:
                     assert begin.saved is not None
@@ -218,7 +209,7 @@ class Classifier:
                 if begin.sync_bn:
                     self.model = distributed.synced(self.model, where.type)
                 run.say(
-                    f"{self.size}: {models.count_parameters(self.model):,} parameters, {dataset.num_classes} classes, "
+                    f"{self.size}: {yolov8.count_parameters(self.model):,} parameters, {dataset.num_classes} classes, "
                     f"{dataset.num_samples('train'):,} + {dataset.num_samples('val'):,} images, {plan.epochs} epochs, "
                     f"{begin.batch_note(world)}, on {where}, in {run.path}"
                 )
@@ -250,19 +241,19 @@ class Classifier:
         if world.is_main:
             if plots:
                 measure = partial(self.val, dataset.path, labelmap=dataset.labelmap, device=str(where), plots=run.path)
-                review.after_training(run, plan.epochs, partial(measure, backend=backend, workers=workers))
+                error_analysis.after_training(run, plan.epochs, partial(measure, backend=backend, workers=workers))
             if run.logger is not None:
                 run.logger.close()
         return TrainResults(run.path, best, plan.epochs)
 
     def _begin(self, dataset: Dataset, plan: Recipe, outputs: int, run: Run) -> None:
         """A model for the data set's classes: new, or with the weights of the checkpoint that was loaded."""
-        model = archs.build(self.size, outputs, plan.dropout, plan.drop_path)
+        model = registry.build(self.size, outputs, plan.dropout, plan.drop_path)
         if self.checkpoint is not None:
             weights = self.model.state_dict()
             if self.wnids != dataset.wnids or self.criterion.outputs != outputs:
                 run.say(f"the classes of {self.checkpoint} are not those of {dataset.path}: the last layer starts anew")
-                head = archs.head(model) + "."
+                head = registry.head(model) + "."
                 weights = {key: value for key, value in weights.items() if not key.startswith(head)}
             model.load_state_dict(weights, strict=False)
         self.model, self.wnids, self.names = model, dataset.wnids, dataset.names
@@ -291,13 +282,13 @@ class Classifier:
         of the checkpoint's classes is judged among these alone, unless ``all_classes``. A ``labelmap`` gathers a
         prepared data set's classes, and the model's probabilities too unless it was trained on the targets. ``real``
         is the path of real.json, for ReaL accuracy, ``per_class`` that of a CSV file to write, a line a class,
-        ``plots`` a folder for what imgtool.training.review draws. Raises CheckpointError when this classifier has no
-        trained weights or does not know one of the data set's classes; InputError for a label map or ReaL labels that
-        do not fit, ImageError for a picture that cannot be decoded.
+        ``plots`` a folder for what imgtool.training.evaluation.error_analysis draws. Raises CheckpointError when this
+        classifier has no trained weights or does not know one of the data set's classes; InputError for a label map or
+        ReaL labels that do not fit, ImageError for a picture that cannot be decoded.
         """
         self._require_weights()
         place, size, gather = self._place(device), imgsz or self.imgsz, _labelmap(labelmap)
-        where, scores = data if data is not None else start.DATA, self._class_scores(place)
+        where, scores = data if data is not None else job.DATA, self._class_scores(place)
         model, rows = self._fused(place), None if per_class is None else PerClass()
         if per_class is not None:
             write_csv(per_class, [])  # what cannot be written is told before the work, not after
@@ -306,7 +297,7 @@ class Classifier:
         )
         with opened as (plan, batches):
             class_map, among = plan.matched
-            seen = None if plots is None else review.Review()
+            seen = None if plots is None else error_analysis.Review()
             metrics = evaluate(
                 model, batches, place, class_map, plan.class_scores, plan.evaluation, among, rows, observe=seen
             )
@@ -379,7 +370,7 @@ class Classifier:
     def _fused(self, device: torch.device) -> nn.Module:
         if isinstance(self.model, Runtime):
             return self.model
-        return models.fuse(self.model).to(device).to(memory_format=torch.channels_last)
+        return yolov8.fuse(self.model).to(device).to(memory_format=torch.channels_last)
 
     def _class_scores(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """What turns the model's outputs into logits a class."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imgtool.training.augment import Augmentation, augment
+from imgtool.training.recipes.augment import Augmentation, augment
 
 KINDS = {
     "randaugment": Augmentation(randaugment=2, magnitude=9),

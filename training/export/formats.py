@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from imgtool.training.export import onnx, openvino, tensorrt, torch_export, torchscript, ultralytics_state
-from imgtool.training.export.runtime import Runtime
+from imgtool.training.runtimes.runtime import Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 FORMATS: dict[str, ModuleType] = {

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.training.export.about import About
 from imgtool.training.export.graph import Deployed, unsplit
 from imgtool.training.export.plan import Plan, first_line, needs, quietly
-from imgtool.training.export.runtime import Input, Runtime
+from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 SUFFIX = ".onnx"

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.training.export.about import About
 from imgtool.training.export.graph import Deployed
 from imgtool.training.export.onnx import to_onnx
 from imgtool.training.export.plan import Plan, first_line, needs
-from imgtool.training.export.runtime import Input, Runtime
+from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 SUFFIX = ".xml"

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.training.device import resolve_device
 from imgtool.training.export import onnx
-from imgtool.training.export.about import About
 from imgtool.training.export.graph import Deployed
 from imgtool.training.export.plan import Plan, needs
-from imgtool.training.export.runtime import Input, Runtime
+from imgtool.training.parallel.device import resolve_device
+from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 SUFFIX = ".engine"

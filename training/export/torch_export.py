@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from imgtool.training.export.about import About
 from imgtool.training.export.graph import Deployed
 from imgtool.training.export.plan import Plan, quietly
-from imgtool.training.export.runtime import Input, Runtime
+from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.runtime import Input, Runtime
 
 SUFFIX = ".pt2"
 METADATA = "imgtool.json"

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imgtool.training.device import exact_float32, resolve_device
-from imgtool.training.export.about import About
 from imgtool.training.export.graph import Deployed
 from imgtool.training.export.plan import Plan, first_line, quietly
-from imgtool.training.export.runtime import Input, Runtime
+from imgtool.training.parallel.device import exact_float32, resolve_device
+from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError
 
 SUFFIX = ".torchscript"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from imgtool.pipelines.atomic import replacing, write_text
-from imgtool.training.models import ClassificationModel
+from imgtool.training.models.yolov8 import ClassificationModel
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 SUFFIX = ".state.pt"

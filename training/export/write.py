@@ -14,16 +14,16 @@ from torch import Tensor
 
 from imgtool.pipelines.atomic import sync
 from imgtool.pipelines.transform import ValTransform
-from imgtool.training import models
-from imgtool.training.evaluate import forward
-from imgtool.training.export import pictures, ultralytics_state
-from imgtool.training.export.about import About
+from imgtool.training.evaluation.evaluate import forward
+from imgtool.training.export import images, ultralytics_state
 from imgtool.training.export.check import Check, check
 from imgtool.training.export.formats import FORMATS
 from imgtool.training.export.graph import Deployed, Preprocess
 from imgtool.training.export.int8 import quantise
 from imgtool.training.export.plan import Plan, first_line
-from imgtool.training.export.runtime import Runtime
+from imgtool.training.models import yolov8
+from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.runtime import Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError, TrainingError
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ def export(
         raise InputError("a data set to calibrate on is for int8")
     plan = Plan(imgsz or classifier.imgsz, batch, half, with_preprocess, int8)
     transform = ValTransform(plan.imgsz)
-    shown, drawn = pictures.to_check(source, data if data is not None else calibrate, plan.imgsz)
+    shown, drawn = images.to_check(source, data if data is not None else calibrate, plan.imgsz)
     about = About.of(classifier, plan)
     criterion = classifier.criterion.cpu()
     preprocess = Preprocess(plan.imgsz) if with_preprocess else None
-    deployed = Deployed(models.fuse(classifier.model).cpu(), criterion, half, preprocess).eval()
-    network = models.fuse(classifier.model).cpu()
+    deployed = Deployed(yolov8.fuse(classifier.model).cpu(), criterion, half, preprocess).eval()
+    network = yolov8.fuse(classifier.model).cpu()
 
     def expected(images: Tensor) -> Tensor:
         return criterion.class_scores(forward(network, images))
@@ -102,7 +102,7 @@ def export(
         module.write(deployed, plan, about, fresh)
         if int8:
             assert calibrate is not None
-            used = quantise(fresh, map(transform, pictures.to_calibrate(calibrate)), plan)
+            used = quantise(fresh, map(transform, images.to_calibrate(calibrate)), plan)
         runtime = module.read(fresh, "cuda" if form == "tensorrt" else "cpu", None)
         result = check(expected, runtime, shown, transform, "int8" if int8 else "half" if half else "full", drawn)
         del runtime  # which may hold the file

@@ -1,0 +1,215 @@
+"""What `Classifier.val` measures besides top-1, and among which classes: hierarchical metrics, ReaL labels, label maps,
+data sets of some of the model's classes."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from imgtool.pipelines.dataset import Dataset
+from imgtool.pipelines.loaders import open_loader
+from imgtool.pipelines.raw_split import RawSplit, is_raw
+from imgtool.pipelines.sources.real import read_indices
+from imgtool.pipelines.transform import ValTransform
+from imgtool.training import job
+from imgtool.training.evaluation.evaluate import Batches
+from imgtool.wordnet import Hierarchy, load, orders
+from imgtool.wordnet.errors import CheckpointError, InputError, UnknownSynsetError
+from imgtool.wordnet.evaluation import Evaluation
+from imgtool.wordnet.relabel import LabelMap
+
+if TYPE_CHECKING:
+    from imgtool.training.classifier import Classifier
+
+
+def hierarchy_of(wnids: Sequence[str]) -> Hierarchy | None:
+    """The hierarchy over a model's classes; None where they have no place in WordNet, or are not in sorted order."""
+    if list(wnids) != sorted(wnids):
+        return None
+    try:
+        return load(list(wnids))
+    except UnknownSynsetError:
+        return None
+
+
+def gathered_scores(
+    class_scores: Callable[[Tensor], Tensor], wnids: Sequence[str], labelmap: LabelMap
+) -> Callable[[Tensor], Tensor]:
+    """A model's outputs to logits of the label map's targets: the logarithm of the summed probabilities.
+
+    Raises CheckpointError when the model's classes are not those that the label map gathers.
+    """
+    if list(wnids) != list(labelmap.wnids):
+        raise CheckpointError(
+            f"the label map gathers {len(labelmap.wnids)} classes, {labelmap.wnids[0]} first, into {len(labelmap)}; "
+            f"the model's {len(wnids)} classes, {wnids[0]} first, are neither these nor those"
+        )
+
+    def scores(outputs: Tensor) -> Tensor:
+        return labelmap.aggregate(class_scores(outputs), "logsumexp")
+
+    return scores
+
+
+def real_labels(wnids: Sequence[str], keys: Sequence[str], path: str | Path, where: str | Path) -> list[list[int]]:
+    """The ReaL labels (Beyer et al. 2020) of samples by their keys: class indices, perhaps none.
+
+    ``path`` is their real.json: a list whose n-th entry is validation picture n's. Raises InputError for a file of
+    another kind, for pictures it does not number, and for a data set of other classes than ILSVRC2012's 1000.
+    """
+    if list(wnids) != orders.ilsvrc2012_wnids():
+        raise InputError(f"ReaL labels are of ILSVRC2012's 1000 classes, and {where} has others")
+    real = read_indices(path)
+    numbers = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", key) for key in keys]
+    bad = [key for key, number in zip(keys, numbers, strict=True) if not number or not 0 < int(number[1]) <= len(real)]
+    if bad:
+        raise InputError(f"{path}: has no labels for {bad[0]}: ReaL labels are of ILSVRC2012's validation pictures")
+    return [real[int(number[1]) - 1] for number in numbers if number]
+
+
+def stored_keys(dataset: Dataset, split: str) -> list[str]:
+    """The keys of a split's samples, in stored order."""
+    manifest = dataset.manifest(split)
+    return list(manifest.filter(pc.is_valid(manifest["position"]))["key"].to_pylist())
+
+
+class Matched(NamedTuple):
+    """Which of the model's classes a data set's are. Both None: the same classes in the same order."""
+
+    class_map: Tensor | None = None  # int64 [data set's classes]: the model's class index of each
+    among: Tensor | None = None  # int64 [K], ascending: the model's classes to choose from; None for all of them
+
+
+def match_classes(
+    data: Sequence[str], model: Sequence[str], where: str | Path, checkpoint: str | Path | None, all_classes: bool
+) -> Matched:
+    """Matches classes by wnid; what the data set lacks of the model's is masked unless ``all_classes``.
+
+    Raises CheckpointError when the data set has a class that the model does not know.
+    """
+    if list(data) == list(model):
+        return Matched()
+    position = {wnid: index for index, wnid in enumerate(model)}
+    lacking = sorted(set(data) - set(model))
+    if lacking:
+        extra = sorted(set(model) - set(data))
+        differences = [
+            f"{len(wnids)} {text}, {wnids[0]} first"
+            for wnids, text in ((lacking, "only in the data set"), (extra, "only in the checkpoint"))
+            if wnids
+        ]
+        raise CheckpointError(f"the classes of {checkpoint} are not those of {where}: {'; '.join(differences)}")
+    class_map = torch.tensor([position[wnid] for wnid in data])
+    masked = not all_classes and len(set(data)) < len(model)
+    return Matched(class_map, class_map.unique() if masked else None)
+
+
+def named_by_index(folders: Sequence[str], model: Sequence[str], where: str | Path) -> list[str]:
+    """The wnids of class folders that are called by class index, as ImageNet-V2's are (0 … 999); of any others, their
+    names as they are.
+
+    The numbers are of ILSVRC2012's 1000 classes if the model knows all of these, else of the model's own; both in
+    sorted order. Raises CheckpointError for a number beyond these classes.
+    """
+    if set(folders) <= set(model) or not all(re.fullmatch(r"[0-9]{1,6}", name) for name in folders):
+        return list(folders)
+    published = orders.ilsvrc2012_wnids()
+    numbered = published if set(published) <= set(model) else sorted(model)
+    beyond = [name for name in folders if int(name) >= len(numbered)]
+    if beyond:
+        raise CheckpointError(
+            f"{where}: its folder {beyond[0]} is no class index of the model's {len(numbered)} classes"
+        )
+    return [numbered[int(name)] for name in folders]
+
+
+class Plan(NamedTuple):
+    """How a model is measured on a data set: what `evaluate` is given besides model and batches. ``wnids`` and
+    ``names`` are of the classes that ``class_scores`` gives, ``shown`` the indices of those that the data set has."""
+
+    matched: Matched
+    class_scores: Callable[[Tensor], Tensor]
+    evaluation: Evaluation | None
+    wnids: Sequence[str]
+    names: Sequence[str]
+    shown: list[int]
+
+
+def plan(
+    subject: "Classifier",
+    class_scores: Callable[[Tensor], Tensor],
+    data: Sequence[str],
+    where: str | Path,
+    gather: LabelMap | None,
+    all_classes: bool,
+    real: str | Path | None,
+    keys: Callable[[], list[str]],
+) -> Plan:
+    """The plan for a model on a data set of the classes ``data`` (with ``gather``: that map's targets).
+
+    ``real`` is the path of the ReaL labels, ``keys`` gives the samples' names that it is asked for. Hierarchical
+    metrics are those of the model's classes whether or not the data set has all of them, so that they can be compared.
+    Raises CheckpointError when the classes do not fit; InputError for ReaL labels of other classes than ILSVRC2012's.
+    """
+    if gather is not None and subject.wnids != list(data):
+        class_scores = gathered_scores(class_scores, subject.wnids, gather)
+        matched, hierarchy, wnids, names = Matched(), None, gather.names, gather.names
+    else:
+        matched = match_classes(data, subject.wnids, where, subject.checkpoint, all_classes)
+        hierarchy, wnids, names = hierarchy_of(subject.wnids), tuple(subject.wnids), tuple(subject.names)
+    if real is not None and hierarchy is None:
+        raise InputError("ReaL labels are of ILSVRC2012's 1000 classes, and here are others")
+    labels = None if real is None else real_labels(data, keys(), real, where)
+    if labels is not None and matched.class_map is not None:
+        index = matched.class_map.tolist()
+        labels = [[index[i] for i in of_image] for of_image in labels]
+    evaluation = None if hierarchy is None else Evaluation(hierarchy, real=labels)
+    shown = range(len(wnids)) if matched.class_map is None else sorted(set(matched.class_map.tolist()))
+    return Plan(matched, class_scores, evaluation, wnids, names, list(shown))
+
+
+@contextmanager
+def open_split(
+    subject: "Classifier",
+    scores: Callable[[Tensor], Tensor],
+    where: str | Path,
+    split: str,
+    gather: LabelMap | None,
+    transform: ValTransform,
+    batch: int | None,
+    place: torch.device,
+    workers: int | None,
+    backend: str,
+    all_classes: bool,
+    real: str | Path | None,
+) -> Iterator[tuple[Plan, Batches]]:
+    """The plan for a split of a prepared or raw data set, and its batches on the device ``place``."""
+    if is_raw(where):
+        if gather is not None:
+            raise InputError(f"{where} is a raw data set: a label map gathers a prepared one's classes")
+        with RawSplit(where, split) as raw:
+            wnids = named_by_index(raw.wnids, subject.wnids, where)
+            measure = plan(subject, scores, wnids, where, None, all_classes, real, lambda: raw.keys)
+            yield measure, raw.batches(transform, batch or job.VAL_BATCH, place, workers)
+        return
+    dataset = Dataset(where, gather)
+    job.check_splits(dataset, split)
+    keys = partial(stored_keys, dataset, split)
+    measure = plan(subject, scores, dataset.wnids, dataset.path, gather, all_classes, real, keys)
+    with open_loader(
+        dataset,
+        split,
+        batch_size=batch or job.VAL_BATCH,
+        image_size=transform.imgsz,
+        augment=False,
+        backend=backend,
+        device=str(place),
+        num_workers=workers,
+    ) as loader:
+        yield measure, loader

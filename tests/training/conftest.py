@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from imgtool.training import job, recipes
-from imgtool.training.evaluation import error_analysis, validation
+from imgtool.training.evaluation import validation
 from imgtool.training.recipes import Recipe
+from imgtool.training.runs import plots as run_plots
 
 WNIDS = ["n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331"]
 
@@ -110,19 +111,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-AFTER_TRAINING = error_analysis.after_training
+DRAW_PLOTS = run_plots.draw_plots
 
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most tests that train do not look at plots, which take longer to draw than such nets to train."""
-    monkeypatch.setattr(error_analysis, "after_training", lambda *_: None)
+    monkeypatch.setattr(run_plots, "draw_plots", lambda *_: None)
 
 
 @pytest.fixture
 def plots(no_plots: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at what a training draws at its end: takes `no_plots` back."""
-    monkeypatch.setattr(error_analysis, "after_training", AFTER_TRAINING)
+    monkeypatch.setattr(run_plots, "draw_plots", DRAW_PLOTS)
 
 
 @pytest.fixture

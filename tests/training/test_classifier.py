@@ -118,7 +118,7 @@ def test_classes_are_matched_by_wnid(trained: TrainResults, memory: Any) -> None
     subject = Classifier(trained.run)
     plain = subject.val()
     order = [3, 1, 5, 0, 2, 4]
-    subject.wnids = [subject.wnids[i] for i in order]
+    subject.trained.wnids = [subject.wnids[i] for i in order]
     linear = subject.model.get_submodule("model.9.linear")
     assert isinstance(linear, torch.nn.Linear)
     linear.weight.data, linear.bias.data = linear.weight.data[order], linear.bias.data[order]

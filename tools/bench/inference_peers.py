@@ -23,9 +23,9 @@ from imgtool.pipelines.transform import to_float
 from imgtool.training import recipes
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.export import formats
-from imgtool.training.export.openvino import options
 from imgtool.training.models import yolov8
+from imgtool.training.runtimes import readers
+from imgtool.training.runtimes.openvino import options
 from imgtool.wordnet import label_table, orders
 from imgtool.wordnet.errors import BenchError, InputError
 
@@ -157,7 +157,7 @@ def cpu_runners(
         OURS: lambda: session_runner(exported("onnx", ".onnx"), threads, array),
         THEIRS: lambda: session_runner(ultralytics_onnx(subject, folder, batch, imgsz), threads, array),
         "openvino": lambda: openvino_runner(exported("openvino", ".xml"), threads, array),
-        "torchscript": lambda: torch_runner(formats.read(exported("torchscript", ".torchscript"), "cpu").run, images),
+        "torchscript": lambda: torch_runner(readers.read(exported("torchscript", ".torchscript"), "cpu").run, images),
         "torch": lambda: torch_runner(fused, last),
         "torch-compile": lambda: torch_runner(torch.compile(fused, dynamic=False), last),
     }
@@ -175,7 +175,7 @@ def cuda_runners(subject: Classifier, folder: Path, batch: int, imgsz: int, kind
     def tensorrt() -> Runner:
         out = folder / f"{subject.size}-{batch}.engine"
         subject.export("tensorrt", out, batch=batch, half=True)
-        return torch_runner(formats.read(out, "cuda").run, images.float().contiguous())
+        return torch_runner(readers.read(out, "cuda").run, images.float().contiguous())
 
     makers: dict[str, Callable[[], Runner]] = {
         "torch": partial(torch_runner, network, images),

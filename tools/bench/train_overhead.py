@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imgtool.pipelines.transform import to_float
 from imgtool.training import recipes
 from imgtool.training.engine import loop
 from imgtool.training.engine.ema import EMA
 from imgtool.training.engine.step import make_optimizer
-from imgtool.training.evaluation.evaluate import to_float
 from imgtool.training.models import losses, yolov8
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs.run import Run

@@ -19,12 +19,13 @@ from imgtool.training.engine.profiler import Profile
 from imgtool.training.engine.signals import Stop
 from imgtool.training.engine.step import Step, compiled, make_loss, make_optimizer, make_scaler, set_lr
 from imgtool.training.evaluation.evaluate import Metrics, evaluate
-from imgtool.training.models import registry, yolov8
+from imgtool.training.models import registry
 from imgtool.training.models.losses import Loss
 from imgtool.training.parallel.distributed import World, replicated
 from imgtool.training.recipes import Recipe
 from imgtool.training.recipes.augment import Mixed, augment
 from imgtool.training.runs.run import Run
+from imgtool.training.runtimes.native import Native
 
 STOP_CHECK = 8  # steps between two looks at whether another process has been told to stop
 
@@ -159,8 +160,8 @@ def train(
 
             world.mean(list(ema.module.buffers()))  # running statistics are each process's own, weights are the same
             # fused as `imgtool val` does it: fewer passes, and the same numbers
-            fused = yolov8.fuse(ema.module)
-            metrics = evaluate(fused, val_loader, device, class_scores=criterion.class_scores, world=world)
+            fused = Native.fused(ema.module, criterion, device)
+            metrics = evaluate(fused, val_loader, device, world=world)
             del fused  # its memory is the next epoch's
             is_best = progress.finish_epoch(metrics)
             run.add_result(

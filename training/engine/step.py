@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from imgtool.pipelines.transform import to_float
 from imgtool.training.engine.ema import EMA
-from imgtool.training.evaluation.evaluate import has_bf16, to_float
 from imgtool.training.models.losses import Loss
+from imgtool.training.parallel.device import has_bf16
 from imgtool.training.recipes import Recipe
 from imgtool.training.recipes.augment import Mixed
 from imgtool.wordnet.errors import InputError

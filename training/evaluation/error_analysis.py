@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from imgtool.pipelines.atomic import replacing, write_text
-from imgtool.training.evaluation.evaluate import Metrics
+from imgtool.pipelines.atomic import write_text
 from imgtool.training.evaluation.plots.confusion import Confusion
 from imgtool.training.evaluation.plots.mosaic import save_mosaic
-from imgtool.training.runs.curves import draw_curves, read_results
-from imgtool.training.runs.run import Run
 
 MISTAKES = 36  # pictures in mistakes.jpg
 METRICS = "metrics.json"
@@ -76,25 +73,3 @@ class Review:
 def _percent(part: float) -> str:
     """A probability that is not shown as certainty unless it is."""
     return f"{part:.1%}" if 0.995 <= part < 0.9995 else f"{part:.0%}"
-
-
-def after_training(run: Run, epochs: int, measure: Callable[[], Metrics]) -> None:
-    """results.png, and what ``measure`` (`Classifier.val` with ``plots``) draws there; all goes to the run's loggers.
-
-    ``epochs``: epochs done. What fails is said in a line, and the training keeps what it has.
-    """
-
-    def curves() -> None:
-        with replacing(run.path / "results.png") as temporary:
-            draw_curves(read_results(run.results), temporary)
-
-    for what, draw in (("results.png", curves), ("the confusion matrix", measure)):
-        try:
-            draw()
-        except Exception as error:
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            run.say(f"{what} could not be drawn, the training is whole all the same: {line}")
-    if run.logger is not None:
-        for name in ("results.png", "confusion_matrix.png", "mistakes.jpg"):
-            if (run.path / name).is_file():
-                run.logger.image(name.partition(".")[0], run.path / name, epochs)

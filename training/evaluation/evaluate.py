@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgtool.pipelines.transform import to_float
 from imgtool.training.evaluation.per_class import PerClass
 from imgtool.training.parallel.distributed import World
-from imgtool.training.runtimes.runtime import Runtime
 from imgtool.wordnet.errors import DatasetError
 from imgtool.wordnet.evaluation import Evaluation
 from imgtool.wordnet.metrics import Metric
@@ -42,24 +40,6 @@ class Metrics:
         return out
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether to compute in bfloat16 there: on CUDA from Ampere on (earlier ones emulate it, slowly).
-
-    Not on the CPU: there it measured slower than float32 channels_last for these models, AVX512-BF16 and all.
-    """
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def forward(model: nn.Module, images: Tensor) -> Tensor:
-    """The outputs, float32, for images uint8 [N, 3, H, W], in bfloat16 where that is quicker. An exported model
-    (imgtool.training.export) takes images as they are."""
-    if isinstance(model, Runtime):
-        outputs: Tensor = model(images)
-        return outputs
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=has_bf16(images.device)):
-        return model(to_float(images)).float()
-
-
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -76,7 +56,8 @@ def evaluate(
     """Top-1, top-5 and loss over all ``batches``.
 
     ``class_map`` int64 [dataset classes] gives the model's class index of a dataset's class index, where they differ.
-    ``class_scores`` turns the model's outputs into logits a class (a loss's method; default: they are that already).
+    ``model`` is a runner (imgtool.training.runtimes): uint8 images → logits per class; ``class_scores`` turns these
+    into logits of other classes, a label map's targets.
     ``among`` int64 [K] are the model's classes to choose from: the others' logits count for nothing, in the loss and
     in probabilities too. Default: all.
     ``evaluation`` is given the first five predictions and the labels, class indices of the model, and its results
@@ -97,7 +78,7 @@ def evaluate(
     for images, labels in batches:
         if class_map is not None:
             labels = class_map[labels]
-        outputs = forward(model, images)
+        outputs = model(images)
         logits = outputs if class_scores is None else class_scores(outputs)
         if among is not None:
             logits = torch.full_like(logits, -torch.inf).index_copy(1, among, logits[:, among])

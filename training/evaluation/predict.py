@@ -18,7 +18,6 @@ from imgtool.pipelines.ahead import ahead
 from imgtool.pipelines.engines import available_cpus
 from imgtool.pipelines.pictures import PictureFile, check, expand
 from imgtool.pipelines.transform import ValTransform
-from imgtool.training.evaluation.evaluate import forward
 from imgtool.wordnet.errors import ImageError, InputError
 from imgtool.wordnet.superclass import superclass_names
 
@@ -99,13 +98,12 @@ def predict(
     topk: int,
     transform: ValTransform,
     device: torch.device,
-    class_scores: Callable[[Tensor], Tensor],
     batch: int = BATCH,
     workers: int | None = None,
     on_error: Callable[[ImageError], None] | None = None,
 ) -> Iterator[Prediction]:
-    """A `Prediction` for each of the source's pictures, in order. ``model`` must be in eval mode on ``device``;
-    ``class_scores`` turns its outputs into logits a class. ``workers`` threads (default: this machine's cores) read
+    """A `Prediction` for each of the source's pictures, in order. ``model`` is a runner
+    (imgtool.training.runtimes) in eval mode on ``device``. ``workers`` threads (default: this machine's cores) read
     and decode up to two batches ahead.
 
     Raises what `pictures` and `read` raise; with ``on_error`` a file that cannot be decoded is passed over and its
@@ -115,7 +113,7 @@ def predict(
     superclasses = superclass_names(tuple(wnids))
 
     def computed(part: list[tuple[Picture, NDArray[np.uint8]]]) -> Iterator[Prediction]:
-        values, indices = _compute(model, [crop for _, crop in part], min(topk, len(names)), device, class_scores)
+        values, indices = _compute(model, [crop for _, crop in part], min(topk, len(names)), device)
         for (picture, _), best, probabilities in zip(part, indices, values, strict=True):
             yield Prediction(
                 picture.name if isinstance(picture, PictureFile) else None,
@@ -152,9 +150,8 @@ def _compute(
     crops: list[NDArray[np.uint8]],
     topk: int,
     device: torch.device,
-    class_scores: Callable[[Tensor], Tensor],
 ) -> tuple[list[list[float]], list[list[int]]]:
     """The probabilities and class indices of the best classes of each crop."""
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(device)  # channels_last as it lies
-    best = class_scores(forward(model, images)).softmax(dim=1).topk(topk, dim=1)
+    best = model(images).softmax(dim=1).topk(topk, dim=1)
     return best.values.tolist(), best.indices.tolist()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pyarrow.compute as pc
 import torch
@@ -17,15 +17,13 @@ from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.raw_split import RawSplit, is_raw
 from imgtool.pipelines.sources.real import read_indices
 from imgtool.pipelines.transform import ValTransform
-from imgtool.training import job
 from imgtool.training.evaluation.evaluate import Batches
+from imgtool.training.evaluation.splits import VAL_BATCH, check_splits
+from imgtool.training.models.trained import TrainedModel
 from imgtool.wordnet import Hierarchy, load, orders
 from imgtool.wordnet.errors import CheckpointError, InputError, UnknownSynsetError
 from imgtool.wordnet.evaluation import Evaluation
 from imgtool.wordnet.relabel import LabelMap
-
-if TYPE_CHECKING:
-    from imgtool.training.classifier import Classifier
 
 
 def hierarchy_of(wnids: Sequence[str]) -> Hierarchy | None:
@@ -38,10 +36,8 @@ def hierarchy_of(wnids: Sequence[str]) -> Hierarchy | None:
         return None
 
 
-def gathered_scores(
-    class_scores: Callable[[Tensor], Tensor], wnids: Sequence[str], labelmap: LabelMap
-) -> Callable[[Tensor], Tensor]:
-    """A model's outputs to logits of the label map's targets: the logarithm of the summed probabilities.
+def gathered_scores(wnids: Sequence[str], labelmap: LabelMap) -> Callable[[Tensor], Tensor]:
+    """A model's logits per class to logits of the label map's targets: the logarithm of the summed probabilities.
 
     Raises CheckpointError when the model's classes are not those that the label map gathers.
     """
@@ -51,8 +47,8 @@ def gathered_scores(
             f"the model's {len(wnids)} classes, {wnids[0]} first, are neither these nor those"
         )
 
-    def scores(outputs: Tensor) -> Tensor:
-        return labelmap.aggregate(class_scores(outputs), "logsumexp")
+    def scores(logits: Tensor) -> Tensor:
+        return labelmap.aggregate(logits, "logsumexp")
 
     return scores
 
@@ -134,7 +130,7 @@ class Plan(NamedTuple):
     ``names`` are of the classes that ``class_scores`` gives, ``shown`` the indices of those that the data set has."""
 
     matched: Matched
-    class_scores: Callable[[Tensor], Tensor]
+    class_scores: Callable[[Tensor], Tensor] | None
     evaluation: Evaluation | None
     wnids: Sequence[str]
     names: Sequence[str]
@@ -142,8 +138,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    subject: "Classifier",
-    class_scores: Callable[[Tensor], Tensor],
+    model: TrainedModel,
     data: Sequence[str],
     where: str | Path,
     gather: LabelMap | None,
@@ -157,12 +152,13 @@ def plan(
     metrics are those of the model's classes whether or not the data set has all of them, so that they can be compared.
     Raises CheckpointError when the classes do not fit; InputError for ReaL labels of other classes than ILSVRC2012's.
     """
-    if gather is not None and subject.wnids != list(data):
-        class_scores = gathered_scores(class_scores, subject.wnids, gather)
+    class_scores = None
+    if gather is not None and model.wnids != list(data):
+        class_scores = gathered_scores(model.wnids, gather)
         matched, hierarchy, wnids, names = Matched(), None, gather.names, gather.names
     else:
-        matched = match_classes(data, subject.wnids, where, subject.checkpoint, all_classes)
-        hierarchy, wnids, names = hierarchy_of(subject.wnids), tuple(subject.wnids), tuple(subject.names)
+        matched = match_classes(data, model.wnids, where, model.path, all_classes)
+        hierarchy, wnids, names = hierarchy_of(model.wnids), tuple(model.wnids), tuple(model.names)
     if real is not None and hierarchy is None:
         raise InputError("ReaL labels are of ILSVRC2012's 1000 classes, and here are others")
     labels = None if real is None else real_labels(data, keys(), real, where)
@@ -176,8 +172,7 @@ def plan(
 
 @contextmanager
 def open_split(
-    subject: "Classifier",
-    scores: Callable[[Tensor], Tensor],
+    model: TrainedModel,
     where: str | Path,
     split: str,
     gather: LabelMap | None,
@@ -194,18 +189,18 @@ def open_split(
         if gather is not None:
             raise InputError(f"{where} is a raw data set: a label map gathers a prepared one's classes")
         with RawSplit(where, split) as raw:
-            wnids = named_by_index(raw.wnids, subject.wnids, where)
-            measure = plan(subject, scores, wnids, where, None, all_classes, real, lambda: raw.keys)
-            yield measure, raw.batches(transform, batch or job.VAL_BATCH, place, workers)
+            wnids = named_by_index(raw.wnids, model.wnids, where)
+            measure = plan(model, wnids, where, None, all_classes, real, lambda: raw.keys)
+            yield measure, raw.batches(transform, batch or VAL_BATCH, place, workers)
         return
     dataset = Dataset(where, gather)
-    job.check_splits(dataset, split)
+    check_splits(dataset, split)
     keys = partial(stored_keys, dataset, split)
-    measure = plan(subject, scores, dataset.wnids, dataset.path, gather, all_classes, real, keys)
+    measure = plan(model, dataset.wnids, dataset.path, gather, all_classes, real, keys)
     with open_loader(
         dataset,
         split,
-        batch_size=batch or job.VAL_BATCH,
+        batch_size=batch or VAL_BATCH,
         image_size=transform.imgsz,
         augment=False,
         backend=backend,

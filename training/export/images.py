@@ -14,7 +14,7 @@ from imgtool.pipelines import codec
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders.samples import Samples
 from imgtool.pipelines.raw_split import RawSplit, is_raw
-from imgtool.training.job import DATA
+from imgtool.training.evaluation.splits import DATA
 from imgtool.wordnet.errors import ImgtoolError
 
 CHECK = 32  # pictures

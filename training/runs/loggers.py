@@ -8,12 +8,9 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from imgtool.wordnet.errors import InputError
-
-if TYPE_CHECKING:
-    from imgtool.training.runs.run import Run
 
 NAMES = ("tensorboard", "wandb")  # each the package that it needs, and the extra that installs it
 PROJECT = "imgtool"  # at Weights & Biases; their WANDB_PROJECT says otherwise
@@ -49,17 +46,26 @@ def as_list(loggers: Loggers) -> list[str | Logger]:
     return several
 
 
-def open_loggers(loggers: Sequence[str | Logger], run: Run, settings: Mapping[str, Any]) -> Fan:
-    """The loggers at work for ``run``, whose run.json is ``settings``. One that fails is left out with a line said."""
-    fan = Fan([], run.say)
+def open_loggers(
+    loggers: Sequence[str | Logger],
+    folder: Path,
+    settings: Mapping[str, Any],
+    epochs: int,
+    say: Callable[[str], None],
+) -> Fan:
+    """The loggers for the run in ``folder``, whose run.json is ``settings`` and which has done ``epochs`` epochs.
+
+    A logger that cannot be opened is left out, and ``say`` gets a line about it.
+    """
+    fan = Fan([], say)
     for logger in loggers:
         if not isinstance(logger, str):
             fan.loggers.append(logger)
             continue
         try:
-            fan.loggers.append(TensorBoard(run) if logger == "tensorboard" else WandB(run, settings))
+            fan.loggers.append(TensorBoard(folder, epochs) if logger == "tensorboard" else WandB(folder, settings))
         except Exception as error:
-            run.say(f"{logger} cannot be used, training goes on without it: {_line(error)}")
+            say(f"{logger} cannot be used, training goes on without it: {_line(error)}")
     return fan
 
 
@@ -100,12 +106,11 @@ class Fan:
 class TensorBoard:
     """Event files in the run's directory: ``tensorboard --logdir runs`` shows all runs side by side."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, folder: Path, epochs: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        done = run.epochs_in_results()
         # a resumed run takes back what an earlier sitting wrote of the epochs that are trained again
-        self.writer = SummaryWriter(str(run.path), purge_step=done + 1 if done else None)
+        self.writer = SummaryWriter(str(folder), purge_step=epochs + 1 if epochs else None)
 
     def scalars(self, epoch: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():
@@ -126,17 +131,17 @@ class TensorBoard:
 class WandB:
     """Weights & Biases, by its own settings (WANDB_MODE=offline, WANDB_PROJECT, …); files go to the run's directory."""
 
-    def __init__(self, run: Run, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         import wandb
 
-        started = f"{settings.get('started')} {settings.get('fingerprint')} {run.path.absolute()}"
+        started = f"{settings.get('started')} {settings.get('fingerprint')} {folder.absolute()}"
         self.wandb = wandb
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=run.path.name,
+            name=folder.name,
             id=hashlib.sha256(started.encode()).hexdigest()[:16],  # the same when resumed
             resume="allow",
-            dir=str(run.path),
+            dir=str(folder),
             config={key: settings.get(key) for key in ("size", "recipe", "data", "fingerprint", "seed", "device")},
             settings=wandb.Settings(console="off"),  # log.txt has the lines
         )

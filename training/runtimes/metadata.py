@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from imgtool.pipelines.transform import ValTransform
-from imgtool.training.checkpoints import checkpoint
-from imgtool.training.export.plan import Plan
 from imgtool.wordnet.classnames import ilsvrc2012_wnids_of
 from imgtool.wordnet.errors import CheckpointError
 from imgtool.wordnet.tables import is_wnid
@@ -35,22 +32,6 @@ class About:
     transform: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     imgtool: str | None = None
-
-    @classmethod
-    def of(cls, classifier: Any, plan: Plan) -> About:
-        """Of a `Classifier` that is exported by this plan."""
-        return cls(
-            size=classifier.size,
-            imgsz=plan.imgsz,
-            wnids=classifier.wnids,
-            names=classifier.names,
-            input=PICTURES if plan.preprocess else IMAGES,
-            output=PROBABILITIES if plan.preprocess else LOGITS,
-            batch=plan.batch,
-            transform=ValTransform(plan.imgsz).to_dict(),
-            metrics=classifier.metrics,
-            imgtool=checkpoint.version(),
-        )
 
     def to_strings(self) -> dict[str, str]:
         """For a format whose metadata are pairs of strings: each value as JSON."""

@@ -205,7 +205,7 @@ def test_imagenets_labels(theirs: Callable[..., Any], images: Tensor, tmp_path: 
 
 
 def test_val_counts_in_their_classes(theirs: Callable[..., Any], memory: Any, tmp_path: Path) -> None:
-    from imgtool.training.evaluation.evaluate import to_float
+    from imgtool.pipelines.transform import to_float
 
     model = theirs(WNIDS)
     images, labels = to_float(memory.images["val"]), memory.labels["val"]

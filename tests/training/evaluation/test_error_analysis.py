@@ -18,6 +18,8 @@ from imgtool.training.evaluation import error_analysis
 from imgtool.training.evaluation.evaluate import evaluate
 from imgtool.training.evaluation.plots.confusion import Confusion
 from imgtool.training.recipes import Recipe
+from imgtool.training.runs import plots as run_plots
+from imgtool.training.runtimes.native import Native
 
 DRAWN = {"results.png", "metrics.json", "confusion_matrix.png", "confusion.csv", "confusion.npz", "mistakes.jpg"}
 
@@ -61,7 +63,8 @@ def test_without_a_mistake_none_is_drawn(tmp_path: Path) -> None:
     (tmp_path / "mistakes.jpg").write_bytes(b"of an earlier model")
     seen = error_analysis.Review()
     batches = [(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))]
-    evaluate(torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten()), batches, torch.device("cpu"), observe=seen)
+    model = Native(torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten()))
+    evaluate(model, batches, torch.device("cpu"), observe=seen)
 
     seen.save(tmp_path, Classes(["a", "b", "c"], ["a", "b", "c"]), {})
     assert not (tmp_path / "mistakes.jpg").exists() and (tmp_path / "confusion_matrix.png").exists()
@@ -92,7 +95,7 @@ def test_what_cannot_be_drawn_costs_a_line(
         raise MemoryError("no room\nat all")
 
     monkeypatch.setattr(Confusion, "save", broken)
-    monkeypatch.setattr(error_analysis, "draw_curves", broken)
+    monkeypatch.setattr(run_plots, "draw_curves", broken)
     results = Classifier("n").train(recipe=toy_recipe, epochs=1, name="undrawn", quiet=True)
     log = (results.run / "log.txt").read_text()
     assert "results.png could not be drawn, the training is whole all the same: no room\n" in log

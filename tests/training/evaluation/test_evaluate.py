@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imgtool.training.evaluation.evaluate import evaluate, to_float
+from imgtool.pipelines.transform import to_float
+from imgtool.training.evaluation.evaluate import evaluate
+from imgtool.training.runtimes.native import Native
 from imgtool.wordnet.errors import DatasetError
 
 pytestmark = pytest.mark.numeric
@@ -33,7 +35,7 @@ def batches(values: list[int], labels: list[int], size: int = 3) -> list[tuple[T
 
 def test_counts_over_uneven_batches() -> None:
     values, labels = [0, 1, 2, 3, 9, 9, 5], [0, 1, 2, 4, 5, 4, 9]
-    metrics = evaluate(Shade(10), batches(values, labels), CPU)
+    metrics = evaluate(Native(Shade(10)), batches(values, labels), CPU)
     # right at once: 0 1 2. Among five: 3 for 4; 9 for 5 (9 8 7 6 5); not 9 for 4, and not 5 for 9 (5 4 6 3 7)
     assert (metrics.top1, metrics.top5, metrics.images) == (3 / 7, 5 / 7, 7)
     expected = 0.0
@@ -44,25 +46,25 @@ def test_counts_over_uneven_batches() -> None:
 
 
 def test_fewer_than_five_classes() -> None:
-    metrics = evaluate(Shade(3), batches([0, 1, 2], [2, 1, 0]), CPU)
+    metrics = evaluate(Native(Shade(3)), batches([0, 1, 2], [2, 1, 0]), CPU)
     assert (metrics.top1, metrics.top5) == (1 / 3, 1.0)
 
 
 def test_class_map() -> None:
-    metrics = evaluate(Shade(3), batches([0, 1, 2], [2, 1, 0]), CPU, class_map=torch.tensor([2, 1, 0]))
+    metrics = evaluate(Native(Shade(3)), batches([0, 1, 2], [2, 1, 0]), CPU, class_map=torch.tensor([2, 1, 0]))
     assert metrics.top1 == 1.0
 
 
 def test_no_images_is_an_error() -> None:
     with pytest.raises(DatasetError, match="no image"):
-        evaluate(Shade(3), [], CPU)
+        evaluate(Native(Shade(3)), [], CPU)
 
 
 def test_evaluates_in_eval_mode_and_puts_the_mode_back() -> None:
     model = Shade(3).train()
     modes: list[bool] = []
     model.register_forward_hook(lambda module, *_: modes.append(module.training))
-    evaluate(model, batches([0], [0]), CPU)
+    evaluate(Native(model), batches([0], [0]), CPU)
     assert modes == [False] and model.training
 
 

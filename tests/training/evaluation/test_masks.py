@@ -20,6 +20,7 @@ from imgtool.training.classifier import Classifier
 from imgtool.training.evaluation.evaluate import evaluate
 from imgtool.training.evaluation.per_class import PerClass
 from imgtool.training.evaluation.validation import match_classes, named_by_index
+from imgtool.training.runtimes.native import Native
 from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
 from imgtool.wordnet.evaluation import Evaluation
 from imgtool.wordnet.subsets import subset
@@ -57,7 +58,8 @@ def test_the_published_way_for_imagenet_a() -> None:
     matched = match_classes(list(subset("imagenet-a").labels), IN1K, "here", None, False)
     assert matched.among is not None and torch.equal(matched.among, mask)
     h = wordnet.load()
-    metrics = evaluate(Table(logits), batches(60, labels), CPU, matched.class_map, None, Evaluation(h), matched.among)
+    model, data = Native(Table(logits)), batches(60, labels)
+    metrics = evaluate(model, data, CPU, matched.class_map, None, Evaluation(h), matched.among)
     of_200 = logits[:, mask]
     assert metrics.classes == 200
     assert metrics.top1 == (of_200.argmax(1) == labels).double().mean()
@@ -65,7 +67,7 @@ def test_the_published_way_for_imagenet_a() -> None:
     assert metrics.loss == pytest.approx(float(nn.functional.cross_entropy(of_200, labels)), rel=1e-5)
     ranked = mask[of_200.topk(5).indices].numpy()
     assert metrics.hierarchy == wordnet.evaluation.evaluate(h, ranked, mask[labels].numpy())
-    among_all = evaluate(Table(logits), batches(60, labels), CPU, matched.class_map)
+    among_all = evaluate(Native(Table(logits)), batches(60, labels), CPU, matched.class_map)
     assert among_all.classes == 1000
     assert among_all.top1 == (logits.argmax(1) == mask[labels]).double().mean() < metrics.top1
 
@@ -76,7 +78,7 @@ def test_counts_class_by_class() -> None:
     logits, labels = torch.randn(200, 9, generator=generator), torch.randint(8, (200,), generator=generator)
     logits[torch.arange(200), labels] += 1
     rows = PerClass()
-    metrics = evaluate(Table(logits), batches(200, labels), CPU, per_class=rows)
+    metrics = evaluate(Native(Table(logits)), batches(200, labels), CPU, per_class=rows)
     wnids, names = [f"w{i}" for i in range(9)], [f"name {i}" for i in range(9)]
     results = rows.results(wnids, names, range(9))
     first, five = logits.argmax(1).tolist(), logits.topk(5).indices.tolist()
@@ -177,7 +179,7 @@ def test_a_prepared_data_set_of_some_classes(
     assert metrics.classes == len(wnids) == 10 and metrics.images == 20
     assert subject.val(drawn_data, all_classes=True).classes == 1000
     few = Classifier(subject.checkpoint or "")
-    few.wnids = ["n99999999" if wnid == wnids[0] else wnid for wnid in few.wnids]
+    few.trained.wnids = ["n99999999" if wnid == wnids[0] else wnid for wnid in few.wnids]
     with pytest.raises(CheckpointError, match=f"1 only in the data set, {wnids[0]} first; 991 only in the checkpoint"):
         few.val(drawn_data)
     raw = subject.val(

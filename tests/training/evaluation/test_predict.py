@@ -15,9 +15,8 @@ from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.loaders.samples import Samples
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.settings import Settings
-from imgtool.pipelines.transform import ValTransform
+from imgtool.pipelines.transform import ValTransform, to_float
 from imgtool.training.classifier import Classifier
-from imgtool.training.evaluation.evaluate import to_float
 from imgtool.wordnet.errors import ImageError, InputError
 
 pytestmark = pytest.mark.numeric

@@ -22,11 +22,12 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.training import recipes
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.export import formats, onnx, tensorrt, write
+from imgtool.training.export import write
 from imgtool.training.export.graph import Preprocess, UnsplitC2f, unsplit
 from imgtool.training.export.images import by_class, clouds
 from imgtool.training.models import losses, yolov8
 from imgtool.training.parallel.device import exact_float32
+from imgtool.training.runtimes import onnx, readers, tensorrt
 from imgtool.training.runtimes.metadata import About
 from imgtool.wordnet.errors import CheckpointError, InputError, TrainingError
 
@@ -342,7 +343,7 @@ def test_a_malformed_file_is_one_clear_error(suffix: str, onnx_file: Path, tmp_p
 def test_metadata_survive(weights: Path) -> None:
     from imgtool.training.export.plan import Plan
 
-    about = About.of(Classifier(weights), Plan(64, 4, preprocess=True))
+    about = write.metadata_of(Classifier(weights).trained, Plan(64, 4, preprocess=True))
     assert About.from_strings(about.to_strings()) == about
     for key in about.to_strings():
         with pytest.raises(CheckpointError, match="damaged"):
@@ -365,8 +366,8 @@ def test_predict_reports_by_json_what_was_exported(weights: Path, drawn_data: Pa
 
 
 def test_formats_are_known_by_their_endings() -> None:
-    assert set(formats.RUN) == {".onnx", ".xml", ".engine", ".pt2", ".torchscript"}
-    assert formats.recognises("x/a.onnx") and not formats.recognises("a.pt")
+    assert set(readers.READERS) == {".onnx", ".xml", ".engine", ".pt2", ".torchscript"}
+    assert readers.recognises("x/a.onnx") and not readers.recognises("a.pt")
 
 
 def test_float32_is_float32_for_its_time() -> None:
@@ -382,7 +383,7 @@ def test_openvino_is_told_to_compute_in_float32(exported: Callable[[str, str], w
     """On a processor without bfloat16 no answer shows it: so the compiled model is asked."""
     import openvino
 
-    from imgtool.training.export.openvino import options
+    from imgtool.training.runtimes.openvino import options
 
     out = exported("openvino", "plain").files[0]
     compiled = openvino.Core().compile_model(str(out), "CPU", options(1))

@@ -14,8 +14,8 @@ from torch import Tensor
 from imgtool.pipelines.codec import center_crop
 from imgtool.pipelines.dataset import Dataset
 from imgtool.training.classifier import Classifier
-from imgtool.training.export import onnx as ours
 from imgtool.training.export.images import clouds
+from imgtool.training.runtimes import onnx as ours
 from imgtool.training.runtimes.metadata import About
 from imgtool.wordnet.errors import CheckpointError
 

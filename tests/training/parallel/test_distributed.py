@@ -176,11 +176,11 @@ def test_wrong_input_is_not_tried_again(tmp_path: Path) -> None:
 
 def test_a_batch_that_cannot_be_shared(drawn_data: Path, tmp_path: Path) -> None:
     from imgtool.training import recipes
-    from imgtool.training.job import Start
+    from imgtool.training.job import Job
     from imgtool.training.parallel.distributed import World
     from imgtool.wordnet.errors import InputError
 
-    plan: Any = Start(recipes.load("n").override(batch=12, accumulate=2), None, 0)  # type: ignore[arg-type]
+    plan: Any = Job(recipes.load("n").override(batch=12, accumulate=2), None, 0, None)  # type: ignore[arg-type]
     assert plan.loader_batch(World(0, 3)) == 2
     assert plan.batch_note(World(0, 3)) == "batch 12 (3 processes × 2 parts × 2), peak lr 0.0234375"
     with pytest.raises(InputError, match=r"12 cannot be shared by 4 processes in 2 parts: .* that 8 divides"):

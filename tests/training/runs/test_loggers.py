@@ -56,7 +56,7 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", quiet=True)
 
     def sitting(epochs: range) -> None:
-        run.logger = loggers.open_loggers(["tensorboard"], run, {})
+        run.logger = loggers.open_loggers(["tensorboard"], run.path, {}, run.epochs_in_results(), run.say)
         for epoch in epochs:
             run.add_result({name: epoch if name == "epoch" else f"{epoch / 8}" for name in COLUMNS} | {"lr/pg0": ""})
 
@@ -94,7 +94,7 @@ def test_a_logger_that_cannot_start_is_left_out(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(loggers, "WandB", broken)
     run = Run.create(tmp_path / "run", quiet=True)
-    assert loggers.open_loggers(["wandb"], run, {}).loggers == []
+    assert loggers.open_loggers(["wandb"], run.path, {}, 0, run.say).loggers == []
     assert "wandb cannot be used, training goes on without it: no account" in (run.path / "log.txt").read_text()
 
 
@@ -103,7 +103,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = Run.create(tmp_path / "run", quiet=True)
-    run.logger = loggers.open_loggers(["wandb"], run, {"size": "n", "started": "now"})
+    run.logger = loggers.open_loggers(["wandb"], run.path, {"size": "n", "started": "now"}, 0, run.say)
     run.add_result({name: 1 for name in COLUMNS})
     Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
     run.logger.image("picture", tmp_path / "picture.png", 1)

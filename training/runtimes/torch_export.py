@@ -1,4 +1,4 @@
-"""torch.export's own archive (.pt2), for AOTInductor, ExecuTorch and others that compile it further."""
+"""torch.export's own archive (.pt2), run by torch; for archives that imgtool has just written."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ from pathlib import Path
 
 import torch
 
-from imgtool.training.export.graph import Deployed
-from imgtool.training.export.plan import Plan, quietly
+from imgtool.training.runtimes.libraries import quietly
 from imgtool.training.runtimes.metadata import About
 from imgtool.training.runtimes.runtime import Input, Runtime
 
-SUFFIX = ".pt2"
 METADATA = "imgtool.json"
-
-
-def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
-    with quietly():
-        program = torch.export.export(deployed, (plan.example(),), dynamic_shapes=(plan.dynamic_shapes(),))
-        with open(path, "wb") as file:
-            torch.export.save(program, file, extra_files={METADATA: json.dumps(about.to_strings())})
 
 
 def read(path: Path, device: str, threads: int | None) -> Runtime:

@@ -1,4 +1,4 @@
-"""TorchScript, run by torch, from C++ too."""
+"""TorchScript, run by torch."""
 
 from __future__ import annotations
 
@@ -8,24 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imgtool.training.export.graph import Deployed
-from imgtool.training.export.plan import Plan, first_line, quietly
 from imgtool.training.parallel.device import exact_float32, resolve_device
+from imgtool.training.runtimes.libraries import first_line, quietly
 from imgtool.training.runtimes.metadata import About
 from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError
 
-SUFFIX = ".torchscript"
 METADATA = "imgtool.json"
 FOREIGN = "config.txt"  # Ultralytics' metadata
-
-
-def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
-    with quietly(), torch.inference_mode():
-        if deployed.preprocess is not None:
-            deployed.preprocess = torch.jit.script(deployed.preprocess)  # a trace would keep one size of pictures
-        traced = torch.jit.freeze(torch.jit.trace(deployed.eval(), plan.example(), check_trace=False))
-        torch.jit.save(traced, str(path), _extra_files={METADATA: json.dumps(about.to_strings())})
 
 
 def read(path: Path, device: str, threads: int | None) -> Runtime:

@@ -1,4 +1,4 @@
-"""OpenVINO's model, an .xml with its weights in a .bin beside it, run by OpenVINO on Intel's and AMD's processors."""
+"""OpenVINO's runtime, on the CPU."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.training.export.graph import Deployed
-from imgtool.training.export.onnx import to_onnx
-from imgtool.training.export.plan import Plan, first_line, needs
+from imgtool.training.runtimes.libraries import first_line, needs
 from imgtool.training.runtimes.metadata import About
 from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
-SUFFIX = ".xml"
 SECTION = "imgtool"
 FOREIGN = "model_info"  # Ultralytics' metadata
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "u8": torch.uint8}
@@ -27,35 +24,6 @@ PRECISE = {"EXECUTION_MODE_HINT": "ACCURACY", "INFERENCE_PRECISION_HINT": "f32"}
 def options(threads: int | None) -> dict[str, Any]:
     """What a model is compiled with: one request at a time, on ``threads`` cores (None: OpenVINO's choice)."""
     return PRECISE | {"PERFORMANCE_HINT": "LATENCY"} | ({} if threads is None else {"INFERENCE_NUM_THREADS": threads})
-
-
-def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
-    """In half precision the weights are stored as float16, and computed with in float32 all the same."""
-    needs("openvino", extra="openvino")
-    import openvino
-
-    source = path.with_suffix(".onnx")  # its converter from torch knows no antialiased resize
-    source.write_bytes(to_onnx(deployed, plan).SerializeToString())
-    model = openvino.convert_model(str(source))
-    source.unlink()
-    _antialias(model)
-    model.inputs[0].get_tensor().set_names({"images"})
-    model.outputs[0].get_tensor().set_names({about.output or "logits"})
-    for key, value in about.to_strings().items():
-        model.set_rt_info(value, [SECTION, key])
-    openvino.save_model(model, str(path), compress_to_fp16=plan.half)
-
-
-def _antialias(model: Any) -> None:
-    """Puts OpenVINO's antialiased resize, which is Pillow's, where its converter has taken over one that is not."""
-    from openvino import opset11
-
-    for node in model.get_ops():
-        if node.get_type_name() == "Interpolate":
-            none = node.get_attributes()["pads_begin"]
-            inputs = [port.get_source_output() for port in node.inputs()]
-            resize = opset11.interpolate(*inputs[:2], "bilinear_pillow", "sizes", pads_begin=none, pads_end=none)
-            node.output(0).replace(resize.output(0))
 
 
 def read(path: Path, device: str, threads: int | None) -> Runtime:

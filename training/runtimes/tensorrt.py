@@ -1,7 +1,7 @@
 """TensorRT's engine: for the one kind of GPU that it was built on, by the one version of TensorRT that built it.
 
 The file is, as Ultralytics' programs have it: the length of the metadata (4 bytes, little-endian), the metadata as
-JSON, the engine. Never measured yet: it needs an NVIDIA GPU to build and to run.
+JSON, the engine.
 """
 
 from __future__ import annotations
@@ -13,60 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.training.export import onnx
-from imgtool.training.export.graph import Deployed
-from imgtool.training.export.plan import Plan, needs
 from imgtool.training.parallel.device import resolve_device
+from imgtool.training.runtimes.libraries import needs
 from imgtool.training.runtimes.metadata import About
 from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
-SUFFIX = ".engine"
-MAX_BATCH = 64  # of an engine for any batch, which is tuned for OPT_BATCH
-OPT_BATCH = 8
 LENGTH = 4  # bytes
 MAX_METADATA = 64 << 20
-
-
-def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
-    """Builds the engine on this machine's GPU, which takes minutes; its precisions are those of the ONNX graph.
-
-    Raises InputError without TensorRT or a GPU, CheckpointError for what TensorRT cannot build.
-    """
-    if plan.preprocess:
-        raise InputError("TensorRT has no antialiased resize: export tensorrt without --with-preprocess")
-    trt = _tensorrt()
-    errors: list[str] = []
-    logger = _logger(trt, errors)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(onnx.to_onnx(deployed, plan).SerializeToString()):
-        raise CheckpointError(f"TensorRT cannot read the model: {parser.get_error(0)}")
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # the graph says float32
-    if plan.batch is None:
-        profile = builder.create_optimization_profile()
-        profile.set_shape("images", *((count, 3, plan.imgsz, plan.imgsz) for count in (1, OPT_BATCH, MAX_BATCH)))
-        config.add_optimization_profile(profile)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise CheckpointError(f"TensorRT cannot build the model: {(errors or ['it does not say why'])[0]}")
-    metadata = json.dumps(about.to_strings()).encode()
-    with open(path, "wb") as file:
-        file.write(len(metadata).to_bytes(LENGTH, "little") + metadata)
-        file.write(memoryview(engine))
 
 
 def read(path: Path, device: str, threads: int | None) -> Runtime:
     """Raises CheckpointError for a file that is no engine for this GPU and this TensorRT, InputError without these."""
     stored, engine_bytes = split(path)
-    trt = _tensorrt()
+    trt = library()
     place = resolve_device(device)
     if place.type != "cuda":
         raise InputError("TensorRT runs on CUDA only: give --device cuda")
     errors: list[str] = []
-    engine = trt.Runtime(_logger(trt, errors)).deserialize_cuda_engine(engine_bytes)
+    engine = trt.Runtime(error_log(trt, errors)).deserialize_cuda_engine(engine_bytes)
     if engine is None:
         why = (errors or ["another GPU's, or another version's"])[0]
         raise CheckpointError(f"TensorRT {trt.__version__} cannot read it: {why}")
@@ -116,7 +81,7 @@ def split(path: Path) -> tuple[dict[str, str], bytes]:
     return {str(key): str(value) for key, value in stored.items()}, content[LENGTH + length :]
 
 
-def _tensorrt() -> Any:
+def library() -> Any:
     needs("tensorrt", extra="tensorrt")
     import tensorrt
 
@@ -125,7 +90,7 @@ def _tensorrt() -> Any:
     return tensorrt
 
 
-def _logger(trt: Any, errors: list[str]) -> Any:
+def error_log(trt: Any, errors: list[str]) -> Any:
     """Keeps errors for the message that is raised, instead of printing them."""
 
     class Logger(trt.ILogger):

@@ -1,7 +1,7 @@
 """`Classifier`: train, validate and predict, from Python as from the command line."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 from imgtool.pipelines.transform import ValTransform
 from imgtool.training import job
 from imgtool.training.evaluation import predict, validation
-from imgtool.training.evaluation.error_analysis import Review
+from imgtool.training.evaluation.error_analysis import ErrorAnalysis
 from imgtool.training.evaluation.evaluate import Metrics, evaluate
 from imgtool.training.evaluation.per_class import PerClass, write_csv
 from imgtool.training.evaluation.predict import Prediction, Source
@@ -200,21 +200,21 @@ class Classifier:
         where, gather = data if data is not None else DATA, _labelmap(labelmap)
         transform = ValTransform(imgsz or self.imgsz)
         rows = None if per_class is None else PerClass()
+        errors = None if plots is None else ErrorAnalysis()
         if per_class is not None:
             write_csv(per_class, [])  # what cannot be written is told before the work, not after
         opened = validation.open_split(
             self.trained, where, split, gather, transform, batch, place, workers, backend, all_classes, real
         )
         with opened as (plan, batches):
-            class_map, among = plan.matched
-            seen = None if plots is None else Review()
-            metrics = evaluate(
-                model, batches, place, class_map, plan.class_scores, plan.evaluation, among, rows, observe=seen
-            )
+            observers = [observer for observer in (plan.observer, rows, errors) if observer is not None]
+            metrics = evaluate(model, batches, place, plan.matched, plan.class_scores, observers)
+        if plan.evaluation is not None:
+            metrics = replace(metrics, hierarchy=plan.evaluation.result())
         if per_class is not None and rows is not None:
             write_csv(per_class, rows.results(plan.wnids, plan.names, plan.shown))
-        if plots is not None and seen is not None:
-            seen.save(plots, plan, {"split": split} | metrics.to_dict())
+        if plots is not None and errors is not None:
+            errors.save(plots, plan, {"split": split} | metrics.to_dict())
         return metrics
 
     def predict(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imgtool.pipelines.atomic import write_text
+from imgtool.training.evaluation.evaluate import Evaluated
 from imgtool.training.evaluation.plots.confusion import Confusion
 from imgtool.training.evaluation.plots.mosaic import save_mosaic
 
@@ -27,8 +28,8 @@ class Classes(Protocol):
     def names(self) -> Sequence[str]: ...
 
 
-class Review:
-    """Watches an evaluation (`evaluate`'s ``observe``) and draws what it saw.
+class ErrorAnalysis:
+    """Collects predictions and mistakes as an observer of `evaluate`, and draws them.
 
     On the device it keeps two class indices an image and the ``keep`` surest mistakes, pictures and all; nothing in a
     call waits for the device.
@@ -39,8 +40,9 @@ class Review:
         self._classes: list[Tensor] = []  # int64 [2, N] a batch: true and predicted
         self._mistakes: list[Tensor] = []  # confidence, true, predicted, images; -1 is the confidence of what was right
 
-    def __call__(self, images: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """A batch: images uint8 [N, 3, H, W], logits [N, C], labels int64 [N]; their memory may be used again."""
+    def __call__(self, batch: Evaluated) -> None:
+        """Takes a batch in."""
+        images, logits, _, labels = batch
         confidence, predicted = logits.softmax(dim=1).max(dim=1)
         self._classes.append(torch.stack([labels, predicted]))
         wrong = torch.where(predicted == labels, -1.0, confidence)

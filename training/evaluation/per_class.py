@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from imgtool.training.evaluation.evaluate import Evaluated
 from imgtool.wordnet.errors import InputError
 
 
@@ -37,8 +38,9 @@ class PerClass:
     def __init__(self) -> None:
         self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
-    def update(self, logits: Tensor, best: Tensor, labels: Tensor) -> None:
-        """A batch: ``logits`` float [N, C], ``best`` int64 [N, up to 5] classes, best first, ``labels`` int64 [N]."""
+    def __call__(self, batch: Evaluated) -> None:
+        """Takes a batch in: an observer of `evaluate`."""
+        _, logits, best, labels = batch
         probability = logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
         self._parts.append((labels.clone(), best[:, 0].clone(), (best == labels[:, None]).any(dim=1), probability))
 

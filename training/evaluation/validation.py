@@ -17,7 +17,8 @@ from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.raw_split import RawSplit, is_raw
 from imgtool.pipelines.sources.real import read_indices
 from imgtool.pipelines.transform import ValTransform
-from imgtool.training.evaluation.evaluate import Batches
+from imgtool.training.evaluation.evaluate import Batches, Observer
+from imgtool.training.evaluation.matching import Matched, match_classes, named_by_index
 from imgtool.training.evaluation.splits import VAL_BATCH, check_splits
 from imgtool.training.models.trained import TrainedModel
 from imgtool.wordnet import Hierarchy, load, orders
@@ -75,56 +76,6 @@ def stored_keys(dataset: Dataset, split: str) -> list[str]:
     return list(manifest.filter(pc.is_valid(manifest["position"]))["key"].to_pylist())
 
 
-class Matched(NamedTuple):
-    """Which of the model's classes a data set's are. Both None: the same classes in the same order."""
-
-    class_map: Tensor | None = None  # int64 [data set's classes]: the model's class index of each
-    among: Tensor | None = None  # int64 [K], ascending: the model's classes to choose from; None for all of them
-
-
-def match_classes(
-    data: Sequence[str], model: Sequence[str], where: str | Path, checkpoint: str | Path | None, all_classes: bool
-) -> Matched:
-    """Matches classes by wnid; what the data set lacks of the model's is masked unless ``all_classes``.
-
-    Raises CheckpointError when the data set has a class that the model does not know.
-    """
-    if list(data) == list(model):
-        return Matched()
-    position = {wnid: index for index, wnid in enumerate(model)}
-    lacking = sorted(set(data) - set(model))
-    if lacking:
-        extra = sorted(set(model) - set(data))
-        differences = [
-            f"{len(wnids)} {text}, {wnids[0]} first"
-            for wnids, text in ((lacking, "only in the data set"), (extra, "only in the checkpoint"))
-            if wnids
-        ]
-        raise CheckpointError(f"the classes of {checkpoint} are not those of {where}: {'; '.join(differences)}")
-    class_map = torch.tensor([position[wnid] for wnid in data])
-    masked = not all_classes and len(set(data)) < len(model)
-    return Matched(class_map, class_map.unique() if masked else None)
-
-
-def named_by_index(folders: Sequence[str], model: Sequence[str], where: str | Path) -> list[str]:
-    """The wnids of class folders that are called by class index, as ImageNet-V2's are (0 … 999); of any others, their
-    names as they are.
-
-    The numbers are of ILSVRC2012's 1000 classes if the model knows all of these, else of the model's own; both in
-    sorted order. Raises CheckpointError for a number beyond these classes.
-    """
-    if set(folders) <= set(model) or not all(re.fullmatch(r"[0-9]{1,6}", name) for name in folders):
-        return list(folders)
-    published = orders.ilsvrc2012_wnids()
-    numbered = published if set(published) <= set(model) else sorted(model)
-    beyond = [name for name in folders if int(name) >= len(numbered)]
-    if beyond:
-        raise CheckpointError(
-            f"{where}: its folder {beyond[0]} is no class index of the model's {len(numbered)} classes"
-        )
-    return [numbered[int(name)] for name in folders]
-
-
 class Plan(NamedTuple):
     """How a model is measured on a data set: what `evaluate` is given besides model and batches. ``wnids`` and
     ``names`` are of the classes that ``class_scores`` gives, ``shown`` the indices of those that the data set has."""
@@ -135,6 +86,12 @@ class Plan(NamedTuple):
     wnids: Sequence[str]
     names: Sequence[str]
     shown: list[int]
+
+    @property
+    def observer(self) -> Observer | None:
+        """Of `evaluate`, for the hierarchical metrics."""
+        evaluation = self.evaluation
+        return None if evaluation is None else lambda batch: evaluation.update(batch.best, batch.labels)
 
 
 def plan(

@@ -15,7 +15,7 @@ from PIL import Image
 from imgtool.training.classifier import Classifier
 from imgtool.training.engine.loop import Classes
 from imgtool.training.evaluation import error_analysis
-from imgtool.training.evaluation.evaluate import evaluate
+from imgtool.training.evaluation.evaluate import Evaluated, evaluate
 from imgtool.training.evaluation.plots.confusion import Confusion
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import plots as run_plots
@@ -30,12 +30,13 @@ def test_the_surest_mistakes_over_all_batches(tmp_path: Path, monkeypatch: pytes
     logits = 3 * torch.randn(50, 5, generator=generator)
     labels = torch.randint(0, 5, (50,), generator=generator)
     buffer, buffer_labels = torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
-    seen = error_analysis.Review(keep=7)
+    seen = error_analysis.ErrorAnalysis(keep=7)
     for start in range(0, 50, 8):
         n = min(8, 50 - start)
         buffer[:n] = torch.arange(start, start + n, dtype=torch.uint8).view(-1, 1, 1, 1)
         buffer_labels[:n] = labels[start : start + n]
-        seen(buffer[:n], logits[start : start + n], buffer_labels[:n])
+        part = logits[start : start + n]
+        seen(Evaluated(buffer[:n], part, part.topk(5).indices, buffer_labels[:n]))
 
     probabilities = logits.softmax(1)
     sure, predicted = probabilities.max(1)
@@ -61,10 +62,10 @@ def test_the_surest_mistakes_over_all_batches(tmp_path: Path, monkeypatch: pytes
 
 def test_without_a_mistake_none_is_drawn(tmp_path: Path) -> None:
     (tmp_path / "mistakes.jpg").write_bytes(b"of an earlier model")
-    seen = error_analysis.Review()
+    seen = error_analysis.ErrorAnalysis()
     batches = [(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))]
     model = Native(torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten()))
-    evaluate(model, batches, torch.device("cpu"), observe=seen)
+    evaluate(model, batches, torch.device("cpu"), observers=[seen])
 
     seen.save(tmp_path, Classes(["a", "b", "c"], ["a", "b", "c"]), {})
     assert not (tmp_path / "mistakes.jpg").exists() and (tmp_path / "confusion_matrix.png").exists()

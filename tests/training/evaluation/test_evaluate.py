@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from imgtool.pipelines.transform import to_float
 from imgtool.training.evaluation.evaluate import evaluate
+from imgtool.training.evaluation.matching import Matched
 from imgtool.training.runtimes.native import Native
 from imgtool.wordnet.errors import DatasetError
 
@@ -51,7 +52,7 @@ def test_fewer_than_five_classes() -> None:
 
 
 def test_class_map() -> None:
-    metrics = evaluate(Native(Shade(3)), batches([0, 1, 2], [2, 1, 0]), CPU, class_map=torch.tensor([2, 1, 0]))
+    metrics = evaluate(Native(Shade(3)), batches([0, 1, 2], [2, 1, 0]), CPU, matched=Matched(torch.tensor([2, 1, 0])))
     assert metrics.top1 == 1.0
 
 

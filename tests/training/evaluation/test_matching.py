@@ -18,8 +18,8 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.raw_split import RawSplit, is_raw
 from imgtool.training.classifier import Classifier
 from imgtool.training.evaluation.evaluate import evaluate
+from imgtool.training.evaluation.matching import Matched, match_classes, named_by_index
 from imgtool.training.evaluation.per_class import PerClass
-from imgtool.training.evaluation.validation import match_classes, named_by_index
 from imgtool.training.runtimes.native import Native
 from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
 from imgtool.wordnet.evaluation import Evaluation
@@ -56,18 +56,20 @@ def test_the_published_way_for_imagenet_a() -> None:
     for picture in range(0, 60, 3):
         logits[picture, mask[labels[picture]]] += 3
     matched = match_classes(list(subset("imagenet-a").labels), IN1K, "here", None, False)
-    assert matched.among is not None and torch.equal(matched.among, mask)
+    assert matched.candidates is not None and torch.equal(matched.candidates, mask)
     h = wordnet.load()
     model, data = Native(Table(logits)), batches(60, labels)
-    metrics = evaluate(model, data, CPU, matched.class_map, None, Evaluation(h), matched.among)
+    evaluation = Evaluation(h)
+    observe = [lambda batch: evaluation.update(batch.best, batch.labels)]
+    metrics = evaluate(model, data, CPU, matched, observers=observe)
     of_200 = logits[:, mask]
     assert metrics.classes == 200
     assert metrics.top1 == (of_200.argmax(1) == labels).double().mean()
     assert metrics.top5 == (of_200.topk(5).indices == labels[:, None]).any(1).double().mean()
     assert metrics.loss == pytest.approx(float(nn.functional.cross_entropy(of_200, labels)), rel=1e-5)
     ranked = mask[of_200.topk(5).indices].numpy()
-    assert metrics.hierarchy == wordnet.evaluation.evaluate(h, ranked, mask[labels].numpy())
-    among_all = evaluate(Native(Table(logits)), batches(60, labels), CPU, matched.class_map)
+    assert evaluation.result() == wordnet.evaluation.evaluate(h, ranked, mask[labels].numpy())
+    among_all = evaluate(Native(Table(logits)), batches(60, labels), CPU, Matched(matched.class_map))
     assert among_all.classes == 1000
     assert among_all.top1 == (logits.argmax(1) == mask[labels]).double().mean() < metrics.top1
 
@@ -78,7 +80,7 @@ def test_counts_class_by_class() -> None:
     logits, labels = torch.randn(200, 9, generator=generator), torch.randint(8, (200,), generator=generator)
     logits[torch.arange(200), labels] += 1
     rows = PerClass()
-    metrics = evaluate(Native(Table(logits)), batches(200, labels), CPU, per_class=rows)
+    metrics = evaluate(Native(Table(logits)), batches(200, labels), CPU, observers=[rows])
     wnids, names = [f"w{i}" for i in range(9)], [f"name {i}" for i in range(9)]
     results = rows.results(wnids, names, range(9))
     first, five = logits.argmax(1).tolist(), logits.topk(5).indices.tolist()

@@ -17,7 +17,7 @@ from imgtool.training.engine.ema import EMA
 from imgtool.training.engine.meters import Meter, Progress, peak_flops
 from imgtool.training.engine.profiler import Profile
 from imgtool.training.engine.signals import Stop
-from imgtool.training.engine.step import Step, compiled, make_loss, make_optimizer, make_scaler, set_lr
+from imgtool.training.engine.step import Part, Step, compiled, make_loss, make_optimizer, make_scaler, set_lr
 from imgtool.training.evaluation.evaluate import Metrics, evaluate
 from imgtool.training.models import registry
 from imgtool.training.models.losses import Loss
@@ -90,107 +90,150 @@ def train(
     TrainingError, naming epoch and step, when the loss is no longer a number.
     """
     options = options or Options()
-    world, log_every = options.world, options.log_every
-    steps = len(train_loader) // recipe.accumulate
-    model = model.to(device).to(memory_format=torch.channels_last)
-    optimizer, scaler = make_optimizer(model, recipe, device), make_scaler(options.precision, device)
-    ema = EMA(model, recipe.ema_decay(steps))
-    progress = Progress(recipe)
-    criterion = criterion.to(device)
-    network = replicated(model) if world.size > 1 else model
-    loss_of = make_loss(network, criterion, device, options.precision)
-    if options.compile:
-        loss_of = compiled(loss_of, device, run.say, model)
-    step = Step(loss_of, network, optimizer, ema, scaler, recipe.clip, options.on_nan == "skip")
-    torch.backends.cudnn.benchmark = True  # shapes stay the same for epochs: let cuDNN time its algorithms once
-
-    state = State(model, optimizer, scaler, ema, progress, train_loader, world)
-    saver = Saver(run, recipe, classes, state, size, options.keep)
-    middle = state.restore(resume) if resume else None  # the meter of an epoch that was stopped in its middle
-    if not resume:
-        saver.save(None)  # from here on --resume works
-    progress.start(middle["steps"] / steps if middle else 0.0)
-
-    @functools.cache  # counting traces a copy of the model: once a size, and only where MFU can be told
-    def flops_at(image_size: int) -> int:
-        return registry.flops(model, image_size) if peak_flops(device) else 0
-
+    trainer = Trainer(model, recipe, classes, train_loader, val_loader, run, device, criterion, options, size)
+    trainer.start(resume)
+    world, progress = options.world, trainer.state.progress
     with Stop(patient=world.size > 1) as stop, Profile(run, device, options.profile) as profile:
         for epoch in range(progress.epochs, recipe.epochs):
-            train_loader.set_epoch(epoch)
-            train_loader.image_size = recipe.train_size_at(epoch)
-            model.train()
-            meter = Meter(device, world, flops_at(train_loader.image_size), log_every)
-            if middle:
-                meter.load_state_dict(middle)
-                middle = None
-            lr = recipe.lr_at(epoch * steps + max(meter.steps - 1, 0), steps)
-            for group in meter.watch(train_loader, recipe.accumulate):
-                i = meter.steps + 1
-                lr = set_lr(optimizer, recipe.lr_at(epoch * steps + i - 1, steps))
-                batches = []
-                for part, (images, labels) in enumerate(group):
-                    mixed = None
-                    if recipe.augmentation:
-                        number = (i - 1) * recipe.accumulate + part + 1
-                        images, mixed = augment(
-                            images, labels, recipe.augmentation, options.seed, epoch, number, world.rank
-                        )
-                    batches.append((images, labels, mixed))
-                if options.on_batch:
-                    options.on_batch(epoch, i, *batches[0])
-                loss = step(batches)
-                if loss is None:
-                    meter.skip()
-                else:
-                    meter.count(loss, sum(len(labels) for _, labels, _ in batches))
-                profile.step(meter)
-                if i % log_every == 0 or i == steps:
-                    meter.read(f"of epoch {epoch + 1}")
-                    if i < steps:
-                        where = f"epoch {epoch + 1}/{recipe.epochs}  step {i}/{steps}"
-                        run.say(f"{where}  {meter}  lr {lr:.3g}  ETA {progress.eta(epoch, i / steps)}", transient=True)
-                if i == steps:
-                    break
-                stopped = (world.size == 1 or i % STOP_CHECK == 0) and world.any(stop.signal is not None)
-                if stopped or (options.save_steps and i % options.save_steps == 0):
-                    saver.save(None, meter)
-                if stopped:
-                    raise stop.error
-
-            world.mean(list(ema.module.buffers()))  # running statistics are each process's own, weights are the same
-            # fused as `imgtool val` does it: fewer passes, and the same numbers
-            fused = Native.fused(ema.module, criterion, device)
-            metrics = evaluate(fused, val_loader, device, world=world)
-            del fused  # its memory is the next epoch's
-            is_best = progress.finish_epoch(metrics)
-            run.add_result(
-                {
-                    "epoch": epoch + 1,
-                    "time": f"{progress.seconds:.2f}",
-                    "train/loss": f"{meter.mean_loss:.6g}",
-                    "metrics/accuracy_top1": f"{metrics.top1:.6g}",
-                    "metrics/accuracy_top5": f"{metrics.top5:.6g}",
-                    "val/loss": f"{metrics.loss:.6g}",
-                    "lr/pg0": f"{lr:.6g}",
-                    "imgsz": train_loader.image_size,
-                    "images_per_second": f"{meter.images_per_second:.1f}",
-                    "data_wait": f"{meter.data_wait:.4f}",
-                    "val_seconds": f"{metrics.seconds:.2f}",
-                    "bad_steps": meter.bad_steps,
-                }
-            )
-            saver.save(metrics, is_best=is_best)
-            run.say(
-                f"epoch {epoch + 1}/{recipe.epochs}  {meter}  top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  "
-                f"val loss {metrics.loss:.3f}  ETA {progress.eta(epoch + 1)}{'  best' if is_best else ''}"
-            )
-            if options.on_epoch:
-                options.on_epoch(epoch + 1, metrics)
+            meter = trainer.train_epoch(epoch, stop, profile)
+            trainer.end_epoch(epoch, meter)
             if epoch + 1 < recipe.epochs and world.any(stop.signal is not None):
                 raise stop.error
     assert progress.best is not None  # a recipe has at least one epoch
     return progress.best
+
+
+class Trainer:
+    """One training at work: the network, its optimiser and its files, an epoch at a time."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        classes: Classes,
+        train_loader: Loader,
+        val_loader: Loader,
+        run: Run,
+        device: torch.device,
+        criterion: Loss,
+        options: Options,
+        size: str,
+    ) -> None:
+        self.recipe, self.run, self.device, self.options = recipe, run, device, options
+        self.train_loader, self.val_loader = train_loader, val_loader
+        self.steps = len(train_loader) // recipe.accumulate  # per epoch
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.criterion = criterion.to(device)
+        self.optimizer, scaler = make_optimizer(model, recipe, device), make_scaler(options.precision, device)
+        self.ema = EMA(model, recipe.ema_decay(self.steps))
+        network = replicated(model) if options.world.size > 1 else model
+        loss_of = make_loss(network, self.criterion, device, options.precision)
+        if options.compile:
+            loss_of = compiled(loss_of, device, run.say, model)
+        skips = options.on_nan == "skip"
+        self.step = Step(loss_of, network, self.optimizer, self.ema, scaler, recipe.clip, skips)
+        progress = Progress(recipe)
+        self.state = State(model, self.optimizer, scaler, self.ema, progress, train_loader, options.world)
+        self.saver = Saver(run, recipe, classes, self.state, size, options.keep)
+        self.unfinished: dict[str, Any] | None = None  # the meter of an epoch that was stopped in its middle
+        # counting traces a copy of the model: once per size, and only where MFU can be told
+        self.flops_at = functools.cache(lambda side: registry.flops(model, side) if peak_flops(device) else 0)
+        torch.backends.cudnn.benchmark = True  # shapes stay the same for epochs: let cuDNN time its algorithms once
+
+    def start(self, resume: dict[str, Any] | None) -> None:
+        """Takes over a checkpoint's content, or saves the first one, from which --resume works."""
+        if resume:
+            self.unfinished = self.state.restore(resume)
+        else:
+            self.saver.save(None)
+        self.state.progress.start(self.unfinished["steps"] / self.steps if self.unfinished else 0.0)
+
+    def train_epoch(self, epoch: int, stop: Stop, profile: Profile) -> Meter:
+        """Trains one epoch, or the rest of one. Raises Interrupted after a step that is saved, when a signal came."""
+        loader, options, recipe, steps = self.train_loader, self.options, self.recipe, self.steps
+        loader.set_epoch(epoch)
+        loader.image_size = recipe.train_size_at(epoch)
+        self.model.train()
+        meter = Meter(self.device, options.world, self.flops_at(loader.image_size), options.log_every)
+        if self.unfinished:
+            meter.load_state_dict(self.unfinished)
+            self.unfinished = None
+        for group in meter.watch(loader, recipe.accumulate):
+            i = meter.steps + 1
+            lr = set_lr(self.optimizer, recipe.lr_at(epoch * steps + i - 1, steps))
+            parts = [self.augmented(batch, epoch, i, part) for part, batch in enumerate(group)]
+            if options.on_batch:
+                options.on_batch(epoch, i, *parts[0])
+            loss = self.step(parts)
+            if loss is None:
+                meter.skip()
+            else:
+                meter.count(loss, sum(len(labels) for _, labels, _ in parts))
+            profile.step(meter)
+            if i % options.log_every == 0 or i == steps:
+                meter.read(f"of epoch {epoch + 1}")
+                if i < steps:
+                    eta = self.state.progress.eta(epoch, i / steps)
+                    where = f"epoch {epoch + 1}/{recipe.epochs}  step {i}/{steps}"
+                    self.run.say(f"{where}  {meter}  lr {lr:.3g}  ETA {eta}", transient=True)
+            if i == steps:
+                break
+            self.save_within(meter, stop)
+        return meter
+
+    def augmented(self, batch: tuple[Tensor, Tensor], epoch: int, step: int, part: int) -> Part:
+        """A part of a step's batch as the recipe augments it; ``part`` counts from 0, ``step`` from 1."""
+        images, labels = batch
+        if not self.recipe.augmentation:
+            return images, labels, None
+        number = (step - 1) * self.recipe.accumulate + part + 1
+        options = self.options
+        images, mixed = augment(
+            images, labels, self.recipe.augmentation, options.seed, epoch, number, options.world.rank
+        )
+        return images, labels, mixed
+
+    def save_within(self, meter: Meter, stop: Stop) -> None:
+        """Saves after a step where it is due or a signal came; raises Interrupted in the latter case."""
+        world, every, i = self.options.world, self.options.save_steps, meter.steps
+        stopped = (world.size == 1 or i % STOP_CHECK == 0) and world.any(stop.signal is not None)
+        if stopped or (every and i % every == 0):
+            self.saver.save(None, meter)
+        if stopped:
+            raise stop.error
+
+    def end_epoch(self, epoch: int, meter: Meter) -> None:
+        """Validates the averaged weights, writes the epoch's results and its checkpoint."""
+        progress, world = self.state.progress, self.options.world
+        world.mean(list(self.ema.module.buffers()))  # running statistics are each process's own, weights are the same
+        # fused as `imgtool val` does it: fewer passes, and the same numbers
+        fused = Native.fused(self.ema.module, self.criterion, self.device)
+        metrics = evaluate(fused, self.val_loader, self.device, world=world)
+        del fused  # its memory is the next epoch's
+        is_best = progress.finish_epoch(metrics)
+        self.run.add_result(
+            {
+                "epoch": epoch + 1,
+                "time": f"{progress.seconds:.2f}",
+                "train/loss": f"{meter.mean_loss:.6g}",
+                "metrics/accuracy_top1": f"{metrics.top1:.6g}",
+                "metrics/accuracy_top5": f"{metrics.top5:.6g}",
+                "val/loss": f"{metrics.loss:.6g}",
+                "lr/pg0": f"{self.recipe.lr_at(epoch * self.steps + max(meter.steps - 1, 0), self.steps):.6g}",
+                "imgsz": self.train_loader.image_size,
+                "images_per_second": f"{meter.images_per_second:.1f}",
+                "data_wait": f"{meter.data_wait:.4f}",
+                "val_seconds": f"{metrics.seconds:.2f}",
+                "bad_steps": meter.bad_steps,
+            }
+        )
+        self.saver.save(metrics, is_best=is_best)
+        self.run.say(
+            f"epoch {epoch + 1}/{self.recipe.epochs}  {meter}  top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  "
+            f"val loss {metrics.loss:.3f}  ETA {progress.eta(epoch + 1)}{'  best' if is_best else ''}"
+        )
+        if self.options.on_epoch:
+            self.options.on_epoch(epoch + 1, metrics)
 
 
 @dataclass

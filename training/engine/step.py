@@ -89,7 +89,7 @@ def make_loss(network: nn.Module, criterion: Loss, device: torch.device, precisi
             logits = network(to_float(images))
         loss: Tensor = criterion(logits, labels)
         if mixed is not None:
-            loss = mixed.keep * loss + (1 - mixed.keep) * criterion(logits, mixed.other)
+            loss = mixed.lam * loss + (1 - mixed.lam) * criterion(logits, mixed.other)
         return loss
 
     return loss_of

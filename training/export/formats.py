@@ -9,12 +9,14 @@ from typing import NamedTuple
 from imgtool.training.export.graph import Deployed
 from imgtool.training.export.plan import Plan
 from imgtool.training.export.writers import onnx, openvino, tensorrt, torch_export, torchscript
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 
 
 class Format(NamedTuple):
     suffix: str
-    write: Callable[[Deployed, Plan, About, Path], None] | None  # None: it holds weights alone, and no program runs it
+    write: (
+        Callable[[Deployed, Plan, ModelMetadata, Path], None] | None
+    )  # None: it holds weights alone, and no program runs it
 
 
 FORMATS = {

@@ -25,7 +25,7 @@ from imgtool.training.export.writers import ultralytics_state
 from imgtool.training.models import yolov8
 from imgtool.training.models.trained import TrainedModel
 from imgtool.training.runtimes.libraries import first_line
-from imgtool.training.runtimes.metadata import IMAGES, LOGITS, PICTURES, PROBABILITIES, About
+from imgtool.training.runtimes.metadata import IMAGES, LOGITS, PICTURES, PROBABILITIES, ModelMetadata
 from imgtool.training.runtimes.native import Native
 from imgtool.training.runtimes.readers import READERS
 from imgtool.wordnet.errors import CheckpointError, InputError, TrainingError
@@ -107,9 +107,9 @@ def export(
     return Exported(form, files, result, used)
 
 
-def metadata_of(model: TrainedModel, plan: Plan) -> About:
+def metadata_of(model: TrainedModel, plan: Plan) -> ModelMetadata:
     """What the model file will say about itself."""
-    return About(
+    return ModelMetadata(
         size=model.size,
         imgsz=plan.imgsz,
         wnids=model.wnids,

@@ -39,10 +39,10 @@ class Augmentation:
 
 
 class Mixed(NamedTuple):
-    """A batch of which each picture shows ``keep`` (0-d, float32) of its own class and the rest of ``other``'s."""
+    """A batch of which each picture shows ``lam`` (0-d, float32) of its own class and the rest of ``other``'s."""
 
     other: Tensor
-    keep: Tensor
+    lam: Tensor
 
 
 def augment(
@@ -56,7 +56,7 @@ def augment(
 ) -> tuple[Tensor, Mixed | None]:
     """Images uint8 [N, 3, H, W] and labels int64 [N] of a step → images of the same shape, and how they are mixed.
 
-    The loss of a mixed batch is keep · loss(labels) + (1 − keep) · loss(other). Each ``rank`` of a training draws for
+    The loss of a mixed batch is lam · loss(labels) + (1 − lam) · loss(other). Each ``rank`` of a training draws for
     itself.
     """
     rng = np.random.default_rng([seed, epoch, step, rank] if rank else [seed, epoch, step])
@@ -96,18 +96,18 @@ def mix(images: Tensor, labels: Tensor, mixup: float, cutmix: float, rng: np.ran
     """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of each picture with the one before it."""
     cut = bool(cutmix) and (not mixup or rng.random() < 0.5)
     alpha = cutmix if cut else mixup
-    keep = rng.beta(alpha, alpha)
+    lam = rng.beta(alpha, alpha)
     other, other_labels = images.roll(1, 0), labels.roll(1, 0)
     if cut:
         height, width = images.shape[-2:]
-        h, w = math.sqrt(1 - keep) * height, math.sqrt(1 - keep) * width
+        h, w = math.sqrt(1 - lam) * height, math.sqrt(1 - lam) * width
         y, x = rng.integers(height), rng.integers(width)
         top, bottom = max(round(y - h / 2), 0), min(round(y + h / 2), height)
         left, right = max(round(x - w / 2), 0), min(round(x + w / 2), width)
         out = images.clone(memory_format=torch.preserve_format)
         out[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
-        keep = 1 - (bottom - top) * (right - left) / (height * width)
+        lam = 1 - (bottom - top) * (right - left) / (height * width)
     else:
-        out = torch.lerp(other.float(), images.float(), keep).round_().to(torch.uint8)
+        out = torch.lerp(other.float(), images.float(), lam).round_().to(torch.uint8)
         out = out.contiguous(memory_format=torch.channels_last)
-    return out, Mixed(other_labels, torch.full((), keep, device=images.device))
+    return out, Mixed(other_labels, torch.full((), lam, device=images.device))

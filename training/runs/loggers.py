@@ -52,24 +52,24 @@ def open_loggers(
     settings: Mapping[str, Any],
     epochs: int,
     say: Callable[[str], None],
-) -> Fan:
+) -> LoggerGroup:
     """The loggers for the run in ``folder``, whose run.json is ``settings`` and which has done ``epochs`` epochs.
 
     A logger that cannot be opened is left out, and ``say`` gets a line about it.
     """
-    fan = Fan([], say)
+    group = LoggerGroup([], say)
     for logger in loggers:
         if not isinstance(logger, str):
-            fan.loggers.append(logger)
+            group.loggers.append(logger)
             continue
         try:
-            fan.loggers.append(TensorBoard(folder, epochs) if logger == "tensorboard" else WandB(folder, settings))
+            group.loggers.append(TensorBoard(folder, epochs) if logger == "tensorboard" else WandB(folder, settings))
         except Exception as error:
             say(f"{logger} cannot be used, training goes on without it: {_line(error)}")
-    return fan
+    return group
 
 
-class Fan:
+class LoggerGroup:
     """All of a run's loggers as one. A failing one is said and dropped: no training is lost for its log."""
 
     def __init__(self, loggers: list[Logger], say: Callable[[str], None]) -> None:

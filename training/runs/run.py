@@ -27,7 +27,7 @@ from typing import Any
 
 from imgtool.pipelines.atomic import replacing, write_text
 from imgtool.training.checkpoints import checkpoint
-from imgtool.training.runs.loggers import Fan
+from imgtool.training.runs.loggers import LoggerGroup
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 RUNS = Path("runs")
@@ -56,7 +56,7 @@ class Run:
     def __init__(self, path: Path, quiet: bool = False, mute: bool = False) -> None:
         self.path, self.quiet, self.mute = path, quiet, mute
         self.terminal = sys.stderr.isatty()
-        self.logger: Fan | None = None  # is given what add_result is
+        self.logger: LoggerGroup | None = None  # is given what add_result is
 
     @property
     def last(self) -> Path:

@@ -17,7 +17,7 @@ IMAGES, PICTURES = "float32 [N, 3, imgsz, imgsz], RGB, 0..1", "uint8 [N, H, W, 3
 
 
 @dataclass(frozen=True)
-class About:
+class ModelMetadata:
     """Of one exported model. ``wnids`` and ``names`` are in the order of its outputs, and empty where it has none;
     ``input`` is IMAGES or PICTURES, ``batch`` its N (None: any), ``output`` LOGITS or PROBABILITIES; ``metrics`` are
     the checkpoint's. What is not known of another program's model is None."""
@@ -38,7 +38,7 @@ class About:
         return {field.name: json.dumps(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def from_strings(cls, stored: Mapping[str, str]) -> About:
+    def from_strings(cls, stored: Mapping[str, str]) -> ModelMetadata:
         """The inverse; of another program's metadata what can be told: Ultralytics' names and image size.
 
         Raises CheckpointError for metadata of imgtool's that are damaged.
@@ -58,14 +58,14 @@ class About:
         side = side if type(side) is int else None
         return cls("foreign", side, _wnids(names), names, IMAGES, None)
 
-    def check(self, outputs: int) -> About:
+    def check(self, outputs: int) -> ModelMetadata:
         """The same for a model with so many outputs: classes that it has no names for are called by their index.
 
         Raises CheckpointError where the metadata name another number of classes.
         """
         if not self.names:
             names = [str(index) for index in range(outputs)]
-            return About(**{**self.__dict__, "wnids": [""] * outputs, "names": names})
+            return ModelMetadata(**{**self.__dict__, "wnids": [""] * outputs, "names": names})
         if len(self.names) != outputs:
             raise CheckpointError(f"its metadata name {len(self.names)} classes, and it has {outputs} outputs")
         return self

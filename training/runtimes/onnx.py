@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imgtool.training.runtimes.libraries import first_line, needs
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
@@ -22,8 +22,8 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
     Raises CheckpointError for a file that is no model of pictures, InputError for a device that is not there.
     """
     session = open_session(path, device, threads)
-    about = About.from_strings(session.get_modelmeta().custom_metadata_map)
-    if about.imgtool is None:  # its 8-bit weights, if it has such, may use all 8 bits
+    metadata = ModelMetadata.from_strings(session.get_modelmeta().custom_metadata_map)
+    if metadata.imgtool is None:  # its 8-bit weights, if it has such, may use all 8 bits
         session = open_session(path, device, threads, exact_int8=True)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or not outputs:
@@ -37,7 +37,7 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
         except Exception as error:
             raise CheckpointError(f"onnxruntime cannot run it: {first_line(error)}") from error
 
-    return Runtime(run, about, takes, torch.device("cpu"), _side(shape[1]) if len(shape) == 2 else None)
+    return Runtime(run, metadata, takes, torch.device("cpu"), _side(shape[1]) if len(shape) == 2 else None)
 
 
 def open_session(path: Path, device: str, threads: int | None, exact_int8: bool = False) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imgtool.training.runtimes.libraries import first_line, needs
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
@@ -45,13 +45,13 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
     takes = Input.check(DTYPES.get(model.inputs[0].element_type.get_type_name()), shape)
     sections = model.get_rt_info()
     section = next((sections[name] for name in (SECTION, FOREIGN) if name in sections), None)
-    about = About.from_strings(_plain(section))
+    metadata = ModelMetadata.from_strings(_plain(section))
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(compiled(images.numpy())[0].copy())
 
     last = model.outputs[0].partial_shape[-1]
-    return Runtime(run, about, takes, torch.device("cpu"), None if last.is_dynamic else last.get_length())
+    return Runtime(run, metadata, takes, torch.device("cpu"), None if last.is_dynamic else last.get_length())
 
 
 def _plain(section: Any) -> dict[str, str]:

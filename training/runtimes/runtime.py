@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from imgtool.pipelines.transform import to_float
-from imgtool.training.runtimes.metadata import LOGITS, PICTURES, PROBABILITIES, About
+from imgtool.training.runtimes.metadata import LOGITS, PICTURES, PROBABILITIES, ModelMetadata
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 
@@ -31,11 +31,11 @@ class Input:
         return cls(dtype, shape)
 
     @classmethod
-    def of(cls, about: About) -> Input:
+    def of(cls, metadata: ModelMetadata) -> Input:
         """What metadata say of a model that does not tell itself."""
-        if about.input == PICTURES:
-            return cls(torch.uint8, (about.batch, None, None, 3))
-        return cls(torch.float32, (about.batch, 3, about.imgsz, about.imgsz))
+        if metadata.input == PICTURES:
+            return cls(torch.uint8, (metadata.batch, None, None, 3))
+        return cls(torch.float32, (metadata.batch, 3, metadata.imgsz, metadata.imgsz))
 
     @property
     def batch(self) -> int | None:
@@ -59,19 +59,24 @@ class Runtime(nn.Module):
     """
 
     def __init__(
-        self, run: Callable[[Tensor], Tensor], about: About, takes: Input, device: torch.device, outputs: int | None
+        self,
+        run: Callable[[Tensor], Tensor],
+        metadata: ModelMetadata,
+        takes: Input,
+        device: torch.device,
+        outputs: int | None,
     ) -> None:
         """``outputs`` is the number of classes, where it can be told before the first picture is computed.
 
         Raises CheckpointError when the model is none of pictures.
         """
         super().__init__()
-        self.run, self.about, self.takes, self.device = run, about, takes, device
-        self.imgsz = takes.side or about.imgsz or 224
+        self.run, self.metadata, self.takes, self.device = run, metadata, takes, device
+        self.imgsz = takes.side or metadata.imgsz or 224
         if outputs is None:
             blank = torch.zeros(1, 3, self.imgsz, self.imgsz, dtype=torch.uint8, device=device)
             outputs = self._scores(self._input(blank)).shape[1]
-        self.about = about.check(outputs)
+        self.metadata = metadata.check(outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         return self._logits(self._scores(self._input(images)))
@@ -105,7 +110,7 @@ class Runtime(nn.Module):
 
     def _gives(self, scores: Tensor) -> str:
         """What another program's model does not say is seen from its outputs."""
-        if self.about.output is not None:
-            return self.about.output
+        if self.metadata.output is not None:
+            return self.metadata.output
         is_softmax = bool((scores >= 0).all()) and bool((scores.sum(dim=1) - 1).abs().max() < 1e-2)
         return PROBABILITIES if is_softmax else LOGITS

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from imgtool.training.parallel.device import resolve_device
 from imgtool.training.runtimes.libraries import needs
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
@@ -63,7 +63,7 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
         return torch.cat([one(part) for part in images.split(most)])
 
     last = engine.get_tensor_shape(outputs[0])[-1]
-    return Runtime(run, About.from_strings(stored), takes, place, None if last < 0 else last)
+    return Runtime(run, ModelMetadata.from_strings(stored), takes, place, None if last < 0 else last)
 
 
 def split(path: Path) -> tuple[dict[str, str], bytes]:

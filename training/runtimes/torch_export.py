@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from imgtool.training.runtimes.libraries import quietly
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.runtime import Input, Runtime
 
 METADATA = "imgtool.json"
@@ -19,5 +19,5 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
     extra = {METADATA: ""}
     with quietly():
         module = torch.export.load(str(path), extra_files=extra).module()
-    about = About.from_strings(json.loads(extra[METADATA]))
-    return Runtime(torch.inference_mode()(module), about, Input.of(about), torch.device("cpu"), None)
+    metadata = ModelMetadata.from_strings(json.loads(extra[METADATA]))
+    return Runtime(torch.inference_mode()(module), metadata, Input.of(metadata), torch.device("cpu"), None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imgtool.training.parallel.device import exact_float32, resolve_device
 from imgtool.training.runtimes.libraries import first_line, quietly
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError
 
@@ -29,7 +29,7 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
         raise CheckpointError(f"torch cannot read it: {first_line(error)}") from error
     try:
         stored = json.loads(extra[METADATA] or extra[FOREIGN] or "{}")
-        about = About.from_strings({str(key): str(value) for key, value in stored.items()})
+        metadata = ModelMetadata.from_strings({str(key): str(value) for key, value in stored.items()})
     except (ValueError, AttributeError):
         raise CheckpointError("its metadata are damaged: export it again") from None
 
@@ -43,4 +43,4 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
             raise CheckpointError("it gives no tensor, and so is no classifier")
         return out
 
-    return Runtime(run, about, Input.of(about), place, None)
+    return Runtime(run, metadata, Input.of(metadata), place, None)

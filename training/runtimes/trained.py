@@ -63,9 +63,16 @@ def from_checkpoint(path: Path, content: dict[str, Any]) -> TrainedModel:
 
 def _exported(path: Path, runtime: Runtime) -> TrainedModel:
     """An exported model; its outputs are logits per class whatever it was trained with."""
-    about = runtime.about
+    metadata = runtime.metadata
     return TrainedModel(
-        runtime, about.size, about.wnids, about.names, runtime.imgsz, metrics=about.metrics, path=path, is_exported=True
+        runtime,
+        metadata.size,
+        metadata.wnids,
+        metadata.names,
+        runtime.imgsz,
+        metrics=metadata.metrics,
+        path=path,
+        is_exported=True,
     )
 
 

@@ -28,7 +28,7 @@ from imgtool.training.export.images import by_class, clouds
 from imgtool.training.models import losses, yolov8
 from imgtool.training.parallel.device import exact_float32
 from imgtool.training.runtimes import onnx, readers, tensorrt
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.wordnet.errors import CheckpointError, InputError, TrainingError
 
 pytestmark = pytest.mark.numeric
@@ -344,10 +344,12 @@ def test_metadata_survive(weights: Path) -> None:
     from imgtool.training.export.plan import Plan
 
     about = write.metadata_of(Classifier(weights).trained, Plan(64, 4, preprocess=True))
-    assert About.from_strings(about.to_strings()) == about
+    assert ModelMetadata.from_strings(about.to_strings()) == about
     for key in about.to_strings():
         with pytest.raises(CheckpointError, match="damaged"):
-            About.from_strings({k: v for k, v in about.to_strings().items() if k != key} | {"imgtool": '"1"', key: "{"})
+            ModelMetadata.from_strings(
+                {k: v for k, v in about.to_strings().items() if k != key} | {"imgtool": '"1"', key: "{"}
+            )
 
 
 def test_predict_reports_by_json_what_was_exported(weights: Path, drawn_data: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.training.classifier import Classifier
 from imgtool.training.export.images import clouds
 from imgtool.training.runtimes import onnx as ours
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.wordnet.errors import CheckpointError
 
 pytestmark = pytest.mark.numeric
@@ -144,6 +144,6 @@ def test_sums_of_8_bit_products_are_exact(tmp_path: Path, monkeypatch: pytest.Mo
 @given(st.dictionaries(st.sampled_from(["imgtool", "names", "imgsz", "wnids", "output"]), st.text(max_size=40)))
 def test_any_metadata_are_read_or_refused(stored: dict[str, str]) -> None:
     try:
-        About.from_strings(stored).check(3)
+        ModelMetadata.from_strings(stored).check(3)
     except CheckpointError as error:
         assert "metadata" in str(error)

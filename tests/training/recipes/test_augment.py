@@ -35,7 +35,7 @@ def test_it_follows_seed_epoch_and_step(batch):
     first, mixed = augment(*batch, ALL, 0, 1, 2)
     again, mixed_again = augment(*batch, ALL, 0, 1, 2)
     assert torch.equal(first, again)
-    assert torch.equal(mixed.keep, mixed_again.keep)
+    assert torch.equal(mixed.lam, mixed_again.lam)
     for other in ((1, 1, 2), (0, 2, 2), (0, 1, 3)):
         assert not torch.equal(first, augment(*batch, ALL, *other)[0])
 
@@ -108,9 +108,9 @@ def test_mixup_and_cutmix_say_what_they_did(batch):
     for seed in range(20):
         out, mixed = mix(images, labels[:2], 0.4, 0.0, rng(seed))
         assert mixed.other.tolist() == [1, 0]
-        assert out[1].float().mean() == pytest.approx(200 * float(mixed.keep), abs=0.5)
+        assert out[1].float().mean() == pytest.approx(200 * float(mixed.lam), abs=0.5)
         out, mixed = mix(images, labels[:2], 0.0, 1.0, rng(seed))
-        assert out[1].float().mean() == pytest.approx(200 * float(mixed.keep), abs=1e-3)
+        assert out[1].float().mean() == pytest.approx(200 * float(mixed.lam), abs=1e-3)
         assert set(out.unique().tolist()) <= {0, 200}
     cuts = [set(mix(images, labels[:2], 5.0, 5.0, rng(seed))[0].unique().tolist()) == {0, 200} for seed in range(60)]
     assert 15 < sum(cuts) < 45, "each of the two about every other step"

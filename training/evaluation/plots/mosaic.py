@@ -104,6 +104,6 @@ def batch_captions(names: Sequence[str], labels: Tensor, mixed: Mixed | None = N
     if mixed is None:
         return own
     other = [names[label] for label in mixed.other[: len(own)].tolist()]
-    keep = torch.as_tensor(mixed.keep).expand(len(own)).tolist()
-    rows = zip(own, other, keep, strict=True)
+    lam = torch.as_tensor(mixed.lam).expand(len(own)).tolist()
+    rows = zip(own, other, lam, strict=True)
     return [f"{share:.0%} {first}\n{1 - share:.0%} {second}" for first, second, share in rows]

@@ -10,12 +10,12 @@ import torch
 from imgtool.training.export.graph import Deployed, unsplit
 from imgtool.training.export.plan import Plan
 from imgtool.training.runtimes.libraries import needs, quietly
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 
 OPSET = 18  # the first whose Resize is antialiased
 
 
-def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
+def write(deployed: Deployed, plan: Plan, about: ModelMetadata, path: Path) -> None:
     """One file, weights within. Raises InputError where the exporter's packages are missing."""
     if not plan.int8:  # whose splits cost nothing, and whose sums would be float32
         deployed.network = unsplit(deployed.network)

@@ -9,11 +9,11 @@ from imgtool.training.export.graph import Deployed
 from imgtool.training.export.plan import Plan
 from imgtool.training.export.writers.onnx import to_onnx
 from imgtool.training.runtimes.libraries import needs
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.openvino import SECTION
 
 
-def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
+def write(deployed: Deployed, plan: Plan, about: ModelMetadata, path: Path) -> None:
     """In half precision the weights are stored as float16, and computed with in float32 all the same."""
     needs("openvino", extra="openvino")
     import openvino

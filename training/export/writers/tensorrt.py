@@ -12,7 +12,7 @@ from pathlib import Path
 from imgtool.training.export.graph import Deployed
 from imgtool.training.export.plan import Plan
 from imgtool.training.export.writers import onnx
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.tensorrt import LENGTH, error_log, library
 from imgtool.wordnet.errors import CheckpointError, InputError
 
@@ -20,7 +20,7 @@ MAX_BATCH = 64  # of an engine for any batch, which is tuned for OPT_BATCH
 OPT_BATCH = 8
 
 
-def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
+def write(deployed: Deployed, plan: Plan, about: ModelMetadata, path: Path) -> None:
     """Builds the engine on this machine's GPU, which takes minutes; its precisions are those of the ONNX graph.
 
     Raises InputError without TensorRT or a GPU, CheckpointError for what TensorRT cannot build.

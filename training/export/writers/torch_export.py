@@ -10,11 +10,11 @@ import torch
 from imgtool.training.export.graph import Deployed
 from imgtool.training.export.plan import Plan
 from imgtool.training.runtimes.libraries import quietly
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.torch_export import METADATA
 
 
-def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
+def write(deployed: Deployed, plan: Plan, about: ModelMetadata, path: Path) -> None:
     with quietly():
         program = torch.export.export(deployed, (plan.example(),), dynamic_shapes=(plan.dynamic_shapes(),))
         with open(path, "wb") as file:

@@ -10,11 +10,11 @@ import torch
 from imgtool.training.export.graph import Deployed
 from imgtool.training.export.plan import Plan
 from imgtool.training.runtimes.libraries import quietly
-from imgtool.training.runtimes.metadata import About
+from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.torchscript import METADATA
 
 
-def write(deployed: Deployed, plan: Plan, about: About, path: Path) -> None:
+def write(deployed: Deployed, plan: Plan, about: ModelMetadata, path: Path) -> None:
     with quietly(), torch.inference_mode():
         if deployed.preprocess is not None:
             deployed.preprocess = torch.jit.script(deployed.preprocess)  # a trace would keep one size of pictures

@@ -13,10 +13,10 @@ from imgtool.training.runtimes.metadata import ModelMetadata
 
 
 class Format(NamedTuple):
+    """``write`` is None for a format that holds weights alone and that no program runs."""
+
     suffix: str
-    write: (
-        Callable[[Deployed, Plan, ModelMetadata, Path], None] | None
-    )  # None: it holds weights alone, and no program runs it
+    write: Callable[[Deployed, Plan, ModelMetadata, Path], None] | None
 
 
 FORMATS = {

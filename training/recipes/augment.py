@@ -64,7 +64,7 @@ def augment(
         from imgtool.training.recipes.rand_augment import rand_augment  # torchvision takes a second to import
 
         for _ in range(augmentation.randaugment):
-            images = rand_augment(images, augmentation.magnitude, rng)
+            images = rand_augment(images, augmentation.magnitude / LEVELS, rng)
     if augmentation.erasing:
         images = erase(images, augmentation.erasing, rng)
     if augmentation.mixup or augmentation.cutmix:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from imgtool.training.recipes.augment import Augmentation, augment, erase, mix
+from imgtool.training.recipes.augment import LEVELS, Augmentation, augment, erase, mix
 from imgtool.training.recipes.rand_augment import operations, rand_augment
 
 pytestmark = pytest.mark.numeric
@@ -66,7 +66,7 @@ def test_the_operations_are_torchvisions(batch, magnitude):
     reference = v2.RandAugment(magnitude=magnitude, num_magnitude_bins=31)
     space = reference._AUGMENTATION_SPACE
     assert list(space) == NAMES
-    for name, (operation, strength, signed) in zip(NAMES, operations(magnitude, 48), strict=True):
+    for name, (operation, strength, signed) in zip(NAMES, operations(magnitude / LEVELS, 48), strict=True):
         magnitudes, theirs_signed = space[name]
         values = magnitudes(31, 48, 48)
         theirs = float(values[magnitude]) if values is not None else 0.0
@@ -82,7 +82,7 @@ def test_the_operations_are_torchvisions(batch, magnitude):
 
 def test_each_picture_draws_an_operation_of_its_own(batch):
     images = batch[0][:1].expand(280, -1, -1, -1).clone()
-    out = rand_augment(images, 15, rng())
+    out = rand_augment(images, 0.5, rng())
     kinds = {picture.numpy().tobytes() for picture in out}
     assert len(kinds) > 18, "14 operations, 9 of them with two signs"
     unchanged = (out == images).flatten(1).all(1).float().mean()

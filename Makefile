@@ -27,7 +27,7 @@ endef
 
 install: $(READY)
 
-$(READY): pyproject.toml setup.py $(wildcard pipelines/codec/_native/*) training/_norm_act.cpp
+$(READY): pyproject.toml setup.py $(wildcard pipelines/codec/_native/*) training/models/_norm_act.cpp
 	$(call apt,$(APT_BUILD))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing imgtool and its dependencies into $(VENV) (PyTorch's CUDA build is some 3 GB to download)"
@@ -92,7 +92,7 @@ test-compilers: install
 	CC=clang CXX=clang++ CFLAGS=-Werror $(BIN)/pip install -q --no-deps --target $(CLANG) .
 	rm -rf $(STALE)
 	cd / && PYTHONPATH=$(CLANG) $(CURDIR)/$(BIN)/python -c "from imgtool.pipelines.codec import _native as n; assert '/clang/' in n.__file__"
-	PYTHONPATH=$(CLANG) $(BIN)/pytest -q -n $(CORES) --dist loadfile tests/training/test_norm_act.py \
+	PYTHONPATH=$(CLANG) $(BIN)/pytest -q -n $(CORES) --dist loadfile tests/training/models/test_norm_act.py \
 		tests/pipelines/codec $(addprefix tests/pipelines/loaders/test_,loaders.py stores.py)
 	$(BIN)/pytest -q -m "" tests/pipelines/codec/test_compilers.py
 
@@ -138,4 +138,4 @@ wheel-check: wheel
 	PATH="$(abspath build/wheel-check/bin):$$PATH" .ci/smoke build/wheel-check/smoke
 
 clean:
-	rm -rf $(VENV) .nox $(DEMO) build dist *.egg-info pipelines/codec/*.so training/*.so
+	rm -rf $(VENV) .nox $(DEMO) build dist *.egg-info pipelines/codec/*.so training/models/*.so

@@ -75,8 +75,8 @@ setup(
             extra_link_args=LINK,
         ),
         Extension(
-            "imgtool.training.libnorm_act",
-            ["training/_norm_act.cpp"],
+            "imgtool.training.models.libnorm_act",
+            ["training/models/_norm_act.cpp"],
             depends=["pipelines/codec/_native/isa.hpp"],
             extra_compile_args=[*COMPILE, "-ffp-contract=fast"],
             extra_link_args=LINK,

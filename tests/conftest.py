@@ -120,11 +120,13 @@ def scattered(picture: Callable[..., np.ndarray], tmp_path_factory: pytest.TempP
     import torch
 
     from imgtool import wordnet
-    from imgtool.training import checkpoint, models, recipes
+    from imgtool.training import recipes
+    from imgtool.training.checkpoints import checkpoint
+    from imgtool.training.models import yolov8
 
     def make(wnids: list[str], names: list[str] | None = None) -> Path:
         torch.manual_seed(0)
-        model = models.build("n", len(wnids))
+        model = yolov8.build("n", len(wnids))
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None  # the plain mean: one batch tells how large features are

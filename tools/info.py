@@ -100,15 +100,15 @@ def _checkpoint(path: str) -> dict[str, Any]:
     if not Path(path).exists():
         raise click.UsageError(f"{path}: no such data set, checkpoint or run")
 
-    from imgtool.training import models
     from imgtool.training.classifier import Classifier
+    from imgtool.training.models import yolov8
 
     classifier = Classifier(path)
     out: dict[str, Any] = {
         "checkpoint": str(classifier.checkpoint or path),
         "size": classifier.size,
         "classes": len(classifier.wnids),
-        "parameters": f"{models.count_parameters(classifier.model):,}",
+        "parameters": f"{yolov8.count_parameters(classifier.model):,}",
         "imgsz": classifier.imgsz,
     }
     if classifier.metrics:
@@ -120,20 +120,20 @@ def _checkpoint(path: str) -> dict[str, Any]:
 def _sizes() -> dict[str, Any]:
     import torch
 
-    from imgtool.training import models
+    from imgtool.training.models import yolov8
 
     table = [
         "size   parameters        fused  GFLOPs at 224  at 640   published table's",
     ]
-    for size in models.SCALES:
+    for size in yolov8.SCALES:
         with torch.device("meta"):  # shapes without values
-            model = models.build(size)
-        fused = models.count_parameters(models.fuse(model))
+            model = yolov8.build(size)
+        fused = yolov8.count_parameters(yolov8.fuse(model))
         at_224, at_640, published = (
-            f / 1e9 for f in (models.flops(model, 224), models.flops(model, 640), models.published_flops(model))
+            f / 1e9 for f in (yolov8.flops(model, 224), yolov8.flops(model, 640), yolov8.published_flops(model))
         )
         table.append(
-            f"{size:4} {models.count_parameters(model):12,} {fused:12,} {at_224:14.3f} {at_640:7.2f} {published:19.1f}"
+            f"{size:4} {yolov8.count_parameters(model):12,} {fused:12,} {at_224:14.3f} {at_640:7.2f} {published:19.1f}"
         )
     table.append("FLOPs are 2 x multiply-adds of the fused model with 1000 classes. The published table's are those of")
     table.append("one 32 x 32 picture times 400, which counts the classifier 400 times.")

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from imgtool.training.predict import Prediction
+    from imgtool.training.evaluation.predict import Prediction
 
 COLUMNS = ("path", "rank", "wnid", "name", "superclass", "probability")
 

@@ -15,6 +15,6 @@ def report(run: str, out: str | None) -> None:
 
     RUN is a name under runs/, or a path; it may still be training.
     """
-    from imgtool.training.report import write_report
+    from imgtool.training.runs.report import write_report
 
     click.echo(write_report(run, Path(out) if out else None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -55,36 +56,14 @@ def train(
     ctx: click.Context,
     size: str | None,
     arch: str | None,
-    data: str,
-    epochs: int | None,
-    imgsz: int | None,
-    batch: int | None,
-    recipe: str | None,
-    accumulate: int | None,
-    clip: float | None,
-    loss: str | None,
-    labelmap: str | None,
     weights: str | None,
-    device: str | None,
+    data: str,
     gpus: int | None,
     restarts: int,
-    sync_bn: bool,
-    precision: str,
-    compile: bool,
-    on_nan: str,
-    save_steps: int,
-    keep: int,
-    profile: bool,
-    workers: int | None,
-    backend: str,
-    order: str,
-    on_error: str,
-    logger: tuple[str, ...],
     no_plots: bool,
-    seed: int | None,
-    name: str | None,
     resume: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Train a classifier on a prepared data set.
 
@@ -93,43 +72,18 @@ def train(
     if sum(map(bool, (size, arch, weights))) > 1:
         raise click.UsageError("--size, --arch and --weights each say which network: give one of them")
     if gpus and gpus > 1 and "RANK" not in os.environ:
-        from imgtool.training.launch import launch
+        from imgtool.training.parallel.launch import launch
 
-        ctx.exit(launch(["train", *sys.argv[sys.argv.index("train") + 1 :]], gpus, restarts, device))
-    from imgtool.training.archs import is_arch
+        ctx.exit(launch(["train", *sys.argv[sys.argv.index("train") + 1 :]], gpus, restarts, options["device"]))
     from imgtool.training.classifier import Classifier
+    from imgtool.training.models.registry import is_arch
 
     if arch and not is_arch(arch):
         raise click.UsageError(f"--arch {arch!r}: give timm:NAME or torchvision:NAME")
     data_given = ctx.get_parameter_source("data") is not click.core.ParameterSource.DEFAULT
-    results = Classifier(weights or arch or size or "n").train(
-        data=None if resume and not data_given else data,
-        epochs=epochs,
-        batch=batch,
-        imgsz=imgsz,
-        device=device,
-        workers=workers,
-        backend=backend,
-        order=order,
-        on_error=on_error,
-        logger=logger,
-        plots=not no_plots,
-        seed=seed,
-        name=name,
-        resume=resume,
-        recipe=recipe,
-        loss=loss,
-        labelmap=labelmap,
-        accumulate=accumulate,
-        clip=clip,
-        sync_bn=sync_bn,
-        precision=precision,
-        compile=compile,
-        on_nan=on_nan,
-        save_steps=save_steps,
-        keep=keep,
-        profile=profile,
-    )
+    model = Classifier(weights or arch or size or "n")
+    source = None if resume and not data_given else data
+    results = model.train(source, resume=resume, plots=not no_plots, **options)
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from imgtool.training.device import exact_float32
+from imgtool.training.parallel.device import exact_float32
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imgtool.training.augment import Augmentation, augment
+from imgtool.training.recipes.augment import Augmentation, augment
 
 KINDS = {
     "randaugment": Augmentation(randaugment=2, magnitude=9),
@@ -36,7 +36,7 @@ def test_pixels_and_mixtures(kind: str, batch: tuple[torch.Tensor, torch.Tensor]
         assert (mixed is None) == (mixed_there is None)
         if mixed is not None and mixed_there is not None:
             assert torch.equal(mixed.other, mixed_there.other.cpu())
-            assert mixed.keep.item() == pytest.approx(mixed_there.keep.item())
+            assert mixed.lam.item() == pytest.approx(mixed_there.lam.item())
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

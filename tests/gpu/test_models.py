@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from imgtool.pipelines.codec.transform import to_float
-from imgtool.training import models
+from imgtool.training.models import yolov8
 
 
 @pytest.fixture(scope="module")
@@ -14,11 +14,11 @@ def images() -> torch.Tensor:
     return small.repeat_interleave(6, 2).repeat_interleave(6, 3).contiguous(memory_format=torch.channels_last)
 
 
-@pytest.fixture(scope="module", params=list(models.SCALES))
+@pytest.fixture(scope="module", params=list(yolov8.SCALES))
 def pair(request: pytest.FixtureRequest, device: torch.device) -> tuple[torch.nn.Module, torch.nn.Module]:
     """A model whose activations have the size of a trained one's, here and there."""
     torch.manual_seed(0)
-    here = models.build(request.param, 100)
+    here = yolov8.build(request.param, 100)
     for module in here.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.fill_(1.0)  # branches that begin at zero would be left untested
@@ -27,7 +27,7 @@ def pair(request: pytest.FixtureRequest, device: torch.device) -> tuple[torch.nn
         here.train()(torch.rand(8, 3, 96, 96))
     here.get_submodule("model.9.linear").weight.data *= 30
     here = here.eval().to(memory_format=torch.channels_last)
-    there = models.build(request.param, 100).to(device).to(memory_format=torch.channels_last).eval()
+    there = yolov8.build(request.param, 100).to(device).to(memory_format=torch.channels_last).eval()
     there.load_state_dict(here.state_dict())
     return here, there
 
@@ -56,5 +56,5 @@ def test_fused_logits(
     pair: tuple[torch.nn.Module, torch.nn.Module], images: torch.Tensor, device: torch.device
 ) -> None:
     here, there = pair
-    want, got = here(to_float(images)), models.fuse(there)(to_float(images.to(device))).cpu()
+    want, got = here(to_float(images)), yolov8.fuse(there)(to_float(images.to(device))).cpu()
     assert (got - want).norm() < 1e-3 * want.norm()

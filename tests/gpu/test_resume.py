@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from imgtool.training import checkpoint, loop, recipes
+from imgtool.training import recipes
+from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.signals import Interrupted
+from imgtool.training.engine import loop
+from imgtool.training.engine.signals import Interrupted
 
 RECIPE = recipes.load("n").override(epochs=2, batch=16, imgsz=64, lr=0.05, randaugment=1, erasing=0.25, cutmix=1.0)
 

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from imgtool.training import models, recipes
-from imgtool.training.ema import EMA
-from imgtool.training.evaluate import evaluate, has_bf16
-from imgtool.training.losses import CrossEntropy
-from imgtool.training.meters import Meter
-from imgtool.training.step import Step, compiled, make_loss, make_optimizer, set_lr
+from imgtool.training import recipes
+from imgtool.training.engine.ema import EMA
+from imgtool.training.engine.meters import Meter
+from imgtool.training.engine.step import Step, compiled, make_loss, make_optimizer, set_lr
+from imgtool.training.evaluation.evaluate import evaluate
+from imgtool.training.models import yolov8
+from imgtool.training.models.losses import CrossEntropy
+from imgtool.training.parallel.device import has_bf16
+from imgtool.training.runtimes.native import Native
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
@@ -35,7 +38,7 @@ class Parts:
 
     def __init__(self, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.model = models.build("n", 10).to(device).to(memory_format=torch.channels_last)
+        self.model = yolov8.build("n", 10).to(device).to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, RECIPE, device)
         self.ema = EMA(self.model, 0.9)
         self.loss_of = make_loss(self.model, CrossEntropy(10, RECIPE.label_smoothing), device)
@@ -102,8 +105,8 @@ def test_compiled_steps_equal_eager_ones() -> None:
 def test_evaluation_in_bfloat16() -> None:
     assert has_bf16(CUDA) == (torch.cuda.get_device_capability() >= (8, 0))
     parts = Parts(CUDA)
-    one = evaluate(parts.model, [batch(CUDA)], CUDA)
-    other = evaluate(parts.model.cpu(), [batch(CPU)], CPU)
+    one = evaluate(Native(parts.model), [batch(CUDA)], CUDA)
+    other = evaluate(Native(parts.model.cpu()), [batch(CPU)], CPU)
     assert one.loss == pytest.approx(other.loss, rel=0.02)
     assert abs(one.top5 - other.top5) <= 2 / 64
 

@@ -82,7 +82,7 @@ def test_one_wheel_serves_every_python(wheel: Path, contents: dict[str, bytes]) 
 def test_every_file_of_the_package_is_in_it(contents: dict[str, bytes]) -> None:
     expected = {
         *("imgtool/py.typed", "imgtool/cli.py", "imgtool/bench/gpu/__init__.py"),
-        *("imgtool/pipelines/codec/libcodec.so", "imgtool/training/libnorm_act.so"),
+        *("imgtool/pipelines/codec/libcodec.so", "imgtool/training/models/libnorm_act.so"),
         *(f"imgtool/training/recipes/{path.name}" for path in (ROOT / "training/recipes").glob("*.toml")),
         *(f"imgtool/wordnet/data/{path.name}" for path in (ROOT / "wordnet/data").iterdir()),
     }

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from imgtool.training import recipes, review, start, validation
+from imgtool.training import job, recipes
+from imgtool.training.evaluation import validation
 from imgtool.training.recipes import Recipe
+from imgtool.training.runs import plots as run_plots
 
 WNIDS = ["n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331"]
 
@@ -109,19 +111,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-AFTER_TRAINING = review.after_training
+DRAW_PLOTS = run_plots.draw_plots
 
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most tests that train do not look at plots, which take longer to draw than such nets to train."""
-    monkeypatch.setattr(review, "after_training", lambda *_: None)
+    monkeypatch.setattr(run_plots, "draw_plots", lambda *_: None)
 
 
 @pytest.fixture
 def plots(no_plots: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at what a training draws at its end: takes `no_plots` back."""
-    monkeypatch.setattr(review, "after_training", AFTER_TRAINING)
+    monkeypatch.setattr(run_plots, "draw_plots", DRAW_PLOTS)
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryDataset:
     """`Classifier` reads this data set whatever path it is given; runs/ is in a fresh folder."""
     dataset = MemoryDataset()
     monkeypatch.chdir(tmp_path)
-    for module in (validation, start):
+    for module in (validation, job):
         monkeypatch.setattr(module, "Dataset", lambda _path, _labelmap=None: dataset)
         monkeypatch.setattr(module, "open_loader", MemoryLoader)
     monkeypatch.setattr(MemoryLoader, "interrupt_at", None)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from imgtool.training import checkpoint, classifier, start
+from imgtool.training import classifier, job
+from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier, TrainResults
 from imgtool.training.recipes import Recipe
 from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
@@ -71,7 +72,7 @@ def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: py
         asked.update(options, split=split, dataset=dataset)
         raise Stop
 
-    monkeypatch.setattr(start, "open_loader", open_loader)
+    monkeypatch.setattr(job, "open_loader", open_loader)
     recipe = toy_recipe.override(crop_scale=0.25, hflip=0.0)
     with pytest.raises(Stop):
         Classifier("n").train(recipe=recipe, workers=3, seed=7, device="cpu", backend="native", name="asked")
@@ -117,7 +118,7 @@ def test_classes_are_matched_by_wnid(trained: TrainResults, memory: Any) -> None
     subject = Classifier(trained.run)
     plain = subject.val()
     order = [3, 1, 5, 0, 2, 4]
-    subject.wnids = [subject.wnids[i] for i in order]
+    subject.trained.wnids = [subject.wnids[i] for i in order]
     linear = subject.model.get_submodule("model.9.linear")
     assert isinstance(linear, torch.nn.Linear)
     linear.weight.data, linear.bias.data = linear.weight.data[order], linear.bias.data[order]
@@ -150,7 +151,7 @@ def test_fine_tuning_keeps_the_body_and_says_when_the_head_starts_anew(
     assert "starts anew" not in (same.run / "log.txt").read_text()
 
     fewer = make_dataset(num_classes=3)
-    monkeypatch.setattr(start, "Dataset", lambda _path, _labelmap=None: fewer)
+    monkeypatch.setattr(job, "Dataset", lambda _path, _labelmap=None: fewer)
     other = Classifier(trained.run).train(recipe=frozen, name="other", quiet=True)
     after = Classifier(other.run).model.state_dict()
     torch.testing.assert_close(after["model.4.cv1.conv.weight"], before["model.4.cv1.conv.weight"])

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from imgtool.bench import ultralytics
 from imgtool.pipelines.codec.transform import to_float
-from imgtool.training import checkpoint, models, recipes
+from imgtool.training import recipes
+from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.export import formats
-from imgtool.training.export.openvino import options
+from imgtool.training.models import yolov8
+from imgtool.training.runtimes import readers
+from imgtool.training.runtimes.openvino import options
 from imgtool.wordnet import label_table, orders
 from imgtool.wordnet.errors import BenchError, InputError
 
@@ -43,7 +45,7 @@ CLOSE = 1e-2  # of logarithms of probabilities: what all runtimes must agree to
 def make_checkpoint(size: str, folder: Path, imgsz: int) -> Path:
     """A model of 1000 classes with random weights and statistics such as training leaves: speed asks for no more."""
     torch.manual_seed(0)
-    model = models.build(size)
+    model = yolov8.build(size)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -142,7 +144,7 @@ def cpu_runners(
     pixels = torch.from_numpy(generator.integers(0, 256, (batch, 3, imgsz, imgsz), dtype=np.uint8))
     images = to_float(pixels)
     array = images.numpy()
-    fused = models.fuse(subject.model).to(memory_format=torch.channels_last)
+    fused = yolov8.fuse(subject.model).to(memory_format=torch.channels_last)
     last = images.to(memory_format=torch.channels_last)
 
     def exported(form: str, suffix: str) -> Path:
@@ -155,7 +157,7 @@ def cpu_runners(
         OURS: lambda: session_runner(exported("onnx", ".onnx"), threads, array),
         THEIRS: lambda: session_runner(ultralytics_onnx(subject, folder, batch, imgsz), threads, array),
         "openvino": lambda: openvino_runner(exported("openvino", ".xml"), threads, array),
-        "torchscript": lambda: torch_runner(formats.read(exported("torchscript", ".torchscript"), "cpu").run, images),
+        "torchscript": lambda: torch_runner(readers.read(exported("torchscript", ".torchscript"), "cpu").run, images),
         "torch": lambda: torch_runner(fused, last),
         "torch-compile": lambda: torch_runner(torch.compile(fused, dynamic=False), last),
     }
@@ -167,13 +169,13 @@ def cpu_runners(
 def cuda_runners(subject: Classifier, folder: Path, batch: int, imgsz: int, kinds: Sequence[str]) -> dict[str, Runner]:
     """The same on a GPU, in float16 throughout."""
     device = torch.device("cuda")
-    network = models.fuse(subject.model).half().to(device).to(memory_format=torch.channels_last)
+    network = yolov8.fuse(subject.model).half().to(device).to(memory_format=torch.channels_last)
     images = torch.rand(batch, 3, imgsz, imgsz, device=device).half().contiguous(memory_format=torch.channels_last)
 
     def tensorrt() -> Runner:
         out = folder / f"{subject.size}-{batch}.engine"
         subject.export("tensorrt", out, batch=batch, half=True)
-        return torch_runner(formats.read(out, "cuda").run, images.float().contiguous())
+        return torch_runner(readers.read(out, "cuda").run, images.float().contiguous())
 
     makers: dict[str, Callable[[], Runner]] = {
         "torch": partial(torch_runner, network, images),

@@ -81,9 +81,9 @@ def loading(data: Dataset, imgsz: int, batch: int, threads: int, seconds: float)
 
 def stepping(size: str, imgsz: int, batch: int, device: str, classes: int, seconds: float) -> float:
     """Images a second of forward, backward and update on a batch that is there already."""
-    from imgtool.training import models
+    from imgtool.training.models import yolov8
 
-    model = models.build(size, classes).to(device).to(memory_format=torch.channels_last).train()
+    model = yolov8.build(size, classes).to(device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=True)
     images = torch.rand(batch, 3, imgsz, imgsz, device=device).to(memory_format=torch.channels_last)
     labels = torch.randint(classes, (batch,), device=device)

@@ -1,8 +1,9 @@
 """What the training loop itself costs: it and a bare loop run the same steps on batches that lie in memory.
 
 "bare" is forward, loss, backward, optimiser step, zero_grad, with the loop's own model, optimiser and memory format;
-"bare + EMA" also averages the weights, which is part of the recipe and no overhead; "loop" is imgtool.training.loop,
-whose rate is that of its own meter: its learning rates, meters, checks and averages, without validation and checkpoint.
+"bare + EMA" also averages the weights, which is part of the recipe and no overhead; "loop" is
+imgtool.training.engine.loop, whose rate is that of its own meter: its learning rates, meters, checks and averages,
+without validation and checkpoint.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imgtool.training import loop, losses, models, recipes
-from imgtool.training.ema import EMA
-from imgtool.training.evaluate import to_float
+from imgtool.pipelines.codec.transform import to_float
+from imgtool.training import recipes
+from imgtool.training.engine import loop
+from imgtool.training.engine.ema import EMA
+from imgtool.training.engine.step import make_optimizer
+from imgtool.training.models import losses, yolov8
 from imgtool.training.recipes import Recipe
-from imgtool.training.runs import Run
-from imgtool.training.step import make_optimizer
+from imgtool.training.runs.run import Run
 
 CPU = torch.device("cpu")
 DIFFERENT = 4  # batches; the loop gets these again and again
@@ -64,7 +67,7 @@ def make_batches(batch: int, imgsz: int, num_classes: int) -> list[tuple[Tensor,
 def bare(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]], steps: int, averaged: bool) -> float:
     """Images a second of so many steps."""
     torch.manual_seed(0)
-    model = models.build("n", num_classes).to(memory_format=torch.channels_last).train()
+    model = yolov8.build("n", num_classes).to(memory_format=torch.channels_last).train()
     optimizer = make_optimizer(model, recipe, CPU)
     ema = EMA(model, recipe.ema_decay(steps))
     started = time.perf_counter()
@@ -91,7 +94,7 @@ def looped(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]
             rate = float(row["images_per_second"])
 
     torch.manual_seed(0)
-    model = models.build("n", num_classes)
+    model = yolov8.build("n", num_classes)
     wnids = [f"n{number:08d}" for number in range(num_classes)]
     with tempfile.TemporaryDirectory() as folder:
         loop.train(

@@ -1,1 +1,1 @@
-"""Trained models in the forms that other programs run: one module a format, its writer and its reader side by side."""
+"""Export: one writer per format, calibration, and the check of an export against its checkpoint."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imgtool.pipelines import codec
 from imgtool.pipelines.codec.transform import ValTransform
-from imgtool.training.export.runtime import Runtime
+from imgtool.training.runtimes.runtime import Runtime
 from imgtool.wordnet.errors import CheckpointError
 
 # The largest difference that is rounding: of logits, as a part of the largest logit (and of 1 at least), …

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgtool.training import models
-from imgtool.training.losses import Loss
+from imgtool.training.models import yolov8
+from imgtool.training.models.losses import Loss
 
 
 class Preprocess(nn.Module):
@@ -66,13 +66,13 @@ class Deployed(nn.Module):
 
 
 class UnsplitC2f(nn.Module):
-    """`models.C2f` without split and concatenation: the first convolution is two, and the last is one a part, summed.
+    """`yolov8.C2f` without split and concatenation: the first convolution is two, and the last is one a part, summed.
 
     onnxruntime keeps activations in blocks of channels, leaves that order for a split, and copies for a concatenation;
     a convolution that adds to what is there costs it nothing. The function is the same but for the order of sums.
     """
 
-    def __init__(self, block: models.C2f) -> None:
+    def __init__(self, block: yolov8.C2f) -> None:
         super().__init__()
         half = block.cv1.conv.out_channels // 2
         self.first = _rows(block.cv1, slice(0, half))
@@ -96,14 +96,14 @@ def unsplit(network: nn.Module) -> nn.Module:
     """The same fused network with every C2f unsplit; one of another library as it is."""
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
-        if isinstance(module, models.C2f):
+        if isinstance(module, yolov8.C2f):
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, UnsplitC2f(module))
     return network
 
 
 @torch.no_grad()
-def _rows(layer: models.Conv, rows: slice) -> nn.Module:
+def _rows(layer: yolov8.Conv, rows: slice) -> nn.Module:
     """The layer that gives these of the output channels."""
     conv = nn.Conv2d(layer.conv.in_channels, rows.stop - rows.start, 1, dtype=layer.conv.weight.dtype)
     assert layer.conv.bias is not None and conv.bias is not None

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from imgtool.pipelines import codec
-from imgtool.training.export.plan import Plan, needs, quietly
+from imgtool.training.export.plan import Plan
+from imgtool.training.runtimes.libraries import needs, quietly
 
 BATCH = 16
 OPERATORS = ["Conv", "Sigmoid", "Mul", "Add", "Split", "Concat", "Gemm", "MatMul", "Relu", "Clip", "MaxPool"]

@@ -8,26 +8,27 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor
+import torch
 
 from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.pipelines.storage.atomic import sync
-from imgtool.training import models
-from imgtool.training.evaluate import forward
-from imgtool.training.export import pictures, ultralytics_state
-from imgtool.training.export.about import About
+from imgtool.training.checkpoints import checkpoint
+from imgtool.training.export import images
 from imgtool.training.export.check import Check, check
 from imgtool.training.export.formats import FORMATS
 from imgtool.training.export.graph import Deployed, Preprocess
 from imgtool.training.export.int8 import quantise
-from imgtool.training.export.plan import Plan, first_line
-from imgtool.training.export.runtime import Runtime
+from imgtool.training.export.plan import Plan
+from imgtool.training.export.writers import ultralytics_state
+from imgtool.training.models import yolov8
+from imgtool.training.models.trained import TrainedModel
+from imgtool.training.runtimes.libraries import first_line
+from imgtool.training.runtimes.metadata import IMAGES, LOGITS, PICTURES, PROBABILITIES, ModelMetadata
+from imgtool.training.runtimes.native import Native
+from imgtool.training.runtimes.readers import READERS
 from imgtool.wordnet.errors import CheckpointError, InputError, TrainingError
-
-if TYPE_CHECKING:
-    from imgtool.training.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Exported:
 
 
 def export(
-    classifier: Classifier,
+    model: TrainedModel,
     form: str,
     out: str | Path | None = None,
     *,
@@ -61,49 +62,42 @@ def export(
     calibrate: str | Path | None = None,
     data: str | Path | None = None,
 ) -> Exported:
-    """Writes a trained classifier as ``out`` in the format ``form``, a key of `FORMATS`; see `Classifier.export`."""
+    """Writes a trained model as ``out`` in the format ``form``, a key of `FORMATS`; see `Classifier.export`."""
     if form not in FORMATS:
         raise InputError(f"unknown format {form!r}: choose one of {', '.join(FORMATS)}")
-    module = FORMATS[form]
-    source = classifier.checkpoint
-    if source is None:
-        raise CheckpointError(f"this {classifier.size} has no trained weights: train it, or give a checkpoint or run")
-    if isinstance(classifier.model, Runtime):
+    suffix, write = FORMATS[form]
+    source = model.require_weights()
+    if model.is_exported:
         raise InputError(f"{source} is an exported model already: export the checkpoint that it was made from")
-    out = Path(out) if out is not None else source.with_name(source.stem + ("-int8" if int8 else "") + module.SUFFIX)
+    out = Path(out) if out is not None else source.with_name(source.stem + ("-int8" if int8 else "") + suffix)
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out} is the checkpoint itself: write to another file")
-    if form == "ultralytics-state":
+    if write is None:
         if imgsz or batch or half or with_preprocess or int8:
             raise InputError("ultralytics-state holds weights as they are: no size, batch, precision or transform")
         with _told(out):
-            return Exported(form, ultralytics_state.write(classifier, out))
-    if out.suffix != module.SUFFIX:
-        raise InputError(f"{out} must end in {module.SUFFIX}, by which its format is known again")
+            return Exported(form, ultralytics_state.write(model, out))
+    if out.suffix != suffix:
+        raise InputError(f"{out} must end in {suffix}, by which its format is known again")
     if int8 and (form != "onnx" or half or calibrate is None):
         raise InputError("int8 is for format onnx in full precision, and needs a data set to calibrate on")
     if calibrate is not None and not int8:
         raise InputError("a data set to calibrate on is for int8")
-    plan = Plan(imgsz or classifier.imgsz, batch, half, with_preprocess, int8)
+    plan = Plan(imgsz or model.imgsz, batch, half, with_preprocess, int8)
     transform = ValTransform(plan.imgsz)
-    shown, drawn = pictures.to_check(source, data if data is not None else calibrate, plan.imgsz)
-    about = About.of(classifier, plan)
-    criterion = classifier.criterion.cpu()
+    shown, drawn = images.to_check(source, data if data is not None else calibrate, plan.imgsz)
+    about = metadata_of(model, plan)
+    expected = Native.fused(model.network, model.criterion, torch.device("cpu"))
     preprocess = Preprocess(plan.imgsz) if with_preprocess else None
-    deployed = Deployed(models.fuse(classifier.model).cpu(), criterion, half, preprocess).eval()
-    network = models.fuse(classifier.model).cpu()
-
-    def expected(images: Tensor) -> Tensor:
-        return criterion.class_scores(forward(network, images))
-
+    deployed = Deployed(yolov8.fuse(model.network).cpu(), model.criterion.cpu(), half, preprocess).eval()
     used = None
     with _folder_beside(out) as folder:
         fresh = folder / out.name
-        module.write(deployed, plan, about, fresh)
+        write(deployed, plan, about, fresh)
         if int8:
             assert calibrate is not None
-            used = quantise(fresh, map(transform, pictures.to_calibrate(calibrate)), plan)
-        runtime = module.read(fresh, "cuda" if form == "tensorrt" else "cpu", None)
+            used = quantise(fresh, map(transform, images.to_calibrate(calibrate)), plan)
+        runtime = READERS[suffix](fresh, "cuda" if form == "tensorrt" else "cpu", None)
         result = check(expected, runtime, shown, transform, "int8" if int8 else "half" if half else "full", drawn)
         del runtime  # which may hold the file
         place = out if result.passed else out.with_name(f"{out.stem}.failed{out.suffix}")
@@ -111,6 +105,22 @@ def export(
     if not result.passed:
         raise TrainingError(f"the export is not what its checkpoint is: {result}; it is kept as {place}")
     return Exported(form, files, result, used)
+
+
+def metadata_of(model: TrainedModel, plan: Plan) -> ModelMetadata:
+    """What the model file will say about itself."""
+    return ModelMetadata(
+        size=model.size,
+        imgsz=plan.imgsz,
+        wnids=model.wnids,
+        names=model.names,
+        input=PICTURES if plan.preprocess else IMAGES,
+        output=PROBABILITIES if plan.preprocess else LOGITS,
+        batch=plan.batch,
+        transform=ValTransform(plan.imgsz).to_dict(),
+        metrics=model.metrics,
+        imgtool=checkpoint.version(),
+    )
 
 
 @contextlib.contextmanager

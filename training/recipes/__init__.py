@@ -7,8 +7,8 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from imgtool.training.augment import LEVELS, Augmentation
-from imgtool.training.models import STRIDE
+from imgtool.training.models.yolov8 import STRIDE
+from imgtool.training.recipes.augment import LEVELS, Augmentation
 from imgtool.wordnet.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -48,8 +48,8 @@ class Recipe:
     hflip: float  # probability of a mirrored training image
     imgsz: int  # pixels a side at validation
     progressive: tuple[tuple[float, int], ...]  # ((from this fraction of the run, train at this size), …); () for imgsz
-    loss: str = "ce"  # NAME or NAME:option=value,…; see imgtool.training.losses
-    randaugment: int = 0  # operations a training image, see imgtool.training.augment for these
+    loss: str = "ce"  # NAME or NAME:option=value,…; see imgtool.training.models.losses
+    randaugment: int = 0  # operations a training image, see imgtool.training.recipes.augment for these
     magnitude: int = 9  # of each, of 30
     erasing: float = 0.0  # probability of a black rectangle
     mixup: float = 0.0  # alpha; 0: off

@@ -81,8 +81,8 @@ def main(
 
     from imgtool.bench.gpu import loaders, model, others, record, table, trainings
     from imgtool.bench.gpu.plan import REHEARSAL, Plan, Scale
-    from imgtool.training.device import resolve_device
-    from imgtool.training.signals import Interrupted
+    from imgtool.training.engine.signals import Interrupted
+    from imgtool.training.parallel.device import resolve_device
 
     measures: dict[str, tuple[Callable[..., None], Callable[..., list[table.Row]]]] = {
         "tests": (others.measure_tests, others.test_rows),

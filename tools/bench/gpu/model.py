@@ -18,10 +18,11 @@ from torch.profiler import ProfilerActivity, profile
 from imgtool.bench.gpu.plan import Plan
 from imgtool.bench.gpu.record import Record
 from imgtool.bench.gpu.table import Measured, Row, good, median
-from imgtool.training import losses, models, recipes
-from imgtool.training.ema import EMA
-from imgtool.training.meters import TRAINING_PASSES, peak_flops
-from imgtool.training.step import Step, compiled, make_loss, make_optimizer
+from imgtool.training import recipes
+from imgtool.training.engine.ema import EMA
+from imgtool.training.engine.meters import TRAINING_PASSES, peak_flops
+from imgtool.training.engine.step import Step, compiled, make_loss, make_optimizer
+from imgtool.training.models import losses, yolov8
 
 Work = Callable[[], object]
 MODES = ("eager", "compile", "compile + graph")
@@ -61,7 +62,7 @@ class Training:
         torch.manual_seed(0)
         self.size, self.image_size, self.batch, self.device = size, image_size, batch, device
         self.recipe = recipes.load(size).override(batch=batch, imgsz=image_size, progressive=())
-        self.model = models.build(size, CLASSES, self.recipe.dropout, self.recipe.drop_path).to(device)
+        self.model = yolov8.build(size, CLASSES, self.recipe.dropout, self.recipe.drop_path).to(device)
         self.model = self.model.to(memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(self.model, self.recipe, device)
         self.ema = EMA(self.model, 0.99)
@@ -116,7 +117,7 @@ def _rates(plan: Plan, made: Callable[[], Training], mode: str) -> dict[str, Any
         seconds = seconds_of(lambda: [work() for _ in range(scale.steps)], device)
         out["rates"].append(round(scale.steps * training.batch / seconds, 1))
     rate, peak = median(out), peak_flops(device)
-    flops = models.flops(training.model, training.image_size)
+    flops = yolov8.flops(training.model, training.image_size)
     out["mfu"] = round(rate * TRAINING_PASSES * flops / peak, 4) if peak else None
     out["memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else None
     out["of_estimate"] = round(rate / estimate(training.size, training.image_size, mode), 3)

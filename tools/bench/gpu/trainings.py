@@ -24,7 +24,7 @@ from imgtool.bench.gpu.table import Measured, Row, good, median
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.prepare import prepare
 from imgtool.training import recipes
-from imgtool.training.profile import SLOW_LOADER
+from imgtool.training.engine.profiler import SLOW_LOADER
 from imgtool.wordnet.errors import TrainingError
 
 ENOUGH = 15_000  # images/s of n, end to end

@@ -1,0 +1,1 @@
+"""Checkpoints: imgtool's, Ultralytics', and the safe reader of foreign files."""

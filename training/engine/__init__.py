@@ -1,0 +1,1 @@
+"""The training loop and what it consists of: step, EMA, meters, profiler, signals."""

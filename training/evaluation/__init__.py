@@ -1,0 +1,1 @@
+"""Metrics, class matching, prediction, error analysis."""

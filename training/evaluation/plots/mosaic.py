@@ -1,0 +1,109 @@
+"""Pictures side by side with captions below: the first training batches, the surest mistakes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from imgtool.pipelines.storage.atomic import replacing
+from imgtool.training.recipes.augment import Mixed
+
+SMALLEST_TILE, LARGEST_TILE, GAP = 128, 224, 6  # pixels
+LETTER = 12  # pixels, of the captions
+PAPER, INK, SOFT = (255, 255, 255), (28, 32, 36), (102, 112, 121)
+BATCHES, SHOWN = 3, 16  # training batches that are drawn, pictures of each
+
+
+def save_mosaic(path: Path, images: Tensor, captions: Sequence[str]) -> None:
+    """Writes ``images`` (uint8 [N, 3, H, W], any device) as a near-square grid in a JPEG, N at least 1.
+
+    ``captions``: one a picture, of one or more lines each; a line too long for its picture is cut short. Small
+    pictures are enlarged by a whole factor, without smoothing, so that their own pixels can be seen.
+
+    Raises OSError when it cannot be written.
+    """
+    pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    height, width = _tile(*pixels.shape[1:3])
+    lines = [caption.split("\n") for caption in captions]
+    strip = max(map(len, lines)) * (LETTER + 4) + 4
+    columns = math.ceil(math.sqrt(len(pixels)))
+    rows = math.ceil(len(pixels) / columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + strip + GAP) + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    enlarged = height >= pixels.shape[1]
+    for i, (tile, texts) in enumerate(zip(pixels, lines, strict=True)):
+        x, y = GAP + i % columns * (width + GAP), GAP + i // columns * (height + strip + GAP)
+        how = Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR
+        sheet.paste(Image.fromarray(np.ascontiguousarray(tile)).resize((width, height), how), (x, y))
+        for n, text in enumerate(texts):
+            at = (x + 1, y + height + 3 + n * (LETTER + 4))
+            draw.text(at, _shorten(text, width - 2), INK if n == 0 else SOFT, _font())
+    with replacing(path) as temporary:
+        sheet.save(temporary, "JPEG", quality=88)
+
+
+def _tile(height: int, width: int) -> tuple[int, int]:
+    """Height and width at which pictures of this size are shown."""
+    longer = max(height, width)
+    if longer > LARGEST_TILE:
+        return max(round(height * LARGEST_TILE / longer), 1), max(round(width * LARGEST_TILE / longer), 1)
+    factor = max(math.ceil(SMALLEST_TILE / longer), 1)
+    return height * factor, width * factor
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """matplotlib's own font file, which has more alphabets than Pillow's."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", LETTER)
+
+
+def _shorten(text: str, width: int) -> str:
+    """As much of ``text`` as ``width`` pixels hold."""
+    if _font().getlength(text) <= width:
+        return text
+    while text and _font().getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+class BatchMosaics:
+    """Draws the first training batches, as the network sees them: train_batch0.jpg, train_batch1.jpg, train_batch2.jpg.
+
+    The loop calls it with every batch, after augmentation; behind the first few of the first epoch a call does
+    nothing, and before it copies a few pictures from the device. What goes wrong here is said and training goes on.
+
+    ``names``: of the classes, by index. ``say`` takes a line for the log.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], say: Callable[[str], None]) -> None:
+        self.folder, self.names, self.say = folder, names, say
+
+    def __call__(self, epoch: int, step: int, images: Tensor, labels: Tensor, mixed: Mixed | None = None) -> None:
+        """``epoch`` from 0 and ``step`` from 1; ``images`` uint8 [N, 3, H, W] and ``labels`` int64 [N] on a device."""
+        if epoch > 0 or step > BATCHES:
+            return
+        path = self.folder / f"train_batch{step - 1}.jpg"
+        try:
+            save_mosaic(path, images[:SHOWN], batch_captions(self.names, labels[:SHOWN], mixed))
+        except Exception as error:
+            self.say(f"{path} could not be drawn, training goes on: {error}")
+
+
+def batch_captions(names: Sequence[str], labels: Tensor, mixed: Mixed | None = None) -> list[str]:
+    """A caption a picture: its class, or both classes with their shares where pictures are mixed."""
+    own = [names[label] for label in labels.tolist()]
+    if mixed is None:
+        return own
+    other = [names[label] for label in mixed.other[: len(own)].tolist()]
+    lam = torch.as_tensor(mixed.lam).expand(len(own)).tolist()
+    rows = zip(own, other, lam, strict=True)
+    return [f"{share:.0%} {first}\n{1 - share:.0%} {second}" for first, second, share in rows]

@@ -1,0 +1,91 @@
+"""Batch norm and SiLU as one operation, for training on the CPU, where passes over memory are what a step waits for.
+
+The formulas are those of Ioffe & Szegedy 2015, §3, and of SiLU, z · σ(z) (Elfwing et al. 2017); the kernel in
+_norm_act.cpp shares torch's OpenMP threads.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from imgtool.training.models import _norm_act
+
+
+def takes(x: Tensor, norm: nn.Module) -> bool:
+    """Whether `norm_act` does what ``norm`` and SiLU would do to ``x``, here and now."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and x.device.type == "cpu"
+        and x.dtype == norm.weight.dtype == torch.float32
+        and x.shape[1] == norm.num_features
+        and x.shape[1] % _norm_act.LANES == 0
+        and x.numel() > x.shape[1]  # of one value a channel there is no variance, as torch will say
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and _norm_act.PARALLEL
+    )
+
+
+def norm_act(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """SiLU(norm(x)) in training, with ``norm``'s running statistics brought up to date.
+
+    ``x`` is float32 [N, C, H, W], channels_last, and so is what is returned; `takes` must hold of them.
+    """
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    out: Tensor = _NormAct.apply(x, norm.weight, norm.bias, norm)
+    return out
+
+
+class _NormAct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        channels = x.shape[1]
+        y = torch.empty_like(x)
+        mean, invstd = torch.empty(2, channels, dtype=torch.float32)
+        assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+        _norm_act.forward(
+            *(x.data_ptr(), y.data_ptr(), weight.data_ptr(), bias.data_ptr()),
+            *(norm.running_mean.data_ptr(), norm.running_var.data_ptr(), mean.data_ptr(), invstd.data_ptr()),
+            *(x.numel() // channels, channels),
+            *(norm.eps, norm.momentum),
+            torch.get_num_threads(),
+        )
+        ctx.save_for_backward(x, weight, bias, mean, invstd)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, bias, mean, invstd = ctx.saved_tensors
+        channels = x.shape[1]
+        step = row_step(dy)
+        if step is None:
+            dy = dy.contiguous(memory_format=torch.channels_last)
+            step = channels
+        dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+        _norm_act.backward(
+            *(x.data_ptr(), dy.data_ptr(), step, dx.data_ptr(), weight.data_ptr(), bias.data_ptr()),
+            *(mean.data_ptr(), invstd.data_ptr(), dweight.data_ptr(), dbias.data_ptr()),
+            *(x.numel() // channels, channels),
+            torch.get_num_threads(),
+        )
+        return dx, dweight, dbias, None
+
+
+def row_step(images: Tensor) -> int | None:
+    """Floats from pixel to pixel, if the channels of each lie together and the pixels at even distances.
+
+    So they do in the part of a concatenation. None otherwise.
+    """
+    _, channels, height, width = images.shape
+    step = images.stride(3)
+    even = images.stride() == (height * width * step, 1, width * step, step)
+    return step if even and step >= channels else None

@@ -1,1 +1,0 @@
-"""Pictures of a run: curves, mosaics of what the network sees, the confusion matrix. Drawn without a display."""

@@ -1,0 +1,208 @@
+"""Run directories: all that one training leaves behind, and all that is needed to repeat it.
+
+    runs/NAME/
+      run.json       command line, size, recipe, data and its fingerprint, seed, device, versions
+      results.csv    a line an epoch
+      log.txt        every line the run has said
+      train_batch0.jpg …          the first batches as the network saw them
+      results.png, metrics.json, confusion_matrix.png, confusion.csv, confusion.npz, mistakes.jpg
+                     drawn behind the last epoch, of the best one's model (imgtool.training.evaluation.error_analysis)
+      report.html    all of it on one page, by `imgtool report`
+      weights/       best.pt (highest top-1; EMA weights, for use), last.pt (the latest, to resume from), and those
+                     before it: last-1.pt, …
+
+Nothing outside the directory remembers a run.
+"""
+
+import csv
+import itertools
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imgtool.pipelines.storage.atomic import replacing, write_text
+from imgtool.training.checkpoints import checkpoint
+from imgtool.training.runs.loggers import LoggerGroup
+from imgtool.wordnet.errors import CheckpointError, InputError
+
+RUNS = Path("runs")
+COLUMNS = (  # the first seven are those that Ultralytics' users already plot; new ones go to the end
+    "epoch",
+    "time",
+    "train/loss",
+    "metrics/accuracy_top1",
+    "metrics/accuracy_top5",
+    "val/loss",
+    "lr/pg0",
+    "imgsz",
+    "images_per_second",
+    "data_wait",
+    "val_seconds",
+    "bad_steps",
+)
+
+
+class Run:
+    """One run's directory. ``quiet`` keeps its lines off the terminal (standard error); log.txt has them all.
+
+    Of several processes in one training only the first writes: for the others ``mute`` makes every write nothing.
+    """
+
+    def __init__(self, path: Path, quiet: bool = False, mute: bool = False) -> None:
+        self.path, self.quiet, self.mute = path, quiet, mute
+        self.terminal = sys.stderr.isatty()
+        self.logger: LoggerGroup | None = None  # is given what add_result is
+
+    @property
+    def last(self) -> Path:
+        return self.path / "weights" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "weights" / "best.pt"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.csv"
+
+    @classmethod
+    def create(cls, name: str | Path | None = None, quiet: bool = False) -> "Run":
+        """A new directory: runs/NAME, or NAME itself if it is a path, or the next free of runs/train, train2, ….
+
+        Raises InputError when it exists and is not empty.
+        """
+        number = 1
+        path = named(name) if name is not None else RUNS / "train"
+        while True:
+            try:
+                path.mkdir(parents=True, exist_ok=name is not None)
+                break
+            except FileExistsError:
+                if name is not None:
+                    raise InputError(f"{path} is a file; give the run another --name") from None
+                number += 1
+                path = RUNS / f"train{number}"
+            except OSError as error:
+                raise InputError(f"cannot make the run directory {path}: {error.strerror}") from None
+        if any(path.iterdir()):
+            raise InputError(f"{path} is not empty: give the run another --name, or continue it with --resume")
+        (path / "weights").mkdir()
+        return cls(path, quiet)
+
+    @classmethod
+    def reopen(cls, name: str | Path | None = None, quiet: bool = False, mute: bool = False) -> "Run":
+        """The run of this name or path (or of a checkpoint in it); without one, runs/'s most recently saved.
+
+        Raises CheckpointError when there is none with a checkpoint to resume from.
+        """
+        if name is None:
+            saved = sorted(RUNS.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
+            if not saved:
+                raise CheckpointError(f"there is no run to resume under {RUNS}/")
+            path = saved[-1].parent.parent
+        else:
+            path = named(name)
+            if path.suffix == ".pt" and path.parent.name == "weights":
+                path = path.parent.parent
+        run = cls(path, quiet, mute)
+        if not run.last.is_file() and not run._last(1).is_file():
+            raise CheckpointError(f"{path} cannot be resumed: there is no {run.last}")
+        return run
+
+    def keep_last(self, count: int) -> None:
+        """Before another last.pt is written: the present one becomes last-1.pt, and so on, ``count`` in all. It keeps
+        its own name too until the new one takes it, so that there always is one."""
+        for number in range(count - 1, 0, -1):
+            newer, older = self._last(number - 1), self._last(number)
+            if newer.exists():
+                older.unlink(missing_ok=True)
+                os.link(newer, older) if number == 1 else os.replace(newer, older)
+
+    def _last(self, age: int) -> Path:
+        return self.last if age == 0 else self.last.with_name(f"last-{age}.pt")
+
+    def load_last(self) -> dict[str, Any]:
+        """The content of the latest checkpoint that is whole; what is passed over is said.
+
+        Raises CheckpointError when none is.
+        """
+        for age in itertools.count():
+            path = self._last(age)
+            try:
+                return checkpoint.load(path)
+            except CheckpointError as error:
+                if not self._last(age + 1).exists():
+                    raise
+                self.say(f"{error}; going on from the one before, {self._last(age + 1).name}")
+        raise AssertionError("never reached")
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """run.json, atomically."""
+        if self.mute:
+            return
+        write_text(self.path / "run.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+    def read_settings(self) -> dict[str, Any]:
+        """What `write_settings` wrote. Raises CheckpointError when it is gone or damaged."""
+        path = self.path / "run.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from None
+
+    def say(self, line: str, transient: bool = False) -> None:
+        """One line for whoever watches and for log.txt; a transient one is overwritten on a terminal."""
+        if self.mute:
+            return
+        with open(self.path / "log.txt", "a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        if self.quiet:
+            return
+        if self.terminal and transient:
+            width = shutil.get_terminal_size().columns - 1  # a wrapped line could not be overwritten
+            print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
+        else:
+            clear = "\r\x1b[K" if self.terminal else ""
+            print(f"{clear}{line}", file=sys.stderr, flush=True)
+
+    def add_result(self, row: Mapping[str, Any]) -> None:
+        """One epoch's line of results.csv, its values as COLUMNS name them."""
+        if self.mute:
+            return
+        new = not self.results.exists()
+        with open(self.results, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        if self.logger is not None:
+            self.logger.scalars(int(row["epoch"]), row)
+
+    def epochs_in_results(self) -> int:
+        """How many epochs have a line in results.csv."""
+        if not self.results.exists():
+            return 0
+        with open(self.results, newline="", encoding="utf-8") as file:
+            return sum((row["epoch"] or "").isdigit() for row in csv.DictReader(file))
+
+    def forget_results_after(self, epochs: int) -> None:
+        """Drops the lines of epochs that the checkpoint does not know: a crash fell between line and checkpoint."""
+        if self.mute or not self.results.exists():
+            return
+        with open(self.results, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["epoch"].isdigit() and int(row["epoch"]) <= epochs]
+        with replacing(self.results) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def named(name: str | Path) -> Path:
+    """runs/NAME for a bare name; a path with a separator (or an absolute one) stays what it is."""
+    path = Path(name)
+    return RUNS / path if len(path.parts) == 1 and isinstance(name, str) and os.sep not in name else path

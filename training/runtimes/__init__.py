@@ -1,0 +1,1 @@
+"""Native and exported models behind one interface: uint8 images → logits."""

@@ -1,0 +1,87 @@
+"""Trained models of every kind: opened from a file, and made to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from imgtool.training.checkpoints import checkpoint, ultralytics
+from imgtool.training.models import registry
+from imgtool.training.models.trained import TrainedModel
+from imgtool.training.models.yolov8 import SCALES
+from imgtool.training.parallel.device import resolve_device
+from imgtool.training.runtimes import readers
+from imgtool.training.runtimes.native import Native
+from imgtool.training.runtimes.runtime import Runtime
+from imgtool.wordnet.errors import CheckpointError
+
+
+def open_model(name: str | Path, device: str | None = None, threads: int | None = None) -> TrainedModel:
+    """The model of a name: an untrained network for a size or ``timm:NAME``, ``torchvision:NAME``; otherwise a run
+    directory or a file: a checkpoint of imgtool or Ultralytics, or an exported model, which is opened on ``device``
+    with ``threads`` of a CPU.
+
+    Raises InputError for an unknown network, CheckpointError for a file that is missing or not a whole model.
+    """
+    if str(name) in SCALES or registry.is_arch(str(name)):
+        return TrainedModel(registry.build(str(name)), str(name))
+    if not Path(name).exists():
+        sizes = ", ".join(SCALES)
+        raise CheckpointError(f"{name} is neither a size ({sizes}) nor a checkpoint or run here")
+    path = checkpoint.find(name)
+    if readers.recognises(path):
+        return _exported(path, readers.read(path, device, threads))
+    content = ultralytics.load(path) if ultralytics.recognises(path) else checkpoint.load(path)
+    return from_checkpoint(path, content)
+
+
+def from_checkpoint(path: Path, content: dict[str, Any]) -> TrainedModel:
+    """The model of a checkpoint's content. Raises CheckpointError where its weights do not fit its network."""
+    recipe = content["recipe"]
+    model = TrainedModel(
+        nn.Identity(),
+        content["size"],
+        content["wnids"],
+        content["names"],
+        content["imgsz"],
+        recipe.get("loss", "ce"),
+        content["metrics"],
+        path if content["epoch"] > 0 else None,
+    )
+    outputs, drop_path = model.criterion.outputs, recipe.get("drop_path", 0.0)
+    model.network = registry.build(model.size, outputs, content["dropout"], drop_path)
+    try:
+        model.network.load_state_dict(content["ema"])
+    except RuntimeError:
+        raise CheckpointError(f"{path}: its weights do not fit a {content['size']}") from None
+    model.network.eval()
+    return model
+
+
+def _exported(path: Path, runtime: Runtime) -> TrainedModel:
+    """An exported model; its outputs are logits per class whatever it was trained with."""
+    metadata = runtime.metadata
+    return TrainedModel(
+        runtime,
+        metadata.size,
+        metadata.wnids,
+        metadata.names,
+        runtime.imgsz,
+        metrics=metadata.metrics,
+        path=path,
+        is_exported=True,
+    )
+
+
+def runner(model: TrainedModel, device: str | None = None) -> tuple[nn.Module, torch.device]:
+    """What computes uint8 images [N, 3, imgsz, imgsz] → float32 logits per class [N, classes], and on which device.
+
+    An exported model computes where it was opened. Raises InputError for a device that is not there.
+    """
+    if isinstance(model.network, Runtime):
+        return model.network, model.network.device
+    place = resolve_device(device)
+    return Native.fused(model.network, model.criterion, place), place

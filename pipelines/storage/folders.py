@@ -125,48 +125,51 @@ class ReadAhead:
 
 
 class LocalFolder:
-    """A folder of this machine, or of a disk that several mount."""
+    """A folder of this machine, or of a disk that several mount. Names are UTF-8, whatever the locale makes of them."""
 
     remote = False
 
     def __init__(self, path: str | Path) -> None:
         self.url = str(path)
-        self._path = Path(path)
+
+    def _at(self, name: str) -> Path:
+        return Path(self.url, os.fsdecode(name.encode("utf-8", "surrogateescape")))
 
     def open(self, name: str) -> RandomFile:
-        return LocalFile(os.path.join(self.url, name))
+        return LocalFile(str(self._at(name)))
 
     def read(self, name: str) -> bytes:
-        return (self._path / name).read_bytes()
+        return self._at(name).read_bytes()
 
     def size(self, name: str) -> int | None:
         try:
-            return os.stat(os.path.join(self.url, name)).st_size
+            return self._at(name).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
-        with os.scandir(os.path.join(self.url, below)) as entries:
-            for entry in sorted(entries, key=lambda e: e.name):
-                name = f"{below}/{entry.name}" if below else entry.name
-                if entry.is_dir():
-                    yield from self.walk(name)
-                elif entry.is_file():
-                    yield name, entry.stat().st_size
+        with os.scandir(self._at(below)) as entries:
+            named = [(os.fsencode(entry.name).decode("utf-8", "surrogateescape"), entry) for entry in entries]
+        for own, entry in sorted(named, key=lambda pair: pair[0]):
+            name = f"{below}/{own}" if below else own
+            if entry.is_dir():
+                yield from self.walk(name)
+            elif entry.is_file():
+                yield name, entry.stat().st_size
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        path = self._path / name
+        path = self._at(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             yield temporary
 
     @contextlib.contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        yield self._path / name
+        yield self._at(name)
 
     def remove(self, name: str) -> None:
-        path = self._path / name
+        path = self._at(name)
         if path.is_dir():
             shutil.rmtree(path)
         else:

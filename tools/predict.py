@@ -28,7 +28,9 @@ COLUMNS = ("path", "rank", "wnid", "name", "superclass", "probability")
 @click.option("--threads", type=click.IntRange(1), help="Threads that compute, on a CPU. [this machine's cores]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a picture, each on its line.")
-@click.option("--csv", "csv_", metavar="FILE", help="Write a CSV file instead, a line a class; - is standard output.")
+@click.option(
+    "--csv", "csv_", metavar="FILE", help="Write a CSV file instead, one line per class; - is standard output."
+)
 @click.pass_context
 def predict(
     ctx: click.Context,

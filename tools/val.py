@@ -21,7 +21,11 @@ import click
 @click.option("--labelmap", help="Gather the classes into the targets of this label map (JSON).")
 @click.option("--real", help="real.json, for ReaL accuracy on ILSVRC2012's validation pictures.")
 @click.option("--all-classes", is_flag=True, help="Choose among all of the checkpoint's classes, not the data's alone.")
-@click.option("--per-class", metavar="FILE", help="Write a CSV file, a line a class: counts, accuracy, taken for what.")
+@click.option(
+    "--per-class",
+    metavar="FILE",
+    help="Write a CSV file, one line per class: counts, accuracy, and what it is taken for.",
+)
 @click.option("--plots", help="Folder for confusion matrix, most confused pairs and surest mistakes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, conventions included.")
 def val(

@@ -112,7 +112,8 @@ def imgtool(text: str) -> list[str] | None:
 def parse(words: list[str], complete: bool) -> None:
     """Raises click's error for what is no command, option or value; ``complete``: also for what is lacking."""
     command: click.Command = main
-    context = click.Context(main, info_name="imgtool")
+    # With the settings, because a command keeps the names of its help option from its first context.
+    context = click.Context(main, info_name="imgtool", **main.context_settings)
     while isinstance(command, click.Group) and words and words[0] not in ("--help", "--version"):
         command.parse_args(context, words)
         kept = vars(context).get("_protected_args", vars(context).get("protected_args", []))  # since click 8.2; before

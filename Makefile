@@ -42,11 +42,11 @@ demo: install
 	$(BIN)/imgtool prepare --src $(DEMO)/ILSVRC2012 --out $(DEMO)/data --max-side 160
 	@echo; echo "== 3/5 train: 12 epochs of the n model at 64 pixels"
 	$(BIN)/imgtool train --size n --data $(DEMO)/data --imgsz 64 --epochs 12 --batch 64 --name $(DEMO)/run
-	@echo; echo "== 4/5 val: the best epoch on the 200 held-out pictures, where guessing gives 10 %"
+	@echo; echo "== 4/5 val: the best epoch on the 200 held-out images, where guessing gives 10 %"
 	$(BIN)/imgtool val --weights $(DEMO)/run --data $(DEMO)/data
-	@echo; echo "== 5/5 predict: one held-out picture"
-	@tar -xOf $(DEMO)/ILSVRC2012/ILSVRC2012_img_val.tar ILSVRC2012_val_00000001.JPEG > $(DEMO)/picture.JPEG
-	$(BIN)/imgtool predict $(DEMO)/picture.JPEG --weights $(DEMO)/run
+	@echo; echo "== 5/5 predict: one held-out image"
+	@tar -xOf $(DEMO)/ILSVRC2012/ILSVRC2012_img_val.tar ILSVRC2012_val_00000001.JPEG > $(DEMO)/image.JPEG
+	$(BIN)/imgtool predict $(DEMO)/image.JPEG --weights $(DEMO)/run
 	@echo; echo "all of it lies in $(DEMO)/: ILSVRC2012 (source), data (shards), run (checkpoints, results.csv)"
 
 test: install
@@ -108,7 +108,7 @@ lint: install
 docs: install
 	$(BIN)/python docs/cli.py
 
-# Every claim about a GPU, on one: imgtool bench gpu. SRC=pictures TINY=Tiny-ImageNet OUT=folder of the JSON files
+# Every claim about a GPU, on one: imgtool bench gpu. SRC=images TINY=Tiny-ImageNet OUT=folder of the JSON files
 # ONLY="model loaders" ARGS="--sizes n". With PYTHON=… that interpreter's imgtool is measured, and nothing installed.
 ifeq ($(origin PYTHON),command line)
 GPU_PYTHON := $(PYTHON)

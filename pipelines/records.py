@@ -1,4 +1,4 @@
-"""What a source yields: a record names a picture, its classes and where its bytes lie. It does not hold the bytes."""
+"""What a source yields: a record names an image, its classes and where its bytes lie. It does not hold the bytes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pyarrow as pa
 from imgtool.wordnet.errors import SourceError
 
 MAX_BYTES = 400_000_000
-"""A picture of more bytes than the largest one that is decoded has raw pixels is none: refused before it is read."""
+"""An image of more bytes than the largest one that is decoded has raw pixels is none: refused before it is read."""
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """How the names of image files end, in lower case; the content decides how a file is decoded."""
 
 
 class Locator(NamedTuple):
-    """Where a picture's bytes lie: ``size`` bytes at ``offset`` of ``file`` (relative to the source's root).
+    """Where an image's bytes lie: ``size`` bytes at ``offset`` of ``file`` (relative to the source's root).
 
     ``member`` names it inside an archive (``n01440764.tar/n01440764_18.JPEG``) and is empty for a plain file.
     ``packing`` is empty where the bytes lie as they are; else "KIND:…" in the words of the module in archives/ that
@@ -37,7 +37,7 @@ class Locator(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A bounding box in pixels of the source picture; xmax and ymax as the source states them."""
+    """A bounding box in pixels of the source image; xmax and ymax as the source states them."""
 
     wnid: str
     xmin: int
@@ -47,7 +47,7 @@ class Box(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One picture of a source. ``wnids`` are its classes, the first one the label; none in an unlabelled test split."""
+    """One image of a source. ``wnids`` are its classes, the first one the label; none in an unlabelled test split."""
 
     key: str
     wnids: tuple[str, ...]

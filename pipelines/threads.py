@@ -26,7 +26,7 @@ def ahead(items: Iterable[T], work: Callable[[T], R], threads: int, most: int) -
     their number. Other errors are raised when their turn comes. Closing the iterator drops what has not begun.
     """
     waiting: deque[tuple[T, Future[R]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="imgtool-picture")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="imgtool-image")
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))

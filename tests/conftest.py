@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the shared real pictures and facts where they are present, and a drawn source."""
+"""Fixtures for all tests: the shared real images and facts where they are present, and a drawn source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 def _shared(relative: str) -> Path:
     path = SHARED / relative
     if not path.exists():
-        pytest.skip(f"{path} is not here: real pictures and published facts lie beside the checkout")
+        pytest.skip(f"{path} is not here: real images and published facts lie beside the checkout")
     return path
 
 
@@ -51,13 +51,13 @@ def wait_until() -> Callable[[Callable[[], object], str], None]:
 
 @pytest.fixture(scope="session")
 def mini() -> Path:
-    """Real pictures in ILSVRC2012's raw layout: 500 for training, 100 for validation."""
+    """Real images in ILSVRC2012's raw layout: 500 for training, 100 for validation."""
     return _shared("data/ILSVRC2012-mini")
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Path:
-    """Tiny-ImageNet's layout in a tar: 100 classes, 20,000 and 5,000 pictures of 64 x 64."""
+    """Tiny-ImageNet's layout in a tar: 100 classes, 20,000 and 5,000 images of 64 x 64."""
     return _shared("data/tiny-imagenet-100.tar")
 
 
@@ -69,7 +69,7 @@ def facts() -> Path:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn source in ILSVRC2012's raw layout: 10 classes, 80 and 20 pictures."""
+    """A drawn source in ILSVRC2012's raw layout: 10 classes, 80 and 20 images."""
     from imgtool.sample import write_sample
 
     out = tmp_path_factory.mktemp("drawn") / "ILSVRC2012"
@@ -88,8 +88,8 @@ def drawn_data(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Callable[..., np.ndarray]:
-    """picture(width, height, seed): RGB pixels with edges, ramps and texture."""
+def draw_image() -> Callable[..., np.ndarray]:
+    """draw_image(width, height, seed): RGB pixels with edges, ramps and texture."""
 
     def make(width: int = 320, height: int = 240, seed: int = 0) -> np.ndarray:
         from imgtool.drawing import CLASSES, draw
@@ -102,7 +102,7 @@ def picture() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def encoded() -> Callable[..., bytes]:
-    """encoded(pixels or image, format, **Pillow's options): the picture's file."""
+    """encoded(pixels or image, format, **Pillow's options): the image's file."""
 
     def encode(image: np.ndarray | Image.Image, form: str = "JPEG", **options: object) -> bytes:
         if isinstance(image, np.ndarray):
@@ -115,8 +115,8 @@ def encoded() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def scattered(picture: Callable[..., np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """scattered(wnids): an n of random weights at 64 pixels, whose answers differ from picture to picture."""
+def scattered(draw_image: Callable[..., np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """scattered(wnids): an n of random weights at 64 pixels, whose answers differ from image to image."""
     import torch
 
     from imgtool import wordnet
@@ -130,7 +130,7 @@ def scattered(picture: Callable[..., np.ndarray], tmp_path_factory: pytest.TempP
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None  # the plain mean: one batch tells how large features are
-        batch = torch.from_numpy(np.stack([picture(64, 64, seed) for seed in range(16)])).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(np.stack([draw_image(64, 64, seed) for seed in range(16)])).permute(0, 3, 1, 2)
         with torch.no_grad():
             model.train()(batch / 255)
             linear = model.get_submodule("model.9.linear")

@@ -66,7 +66,7 @@ def folder(
     drawn: Path,
     drawn_data: Path,
     scattered: Callable[..., Path],
-    picture: Callable[..., np.ndarray],
+    draw_image: Callable[..., np.ndarray],
     encoded: Callable[..., bytes],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
@@ -86,7 +86,7 @@ def folder(
         "plain.png": {"form": "PNG"},
     }
     for seed, (name, options) in enumerate(forms.items()):
-        (out / "images" / name).write_bytes(encoded(picture(131 + 9 * seed, 97, seed), **options))
+        (out / "images" / name).write_bytes(encoded(draw_image(131 + 9 * seed, 97, seed), **options))
     (out / "source").symlink_to(drawn)
     (out / "data").symlink_to(drawn_data)
     shutil.copy(scattered(Dataset(drawn_data).wnids), out / "weights.pt")
@@ -97,25 +97,25 @@ def folder(
 
 
 @pytest.fixture(scope="module")
-def wide(folder: Path, drawn_data: Path, picture: Callable[..., np.ndarray], tmp_path_factory: Any) -> Path:
+def wide(folder: Path, drawn_data: Path, draw_image: Callable[..., np.ndarray], tmp_path_factory: Any) -> Path:
     """The same with the models in 8-bit integers."""
     from imgtool.training.classifier import Classifier
 
     out = tmp_path_factory.mktemp("wide") / "probe"
     shutil.copytree(folder, out, symlinks=True)
     Classifier(out / "weights.pt", "cpu").export("onnx", out / "int8.onnx", int8=True, calibrate=drawn_data)
-    in_all_8_bits(out / "model.onnx", out / "foreign-int8.onnx", picture)
+    in_all_8_bits(out / "model.onnx", out / "foreign-int8.onnx", draw_image)
     return out
 
 
-def in_all_8_bits(model: Path, out: Path, picture: Callable[..., np.ndarray]) -> None:
+def in_all_8_bits(model: Path, out: Path, draw_image: Callable[..., np.ndarray]) -> None:
     """Quantises as onnxruntime does by default: weights of 8 bits, whose sums processors before VNNI may saturate."""
     import onnx
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            images = (picture(64, 64, seed).transpose(2, 0, 1)[None].astype(np.float32) / 255 for seed in range(8))
+            images = (draw_image(64, 64, seed).transpose(2, 0, 1)[None].astype(np.float32) / 255 for seed in range(8))
             self.feed = ({"images": image} for image in images)
 
         def get_next(self) -> Any:

@@ -1,4 +1,4 @@
-"""Ten classes of ImageNet as cartoons: drawn pictures that a small network can learn to tell apart.
+"""Ten classes of ImageNet as cartoons: drawn images that a small network can learn to tell apart.
 
 Each drawing has random colours, size, place and noise, and what tells the classes apart is shape and texture.
 """
@@ -16,7 +16,7 @@ Pen = ImageDraw.ImageDraw
 
 
 def draw(wnid: str, width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    """A picture of the class, RGB, of the given size."""
+    """An image of the class, RGB, of the given size."""
     top, bottom = _colour(rng, 90, 230), _colour(rng, 40, 180)
     ramp = np.linspace(0, 1, height)[:, None, None]
     background = np.asarray(top) * (1 - ramp) + np.asarray(bottom) * ramp

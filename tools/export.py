@@ -15,16 +15,16 @@ FORMATS = ("onnx", "openvino", "tensorrt", "torch-export", "torchscript", "ultra
     "--format", "form", type=click.Choice(FORMATS), default="onnx", show_default=True, help="What program it is for."
 )
 @click.option("--out", help="File to write; more beside it as the format needs. [beside WEIGHTS]")
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the pictures in pixels. [the checkpoint's]")
-@click.option("--batch", type=click.IntRange(1), help="Pictures at a time, fixed. [any number]")
+@click.option("--imgsz", type=click.IntRange(32), help="Side of the images in pixels. [the checkpoint's]")
+@click.option("--batch", type=click.IntRange(1), help="Images at a time, fixed. [any number]")
 @click.option("--half", is_flag=True, help="Compute in float16 inside; what goes in and comes out stays float32.")
 @click.option(
     "--with-preprocess",
     is_flag=True,
-    help="Take uint8 pictures [N, H, W, 3] of any size, give probabilities: validation transform and softmax inside.",
+    help="Take uint8 images [N, H, W, 3] of any size, give probabilities: validation transform and softmax inside.",
 )
 @click.option("--int8", is_flag=True, help="Quantise to 8-bit integers (onnx); needs --calibrate.")
-@click.option("--calibrate", metavar="DATA", help="Data set, prepared or raw, whose pictures set the ranges of --int8.")
+@click.option("--calibrate", metavar="DATA", help="Data set, prepared or raw, whose images set the ranges of --int8.")
 @click.option("--data", help="Data set to check the export on. [the run's, or data/imagenet]")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written and the check as JSON.")
 def export(
@@ -66,6 +66,6 @@ def export(
     for path in written.files:
         click.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     if written.calibration:
-        click.echo(f"calibrated on {written.calibration} pictures")
+        click.echo(f"calibrated on {written.calibration} images")
     if written.check is not None:
         click.echo(f"checked: {written.check}")

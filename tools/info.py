@@ -136,5 +136,5 @@ def _sizes() -> dict[str, Any]:
             f"{size:4} {yolov8.count_parameters(model):12,} {fused:12,} {at_224:14.3f} {at_640:7.2f} {published:19.1f}"
         )
     table.append("FLOPs are 2 x multiply-adds of the fused model with 1000 classes. The published table's are those of")
-    table.append("one 32 x 32 picture times 400, which counts the classifier 400 times.")
+    table.append("one 32 x 32 image times 400, which counts the classifier 400 times.")
     return {"table": table}

@@ -18,23 +18,23 @@ COLUMNS = ("path", "rank", "wnid", "name", "superclass", "probability")
 
 
 @click.command()
-@click.argument("pictures", nargs=-1)
+@click.argument("images", nargs=-1)
 @click.option("--weights", required=True, help="Checkpoint, run directory (its best epoch), or exported model.")
-@click.option("--list", "list_", metavar="FILE", help="A file that names pictures, one a line; - is standard input.")
-@click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to show a picture.")
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the pictures in pixels. [the checkpoint's]")
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Pictures at a time.")
+@click.option("--list", "list_", metavar="FILE", help="A file that names images, one a line; - is standard input.")
+@click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to show an image.")
+@click.option("--imgsz", type=click.IntRange(32), help="Side of the images in pixels. [the checkpoint's]")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at a time.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that read and decode. [this machine's cores]")
 @click.option("--threads", type=click.IntRange(1), help="Threads that compute, on a CPU. [this machine's cores]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a picture, each on its line.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object an image, each on its line.")
 @click.option(
     "--csv", "csv_", metavar="FILE", help="Write a CSV file instead, one line per class; - is standard output."
 )
 @click.pass_context
 def predict(
     ctx: click.Context,
-    pictures: tuple[str, ...],
+    images: tuple[str, ...],
     weights: str,
     list_: str | None,
     topk: int,
@@ -46,21 +46,21 @@ def predict(
     as_json: bool,
     csv_: str | None,
 ) -> None:
-    """The most probable classes of PICTURES.
+    """The most probable classes of IMAGES.
 
-    These are files, folders, patterns in quotes ('pictures/**/*.jpg'), URLs of any fsspec kind (s3://…,
-    zip://*.jpg::a.zip), or - for a picture on standard input. What cannot be read is told on standard error, and the
+    These are files, folders, patterns in quotes ('images/**/*.jpg'), URLs of any fsspec kind (s3://…,
+    zip://*.jpg::a.zip), or - for an image on standard input. What cannot be read is told on standard error, and the
     exit code is then 2. In brackets behind a class: what kind of thing it is.
     """
     from imgtool.training.classifier import Classifier
     from imgtool.wordnet.errors import ImageError
 
-    if not pictures and list_ is None:
-        raise click.UsageError("give PICTURES, or --list a file that names them")
+    if not images and list_ is None:
+        raise click.UsageError("give IMAGES, or --list a file that names them")
     if as_json and csv_:
         raise click.UsageError("--json or --csv, not both")
-    if list_ == "-" and "-" in pictures:
-        raise click.UsageError("standard input cannot be a picture and the --list at once")
+    if list_ == "-" and "-" in images:
+        raise click.UsageError("standard input cannot be an image and the --list at once")
     bad = 0
 
     def tell(error: ImageError) -> None:
@@ -69,7 +69,7 @@ def predict(
         click.echo(f"imgtool: {error}", err=True)
 
     with ExitStack() as stack:
-        source = [*pictures, *([] if list_ is None else [_named(stack.enter_context(_opened(list_)))])]
+        source = [*images, *([] if list_ is None else [_named(stack.enter_context(_opened(list_)))])]
         show: Callable[[Prediction], None] = _as_json if as_json else _as_text
         if csv_ is not None:
             show = _as_csv(sys.stdout if csv_ == "-" else stack.enter_context(_opened(csv_, "w")))
@@ -80,9 +80,9 @@ def predict(
         for count, found in enumerate(predictions, 1):  # noqa: B007  (the last count is wanted)
             show(found)
     if bad > 1:
-        click.echo(f"imgtool: {bad:,} of {bad + count:,} pictures could not be read", err=True)
+        click.echo(f"imgtool: {bad:,} of {bad + count:,} images could not be read", err=True)
     if csv_ not in (None, "-"):
-        click.echo(f"{count:,} pictures, {csv_}")
+        click.echo(f"{count:,} images, {csv_}")
     if bad:
         ctx.exit(ImageError.exit_code)
 
@@ -96,12 +96,12 @@ def _opened(path: str, mode: str = "r") -> Any:
 
 
 def _named(lines: IO[str]) -> Iterator[Any]:
-    """The files that the lines name: each one picture, so one that is missing is told like one that is damaged."""
-    from imgtool.pipelines.sources.image_files import PictureFile
+    """The files that the lines name: each one image, so one that is missing is told like one that is damaged."""
+    from imgtool.pipelines.sources.image_files import ImageFile
 
     for line in lines:
         if name := line.rstrip("\r\n"):
-            yield PictureFile(name)
+            yield ImageFile(name)
 
 
 def _rows(found: Prediction) -> Iterator[tuple[str, str, str, float]]:

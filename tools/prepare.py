@@ -26,7 +26,7 @@ SRC = "Raw data set: a folder, archive or parquet file, recognised by its conten
     type=click.Choice(["jpeg", "jpeg-indexed", "fit", "original", "raw"]),
     default="jpeg",
     show_default=True,
-    help="Encode every picture anew; with restart markers for faster crops; pass on what fits the sizes already; pass "
+    help="Encode every image anew; with restart markers for faster crops; pass on what fits the sizes already; pass "
     "on all; or store RGB pixels.",
 )
 @click.option(
@@ -41,12 +41,12 @@ SRC = "Raw data set: a folder, archive or parquet file, recognised by its conten
     type=click.Choice(["apply", "ignore"]),
     default="apply",
     show_default=True,
-    help="Turn pictures upright as their EXIF orientation says, or keep them as their pixels lie.",
+    help="Turn images upright as their EXIF orientation says, or keep them as their pixels lie.",
 )
-@click.option("--skip-smaller", type=click.IntRange(0), default=0, help="Skip pictures with a shorter side below this.")
+@click.option("--skip-smaller", type=click.IntRange(0), default=0, help="Skip images with a shorter side below this.")
 @click.option("--classes", default="", help='Keep only these, for example "dog.n.01 - poodle.n.01". [all]')
 @click.option("--labelmap", help="Gather the classes into the targets of this label map (JSON).")
-@click.option("--labels", help="real.json: further classes of validation pictures, kept in the manifest.")
+@click.option("--labels", help="real.json: further classes of validation images, kept in the manifest.")
 @click.option("--limit", type=click.IntRange(0), default=0, help="At most this many samples a split, at random. [all]")
 @click.option("--split-holdout", type=click.IntRange(0), default=0, help="Samples of train to set apart as minival.")
 @click.option(
@@ -181,7 +181,7 @@ def _check_md5(src: str) -> None:
 
 
 def _echo_plan(plan: Plan, out: str, workers: int, as_json: bool) -> None:
-    """What a run would make, from the pictures that planning has recoded."""
+    """What a run would make, from the images that planning has recoded."""
     rows: dict[str, dict[str, Any]] = {}
     for name, split in plan.splits.items():
         samples = len(split)
@@ -203,9 +203,7 @@ def _echo_plan(plan: Plan, out: str, workers: int, as_json: bool) -> None:
         )
     for message in plan.truncated:
         click.echo(f"  {message}")
-    click.echo(
-        f"nothing was written to {out}; sizes and times are estimates from the first pictures, {workers} workers"
-    )
+    click.echo(f"nothing was written to {out}; sizes and times are estimates from the first images, {workers} workers")
 
 
 def _duration(seconds: float) -> str:
@@ -247,9 +245,9 @@ def _echo_summary(summary: Summary, bar: Any, as_json: bool) -> None:
     if tally.skipped:
         click.echo(f"  each has its row in {out}/*.parquet")
     if tally.several:
-        click.echo(f"  {tally.several:,} pictures are of several classes: the manifest has all their wnids")
+        click.echo(f"  {tally.several:,} images are of several classes: the manifest has all their wnids")
     if tally.shared:
-        click.echo(f"  {tally.shared:,} pictures of other splits are in train too, byte for byte")
+        click.echo(f"  {tally.shared:,} images of other splits are in train too, byte for byte")
     for note in summary.notes:
         click.echo(f"  {note}")
     click.echo(f"  {out}/report.html shows them")

@@ -18,18 +18,16 @@ MTIME = 1349999999  # the devkit's month; a fixed time keeps the archives' bytes
 
 @click.command()
 @click.option("--out", default="demo/ILSVRC2012", show_default=True, help="Folder for the archives.")
-@click.option(
-    "--train", "train_count", type=click.IntRange(4), default=160, show_default=True, help="Pictures a class."
-)
-@click.option("--val", "val_count", type=click.IntRange(1), default=20, show_default=True, help="Pictures a class.")
+@click.option("--train", "train_count", type=click.IntRange(4), default=160, show_default=True, help="Images a class.")
+@click.option("--val", "val_count", type=click.IntRange(1), default=20, show_default=True, help="Images a class.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything that is drawn.")
 def sample(out: str, train_count: int, val_count: int, seed: int) -> None:
     """Draw a small ILSVRC2012-shaped source: train and val tars, devkit, ten learnable classes.
 
-    Among the pictures are the oddities of the real set: grayscale, CMYK, a PNG named .JPEG.
+    Among the images are the oddities of the real set: grayscale, CMYK, a PNG named .JPEG.
     """
     write_sample(Path(out), train_count, val_count, seed)
-    click.echo(f"{out}: {train_count * 10:,} training and {val_count * 10:,} validation pictures of 10 classes")
+    click.echo(f"{out}: {train_count * 10:,} training and {val_count * 10:,} validation images of 10 classes")
 
 
 def write_sample(out: Path, train_count: int = 160, val_count: int = 20, seed: int = 0) -> None:
@@ -58,7 +56,7 @@ def write_sample(out: Path, train_count: int = 160, val_count: int = 20, seed: i
             with tarfile.open(fileobj=buffer, mode="w") as inner:
                 for i in range(train_count):
                     rng = np.random.default_rng([seed, 0, number, i])
-                    _add(inner, f"{wnid}_{i + 1}.JPEG", _picture(wnid, rng, odd=i if number == 0 or i == 3 else -1))
+                    _add(inner, f"{wnid}_{i + 1}.JPEG", _image(wnid, rng, odd=i if number == 0 or i == 3 else -1))
             _add(outer, f"{wnid}.tar", buffer.getvalue())
 
     total = val_count * len(wnids)
@@ -66,7 +64,7 @@ def write_sample(out: Path, train_count: int = 160, val_count: int = 20, seed: i
     with tarfile.open(out / VAL, "w") as archive:
         for n in range(total):
             rng = np.random.default_rng([seed, 2, n])
-            _add(archive, f"ILSVRC2012_val_{n + 1:08d}.JPEG", _picture(wnids[truth[n]], rng))
+            _add(archive, f"ILSVRC2012_val_{n + 1:08d}.JPEG", _image(wnids[truth[n]], rng))
 
     ground_truth = "".join(f"{ids[wnids[c]]}\n" for c in truth)
     with (
@@ -84,7 +82,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(member, io.BytesIO(data))
 
 
-def _picture(wnid: str, rng: np.random.Generator, odd: int = -1) -> bytes:
+def _image(wnid: str, rng: np.random.Generator, odd: int = -1) -> bytes:
     from imgtool.drawing import draw
 
     width, height = (int(side) for side in rng.integers(120, 320, 2))

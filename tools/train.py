@@ -15,7 +15,7 @@ import click
 @click.option("--arch", help="Another network instead: timm:resnet50, torchvision:resnet18.")
 @click.option("--data", default="data/imagenet", show_default=True, help="Prepared data set.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training split. [the recipe's, 100]")
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the training pictures in pixels. [the recipe's]")
+@click.option("--imgsz", type=click.IntRange(32), help="Side of the training images in pixels. [the recipe's]")
 @click.option("--batch", type=click.IntRange(1), help="Samples a step; the learning rate follows. [the recipe's]")
 @click.option("--recipe", help="A size's recipe, ultralytics, or a TOML file. [the size's; s for --arch]")
 @click.option("--accumulate", type=click.IntRange(1), help="Parts that a batch is computed in, to save memory. [1]")

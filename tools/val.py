@@ -13,13 +13,13 @@ import click
     "--data", default="data/imagenet", show_default=True, help="Prepared data set, or a raw one (class folders)."
 )
 @click.option("--split", default="val", show_default=True, help="Split of the data set.")
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the pictures in pixels. [the checkpoint's]")
+@click.option("--imgsz", type=click.IntRange(32), help="Side of the images in pixels. [the checkpoint's]")
 @click.option("--batch", type=click.IntRange(1), help="Samples at a time. [256]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
 @click.option("--workers", type=click.IntRange(1), help="Loader threads. [this machine's cores]")
 @click.option("--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision.")
 @click.option("--labelmap", help="Gather the classes into the targets of this label map (JSON).")
-@click.option("--real", help="real.json, for ReaL accuracy on ILSVRC2012's validation pictures.")
+@click.option("--real", help="real.json, for ReaL accuracy on ILSVRC2012's validation images.")
 @click.option("--all-classes", is_flag=True, help="Choose among all of the checkpoint's classes, not the data's alone.")
 @click.option(
     "--per-class",

@@ -193,7 +193,7 @@ class Classifier:
         is the path of real.json, for ReaL accuracy, ``per_class`` that of a CSV file to write, a line a class,
         ``plots`` a folder for what imgtool.training.evaluation.error_analysis draws. Raises CheckpointError when this
         classifier has no trained weights or does not know one of the data set's classes; InputError for a label map or
-        ReaL labels that do not fit, ImageError for a picture that cannot be decoded.
+        ReaL labels that do not fit, ImageError for an image that cannot be decoded.
         """
         self.trained.require_weights()
         model, place = self._runner(device)
@@ -225,13 +225,13 @@ class Classifier:
         device: str | None = None,
         on_error: Callable[[ImageError], None] | None = None,
     ) -> list[Prediction]:
-        """The ``topk`` most probable classes of each picture of the source, or of a list of sources:
+        """The ``topk`` most probable classes of each image of the source, or of a list of sources:
 
-        a path, a folder, a pattern ("pictures/**/*.jpg"), a URL of any fsspec kind (of these too), the bytes of a
-        picture's file, a PIL image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], all RGB.
+        a path, a folder, a pattern ("images/**/*.jpg"), a URL of any fsspec kind (of these too), the bytes of an
+        image's file, a PIL image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], all RGB.
 
         Raises CheckpointError when this classifier has no trained weights, ImageError naming the file that cannot be
-        decoded (or passes over it and calls ``on_error``), InputError for what is not there or not a picture.
+        decoded (or passes over it and calls ``on_error``), InputError for what is not there or not an image.
         """
         return list(self.predict_each(source, topk, imgsz, device, on_error=on_error))
 
@@ -246,8 +246,8 @@ class Classifier:
         workers: int | None = None,
         on_error: Callable[[ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
-        """`predict`, one at a time, so that memory does not grow with the number of pictures; an iterator of sources
-        is taken too. ``batch`` (64) pictures are computed at a time, while ``workers`` threads decode the next."""
+        """`predict`, one at a time, so that memory does not grow with the number of images; an iterator of sources
+        is taken too. ``batch`` (64) images are computed at a time, while ``workers`` threads decode the next."""
         self.trained.require_weights()
         model, place = self._runner(device)
         return predict.predict(

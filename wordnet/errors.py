@@ -43,7 +43,7 @@ class BenchError(ImgtoolError):
 
 
 class ImageError(InputError):
-    """A picture that cannot be decoded."""
+    """An image that cannot be decoded."""
 
 
 class UnknownSynsetError(InputError, KeyError):

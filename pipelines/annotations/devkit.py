@@ -15,14 +15,14 @@ GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
 
 class Devkit(NamedTuple):
-    """``ids``: ILSVRC2012_ID (1-based) of each wnid that is a class; ``ground_truth``: the ID of validation picture
+    """``ids``: ILSVRC2012_ID (1-based) of each wnid that is a class; ``ground_truth``: the ID of validation image
     n at position n - 1."""
 
     ids: dict[str, int]
     ground_truth: list[int]
 
     def val_wnids(self) -> list[str]:
-        """The wnid of validation picture n at position n - 1."""
+        """The wnid of validation image n at position n - 1."""
         wnid_of_id = {identifier: wnid for wnid, identifier in self.ids.items()}
         return [wnid_of_id[identifier] for identifier in self.ground_truth]
 

@@ -1,4 +1,4 @@
-"""ReaL labels (Beyer et al., "Are we done with ImageNet?", 2020): all the classes that a validation picture shows."""
+"""ReaL labels (Beyer et al., "Are we done with ImageNet?", 2020): all the classes that a validation image shows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from imgtool.wordnet.errors import InputError
 
 
 def read_real(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """The wnids of each validation picture by its key (ILSVRC2012_val_00000001), as far as real.json has any."""
+    """The wnids of each validation image by its key (ILSVRC2012_val_00000001), as far as real.json has any."""
     wnids = orders.ilsvrc2012_wnids()
     numbered = enumerate(read_indices(path), 1)
     return {f"ILSVRC2012_val_{n:08d}": tuple(wnids[i] for i in indices) for n, indices in numbered if indices}
 
 
 def read_indices(path: str | Path) -> list[list[int]]:
-    """The authors' real.json: entry n lists the class indices, in sorted-wnid order, of validation picture n + 1.
+    """The authors' real.json: entry n lists the class indices, in sorted-wnid order, of validation image n + 1.
 
     Raises InputError for another kind of file.
     """

@@ -1,4 +1,4 @@
-"""What is known of pictures that lie flat in a folder or an archive, from the file that states it beside them."""
+"""What is known of images that lie flat in a folder or an archive, from the file that states it beside them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ GROUND_TRUTH_FILE = os.path.basename(GROUND_TRUTH)
 
 
 class Label(NamedTuple):
-    """What is known of a picture besides where it lies."""
+    """What is known of an image besides where it lies."""
 
     wnid: str
     boxes: tuple[Box, ...] = ()
 
 
 def numbered(wnids: Iterable[str]) -> dict[str, Label]:
-    """The wnid of validation picture n at position n - 1, by key."""
+    """The wnid of validation image n at position n - 1, by key."""
     return {f"ILSVRC2012_val_{n:08d}": Label(wnid) for n, wnid in enumerate(wnids, 1)}
 
 
 def read_ground_truth(text: str, where: str) -> dict[str, Label]:
-    """The development kit's ground truth: the published ILSVRC2012_ID of validation picture n in line n."""
+    """The development kit's ground truth: the published ILSVRC2012_ID of validation image n in line n."""
     published = orders.ilsvrc2012_wnids()
     try:
         truth = [int(line) for line in text.split()]

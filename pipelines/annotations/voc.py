@@ -1,4 +1,4 @@
-"""Bounding boxes as ImageNet's annotations have them: PASCAL VOC's XML, a file a picture, loose or in tars."""
+"""Bounding boxes as ImageNet's annotations have them: PASCAL VOC's XML, a file an image, loose or in tars."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TARS = (".tar", ".tar.gz", ".tgz")
 
 
 class Annotations:
-    """Boxes by a picture's key. A file that cannot be read costs its boxes alone: ``damaged`` names it."""
+    """Boxes by an image's key. A file that cannot be read costs its boxes alone: ``damaged`` names it."""
 
     def __init__(self) -> None:
         self.boxes: dict[str, tuple[Box, ...]] = {}
         self.damaged: list[str] = []
 
     def add(self, name: str, data: bytes) -> None:
-        """Takes an annotation; ``name`` is its path, whose base is the picture's key."""
+        """Takes an annotation; ``name`` is its path, whose base is the image's key."""
         try:
             self.boxes[key_of(name)] = parse(data)
         except ValueError:

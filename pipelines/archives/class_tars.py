@@ -17,16 +17,16 @@ AT_ONCE = 64
 def scan(
     file: RandomFile, where: str, known: set[str] | None = None, *, parallel: bool = False
 ) -> Iterator[tuple[str, tar.Member]]:
-    """Yields (wnid, picture) of every class tar in order, the picture named ``n01440764.tar/n01440764_18.JPEG``.
+    """Yields (wnid, image) of every class tar in order, the image named ``n01440764.tar/n01440764_18.JPEG``.
 
     Raises SourceError for what is no such archive or has a class that is not ``known``, and TruncatedSourceError, after
     everything that is whole, if the archive or a class tar in it ended early.
     """
     truncated: list[str] = []
 
-    def pictures(outer: tar.Member) -> tuple[list[tar.Member], str]:
+    def images(outer: tar.Member) -> tuple[list[tar.Member], str]:
         found: list[tar.Member] = []
-        if not outer.size:  # ImageNet-21k has classes without pictures
+        if not outer.size:  # ImageNet-21k has classes without images
             return found, ""
         try:
             end = min(outer.offset + outer.size, file.size)
@@ -44,11 +44,11 @@ def scan(
 
     def scanned() -> Iterable[tuple[tar.Member, tuple[list[tar.Member], str]]]:
         if not parallel:
-            yield from ((outer, pictures(outer)) for outer in class_tars())
+            yield from ((outer, images(outer)) for outer in class_tars())
             return
         with ThreadPoolExecutor(AT_ONCE) as pool:
             outers = list(class_tars())
-            yield from zip(outers, pool.map(pictures, outers), strict=True)
+            yield from zip(outers, pool.map(images, outers), strict=True)
 
     for outer, (found, problem) in scanned():
         wnid = wnid_of(outer, where)

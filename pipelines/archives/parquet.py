@@ -1,7 +1,7 @@
-"""Pictures in a parquet file, each read alone: where the values of a binary column lie, and reading one of them.
+"""Images in a parquet file, each read alone: where the values of a binary column lie, and reading one of them.
 
-A reader of whole row groups would unpack some 10 MB (a row group of 100 pictures, which writers put into one page or
-dictionary) for each picture of a shuffled order. So pages are indexed here: in a plain page a value lies behind its
+A reader of whole row groups would unpack some 10 MB (a row group of 100 images, which writers put into one page or
+dictionary) for each image of a shuffled order. So pages are indexed here: in a plain page a value lies behind its
 length; not packed, it is read where it lies, and of a page packed by snappy (the usual codec) only the blocks around it
 are. The other codecs can only unpack a page as a whole. Facts: parquet-format's README.md, Encodings.md and
 Compression.md. Plain and dictionary encodings are read; values may be null, not repeated.
@@ -33,12 +33,12 @@ CODECS = {"UNCOMPRESSED": "", "SNAPPY": "snappy", "GZIP": "gzip", "ZSTD": "zstd"
 PLAIN, INDEXED = "PLAIN", ("PLAIN_DICTIONARY", "RLE_DICTIONARY")
 MAX_HEADER = 16 << 20
 MAX_ROWS = 1 << 24
-"""Rows of a row group above which it is not one of pictures."""
+"""Rows of a row group above which it is not one of images."""
 MAX_PAGE, SMALL_PAGE, MAX_RATIO = 1 << 30, 64 << 20, 128
 """A page that only unpacks as a whole is refused above MAX_PAGE bytes, or if it is not small and claims to unpack to
 more than MAX_RATIO times its bytes: before memory is taken."""
 KEPT, KEPT_BYTES = 8, 128 << 20
-"""Unpacked pages kept for the next pictures: at most so many, and together so large."""
+"""Unpacked pages kept for the next images: at most so many, and together so large."""
 
 
 class Column(NamedTuple):
@@ -67,7 +67,7 @@ def column_of(metadata: Any, row_group: int, index: int, max_level: int, file_si
     group = metadata.row_group(row_group)
     column = group.column(index)
     if column.file_path:
-        raise Damaged("its pictures lie in another file")
+        raise Damaged("its images lie in another file")
     if column.compression not in CODECS:
         raise Damaged(f"its codec {column.compression} is not read here")
     if group.num_rows == column.num_values == 0:
@@ -108,7 +108,7 @@ def places(file: RandomFile, column: Column, step: int) -> Iterator[Place]:
 
 
 def unpack(file: RandomFile, locator: Locator) -> bytes:
-    """The bytes of a picture that ``places`` found. Raises ImageError if they are damaged or too many."""
+    """The bytes of an image that ``places`` found. Raises ImageError if they are damaged or too many."""
     _, kind, *words = locator.packing.split(":")
     try:
         if kind == "part":
@@ -122,7 +122,7 @@ def unpack(file: RandomFile, locator: Locator) -> bytes:
     except (Damaged, snappy.Opaque) as error:
         raise ImageError(f"the parquet file is damaged: {error}") from None
     if size > MAX_BYTES:
-        raise ImageError(f"{size} bytes are too many for a picture")
+        raise ImageError(f"{size} bytes are too many for an image")
     return bytes(data[at : at + size])
 
 
@@ -209,7 +209,7 @@ def _data_page(
         present = int(there.sum())
         value, ordinals = _plain(body, begin, present), np.arange(present)
     else:
-        raise Damaged(f"its pictures are encoded as {header.encoding}, which is not read here")
+        raise Damaged(f"its images are encoded as {header.encoding}, which is not read here")
     numbers = iter(ordinals.tolist())
     yield from (value(next(numbers)) if is_there else NULL for is_there in there.tolist())
 
@@ -257,7 +257,7 @@ def _all_of(data: bytes, size: int) -> bytes:
 def _check_size(packed: int, size: int) -> None:
     if size > MAX_PAGE or size > max(SMALL_PAGE, packed * MAX_RATIO):
         raise Damaged(
-            f"a page of {packed} bytes is said to unpack to {size}, too many to read a picture at a time; write the "
+            f"a page of {packed} bytes is said to unpack to {size}, too many to read an image at a time; write the "
             "file anew, with snappy or with smaller row groups"
         )
 
@@ -316,7 +316,7 @@ def _page(
         values.append((begin, length))
         begin += length
         if begin > size:
-            raise Damaged("a picture reaches beyond its page")
+            raise Damaged("an image reaches beyond its page")
     with _lock:
         _kept[key] = (weakref.ref(file), (data, values))
         while len(_kept) > KEPT or (len(_kept) > 1 and sum(len(page[0]) for _, page in _kept.values()) > KEPT_BYTES):

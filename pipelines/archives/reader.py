@@ -23,7 +23,7 @@ class LocatorReader:
 
     MAX_OPEN = 64
     AHEAD = 32
-    """Pictures of a remote source asked for before they are needed: a request takes longer than a recode."""
+    """Images of a remote source asked for before they are needed: a request takes longer than a recode."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -31,7 +31,7 @@ class LocatorReader:
         self._open: dict[str, RandomFile] = {}
 
     def read(self, locator: Locator) -> bytes:
-        """The picture's bytes. Raises SourceError if the file is gone or has become shorter, ImageError if these bytes
+        """The image's bytes. Raises SourceError if the file is gone or has become shorter, ImageError if these bytes
         alone are no good: too many, or packed and damaged."""
         data = _read(self.root, self._file(locator), locator)
         if not locator.member:
@@ -90,7 +90,7 @@ def _or_error(read: Callable[[], bytes]) -> bytes | ImageError:
 
 def _read(root: str, file: RandomFile, locator: Locator) -> bytes:
     if locator.size > MAX_BYTES:
-        raise ImageError(f"{locator.size} bytes are too many for a picture")
+        raise ImageError(f"{locator.size} bytes are too many for an image")
     try:
         data = _bytes(file, locator)
     except OSError as error:

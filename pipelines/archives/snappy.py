@@ -1,8 +1,8 @@
-"""Where the parts of a snappy stream lie, so that a picture in the middle of one can be read without the rest.
+"""Where the parts of a snappy stream lie, so that an image in the middle of one can be read without the rest.
 
 The format (google/snappy, format_description.txt): the uncompressed length, then literals and copies of what came
 before. Compressors work in blocks of 64 KiB: no element of the known ones leaves its block. A block can thus be
-decompressed by itself; and as pictures do not compress, a block is mostly one literal, which is passed over unread.
+decompressed by itself; and as images do not compress, a block is mostly one literal, which is passed over unread.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def unpack(file: RandomFile, locator: Locator) -> bytes:
     _, method, stated, crc = locator.packing.split(":")
     packed = int(stated)
     if packed > MAX_BYTES:
-        raise ImageError(f"{packed} bytes in the archive are too many for a picture")
+        raise ImageError(f"{packed} bytes in the archive are too many for an image")
     data = file.read(locator.offset, LOCAL.size + len(locator.member.encode("utf-8", "replace")) + SLACK + packed)
     if len(data) < LOCAL.size or data[:4] != b"PK\3\4":
         raise ImageError("the archive is damaged: there is no member at this place")

@@ -1,4 +1,4 @@
-"""JPEG and other pictures, in and out: probe, decode, recode, crop.
+"""JPEG and other images, in and out: probe, decode, recode, crop.
 
 JPEG goes through C++ (``_native``) over libjpeg-turbo; anything else (a PNG named .JPEG) through Pillow.
 All pixels are uint8 RGB, shape [H, W, 3]. Whatever cannot be decoded raises
@@ -21,7 +21,7 @@ from imgtool.pipelines.codec import _native
 from imgtool.wordnet.errors import ImageError, InputError
 
 if TYPE_CHECKING:
-    from PIL import Image  # its import takes a while, and most pictures do without
+    from PIL import Image  # its import takes a while, and most images do without
 
 __all__ = [
     "MAX_PIXELS",
@@ -52,12 +52,12 @@ SUBSAMPLINGS = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
 """Luma's sampling factors where chroma's are 1, 1."""
 
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused before memory is taken; the C++ code holds JPEG to the same limit."""
+"""Larger images are refused before memory is taken; the C++ code holds JPEG to the same limit."""
 
 
 @dataclass(frozen=True)
 class Recoded:
-    """A picture as it is stored: ``data`` of ``width`` x ``height`` pixels, a JPEG or (store "raw") uint8 RGB.
+    """An image as it is stored: ``data`` of ``width`` x ``height`` pixels, a JPEG or (store "raw") uint8 RGB.
 
     ``repairs`` names what was unusual about the source: png (or another format), cmyk, grayscale, exif, damaged.
     ``how``: "recoded", "passed" (the source's own bytes) or "transcoded" (rewritten without loss).
@@ -83,9 +83,9 @@ def _image_errors() -> Iterator[None]:
 def _plain(message: str) -> str:
     # libjpeg's own words for the two commonest troubles would puzzle a reader of the manifest
     if message.startswith("Not a JPEG file"):
-        return "not a picture"
+        return "not an image"
     if message.startswith(("JPEG datastream contains no image", "Empty input file")):
-        return "truncated: the data ends before the picture begins"
+        return "truncated: the data ends before the image begins"
     return message
 
 
@@ -100,7 +100,7 @@ def probe(data: bytes) -> dict[str, Any]:
 
 
 def decode(data: bytes, *, short_side: int | None = None, exif: bool = True) -> Pixels:
-    """The whole picture in any format as RGB pixels, turned upright where EXIF says so unless ``exif`` is false.
+    """The whole image in any format as RGB pixels, turned upright where EXIF says so unless ``exif`` is false.
 
     A JPEG is shrunk while it is decoded so that its shorter side is at most ``short_side``.
     """
@@ -137,13 +137,13 @@ def recode(
     store: str = "jpeg",
     subsampling: str = "420",
 ) -> Recoded:
-    """A picture of any format as it is stored: shrunk (never enlarged) and encoded as baseline JPEG.
+    """An image of any format as it is stored: shrunk (never enlarged) and encoded as baseline JPEG.
 
     ``max_side`` and ``short_side`` bound the longer and the shorter side in pixels; 0 is no bound. ``quality`` is
     libjpeg's 1..100, ``subsampling`` of chroma "420", "422" or "444". Raises ImageError; InputError for another
     ``store``, ``quality`` or ``subsampling``. ``store``:
 
-    - "jpeg" encodes every picture anew; "jpeg-indexed" too, with a restart marker every few MCUs: about 1 % larger,
+    - "jpeg" encodes every image anew; "jpeg-indexed" too, with a restart marker every few MCUs: about 1 % larger,
       and the native loader decodes only what lies between those that a crop needs.
     - "fit" passes on a JPEG within the bounds that needs no turning: as it is if it is whole, YCbCr, baseline and of
       common subsampling, and rewritten without loss if it is progressive or of uncommon sampling. Quality and
@@ -244,7 +244,7 @@ def resize_crop(
 
 
 def center_geometry(width: npt.ArrayLike, height: npt.ArrayLike, size: int) -> npt.NDArray[np.int32]:
-    """The validation transform of pictures as crops, int32 [N, 9]: x, y, w, h, resized w, h, window x, y, flip.
+    """The validation transform of images as crops, int32 [N, 9]: x, y, w, h, resized w, h, window x, y, flip.
 
     The short side is resized to ``size``, the long side rounded down, and the centre kept, as torchvision's
     ``Resize(size)`` and ``CenterCrop(size)`` do it.
@@ -270,7 +270,7 @@ def center_crop(pixels: Pixels, size: int) -> Pixels:
 
 
 def center_decode(data: bytes, size: int) -> Pixels:
-    """The validation transform of a picture's file of any format, upright by EXIF: [size, size, 3].
+    """The validation transform of an image's file of any format, upright by EXIF: [size, size, 3].
 
     A JPEG that lies upright goes the native loader's way, to equal pixels: colours are converted last, after resizing.
     All others, and those with damage that a loader would refuse, are decoded as a whole for :func:`center_crop`.
@@ -298,7 +298,7 @@ def center_decode(data: bytes, size: int) -> Pixels:
 
 
 def _own_pool() -> Pool:
-    """A native thread for each of ours: made once, as starting one takes as long as a small picture."""
+    """A native thread for each of ours: made once, as starting one takes as long as a small image."""
     if not hasattr(_of_this_thread, "pool"):
         _of_this_thread.pool = Pool(1)
     pool: Pool = _of_this_thread.pool
@@ -309,13 +309,13 @@ _of_this_thread = threading.local()
 
 
 def open_with_pillow(data: bytes | memoryview) -> Image.Image:
-    """Pillow's picture of these bytes, not yet decoded. Raises OSError, UnidentifiedImageError for what is none."""
+    """Pillow's image of these bytes, not yet decoded. Raises OSError, UnidentifiedImageError for what is none."""
     from PIL import Image
 
     try:
         return Image.open(io.BytesIO(data))
     except ModuleNotFoundError as error:  # Ultralytics, once imported, puts itself before it and wants pi_heif
-        raise Image.UnidentifiedImageError("cannot identify the picture") from error
+        raise Image.UnidentifiedImageError("cannot identify the image") from error
 
 
 def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
@@ -339,7 +339,7 @@ def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError("not a picture") from None
+        raise ImageError("not an image") from None
     except Image.DecompressionBombError as error:
         raise ImageError(str(error)) from None
     except Exception as error:

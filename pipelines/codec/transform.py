@@ -1,4 +1,4 @@
-"""The validation transform, in one place: what loaders, val and predict do to a picture, and an export must do."""
+"""The validation transform, in one place: what loaders, val and predict do to an image, and an export must do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def to_float(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ValTransform:
-    """Short side resized to ``imgsz`` pixels (bilinear, antialiased; smaller pictures are enlarged), centre crop of
+    """Short side resized to ``imgsz`` pixels (bilinear, antialiased; smaller images are enlarged), centre crop of
     ``imgsz`` x ``imgsz``, RGB, divided by 255.
 
     The native loader crops by :meth:`crops` while it decodes, and :meth:`decode` gives the very same pixels for a file.
@@ -39,11 +39,11 @@ class ValTransform:
         return codec.center_crop(pixels, self.imgsz)
 
     def decode(self, data: bytes) -> codec.Pixels:
-        """A picture's file, of any format, turned upright by EXIF → uint8 [imgsz, imgsz, 3]. Raises ImageError."""
+        """An image's file, of any format, turned upright by EXIF → uint8 [imgsz, imgsz, 3]. Raises ImageError."""
         return codec.center_decode(data, self.imgsz)
 
     def crops(self, width: npt.ArrayLike, height: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """The same for pictures of these sizes as the codec's crops, int32 [N, 9]: see `codec.center_geometry`."""
+        """The same for images of these sizes as the codec's crops, int32 [N, 9]: see `codec.center_geometry`."""
         return codec.center_geometry(width, height, self.imgsz)
 
     @staticmethod

@@ -30,7 +30,7 @@ MANIFEST = pa.schema(
         ("source_xxh3", pa.uint64()),
         ("stored_xxh3", pa.uint64()),
         ("status", pa.string()),  # ok | repaired:CAUSE[,CAUSE] | skipped:CAUSE
-        ("boxes", pa.list_(BOX)),  # in pixels of the source picture
+        ("boxes", pa.list_(BOX)),  # in pixels of the source image
         ("shard", pa.int32()),  # a skipped sample keeps the shard it would have been in
         ("position", pa.int32()),  # in the shard; null where skipped
     ]

@@ -90,7 +90,7 @@ class DALILoader(Loader):
 
 
 class _Feed:
-    """Gives a pipeline the inputs of the next request: encoded bytes (or raw pixels), the crop in the picture, what of
+    """Gives a pipeline the inputs of the next request: encoded bytes (or raw pixels), the crop in the image, what of
     it becomes the output, and whether that is mirrored."""
 
     def __init__(self, samples: Samples) -> None:

@@ -1,6 +1,6 @@
 """Stock FFCV decoding our .beton shards, behind the protocol that all loaders share.
 
-FFCV's reader knows one file, draws its crops from an unseeded generator, gives a black picture for a damaged one, and
+FFCV's reader knows one file, draws its crops from an unseeded generator, gives a black image for a damaged one, and
 hangs when its thread dies. So it gets all shards of a split as one stretch of memory; each sample's crop and flip in
 columns beside its metadata, which also take whether its decoder failed; and an epoch that passes its errors on. Its
 compiled pipeline, its decoder and its resize (OpenCV's INTER_AREA) are its own. Source: FFCV 1.0.2.

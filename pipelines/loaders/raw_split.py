@@ -30,14 +30,14 @@ def is_raw(path: str | Path) -> bool:
 
 
 class RawSplit:
-    """The labelled pictures of a split of what `open_source` opens: a folder of class folders, a tar of it, ….
+    """The labelled images of a split of what `open_source` opens: a folder of class folders, a tar of it, ….
 
-    ``wnids`` are the source's classes in sorted order (as their folders are called), ``keys`` the pictures' names in
+    ``wnids`` are the source's classes in sorted order (as their folders are called), ``keys`` the images' names in
     the source's order, ``labels`` (int64) their positions in ``wnids``. A compressed tar is unpacked into a temporary
     folder until :meth:`close`. A source without the wanted split that is one folder of class folders alone is that
     split.
 
-    Raises SourceError for no known layout, DatasetError for no such split, no picture in it, or one without a label.
+    Raises SourceError for no known layout, DatasetError for no such split, no image in it, or one without a label.
     """
 
     def __init__(self, path: str | Path, split: str) -> None:
@@ -64,7 +64,7 @@ class RawSplit:
         return len(self.keys)
 
     def read(self, indices: Sequence[int]) -> Iterator[bytes]:
-        """The files of these pictures, in this order. Raises ImageError where one cannot be read."""
+        """The files of these images, in this order. Raises ImageError where one cannot be read."""
         with LocatorReader(self._source.root) as reader:
             for data in reader.read_many(record.locator for record in from_table(self._records.take(indices))):
                 if isinstance(data, ImageError):
@@ -74,10 +74,10 @@ class RawSplit:
     def batches(
         self, transform: ValTransform, batch_size: int, device: torch.device, workers: int | None = None
     ) -> Iterator[Batch]:
-        """All pictures, in order: uint8 [N, 3, imgsz, imgsz] channels_last and int64 [N], positions in ``wnids``.
+        """All images, in order: uint8 [N, 3, imgsz, imgsz] channels_last and int64 [N], positions in ``wnids``.
 
-        ``workers`` threads decode up to two batches ahead. A picture that cannot be decoded raises ImageError: a
-        figure over fewer pictures would be another one.
+        ``workers`` threads decode up to two batches ahead. An image that cannot be decoded raises ImageError: a
+        figure over fewer images would be another one.
         """
         return on_device(self._on_cpu(transform, batch_size, workers or available_cpus()), device)
 

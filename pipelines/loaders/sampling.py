@@ -79,7 +79,7 @@ def random_crops(
     epoch: int,
     samples: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int32]:
-    """Random-resized-crop geometry for pictures of the given sizes, int32 [N, 9]: x, y, w, h, resized w, h, 0, 0, flip.
+    """Random-resized-crop geometry for images of the given sizes, int32 [N, 9]: x, y, w, h, resized w, h, 0, 0, flip.
 
     The distribution is that of torchvision's RandomResizedCrop: area uniform in ``scale``, log aspect uniform in
     ``ratio``, position uniform; after ten crops that do not fit, the largest centred one of allowed aspect.

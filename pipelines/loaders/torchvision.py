@@ -1,4 +1,4 @@
-"""The slow, plain reference: Pillow decodes the whole picture, torchvision crops and resizes it. For comparison."""
+"""The slow, plain reference: Pillow decodes the whole image, torchvision crops and resizes it. For comparison."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imgtool.pipelines.loaders.sampling import Request
 
 
 class TorchvisionLoader(Loader):
-    """Same samples, order and crops as the native loader, one picture after the other (``num_workers`` is not used)."""
+    """Same samples, order and crops as the native loader, one image after the other (``num_workers`` is not used)."""
 
     def _produce(self, requests: Iterator[Request]) -> Generator[Batch]:
         for request in requests:

@@ -24,8 +24,8 @@ from imgtool.wordnet.errors import ImgtoolError
 
 @dataclass
 class Tally:
-    """What lies in a data set: samples by status (without details), bytes in and out; ``several``: pictures that their
-    source has under several wnids; ``shared``: pictures of other splits that are in train too."""
+    """What lies in a data set: samples by status (without details), bytes in and out; ``several``: images that their
+    source has under several wnids; ``shared``: images of other splits that are in train too."""
 
     status: collections.Counter[str] = field(default_factory=collections.Counter)
     bytes_in: int = 0
@@ -92,9 +92,9 @@ def rows_of(folder: Folder, shard: Shard) -> tuple[dict[str, Any], pa.Table]:
 
 
 def _wnids_of_copies(folder: Folder, shards: Sequence[Shard]) -> dict[int, list[str]]:
-    """Of each picture that the split has under several wnids: its hash, and all those wnids, sorted.
+    """Of each image that the split has under several wnids: its hash, and all those wnids, sorted.
 
-    The same bytes are the same picture. Two passes over the rows keep memory at 8 bytes a sample.
+    The same bytes are the same image. Two passes over the rows keep memory at 8 bytes a sample.
     """
     hashes = [_hashes(rows_of(folder, shard)[1]) for shard in shards]
     values, times = np.unique(
@@ -116,7 +116,7 @@ def _hashes(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.uint64]]:
 
 
 def _with_all_wnids(rows: pa.Table, several: dict[int, list[str]]) -> pa.Table:
-    """The rows with every wnid of each picture, its own first."""
+    """The rows with every wnid of each image, its own first."""
     if not several or not (set(rows["source_xxh3"].to_pylist()) & several.keys()):
         return rows
     wnids = [

@@ -24,7 +24,7 @@ from imgtool.pipelines.sources import Source
 from imgtool.wordnet.errors import ImageError, InputError, SourceError, TruncatedSourceError
 
 PROBED = 64
-"""Pictures of a split recoded while planning, to learn how many samples make a shard of the wanted size."""
+"""Images of a split recoded while planning, to learn how many samples make a shard of the wanted size."""
 MIN_SHARDS, MIN_SAMPLES = 8, 1000
 """A small split is cut into up to 8 shards of at least 1,000 samples, so that several workers find work."""
 HOLDOUT = "minival"
@@ -32,7 +32,7 @@ HOLDOUT = "minival"
 
 @dataclass
 class Probe:
-    """What recoding a few of a split's pictures showed, a picture: bytes before and after, and seconds on one core."""
+    """What recoding a few of a split's images showed, an image: bytes before and after, and seconds on one core."""
 
     bytes_in: float
     bytes_out: float
@@ -42,7 +42,7 @@ class Probe:
 @dataclass
 class Split:
     """``records`` as the source has them, [order] of which are the split's samples in stored order; ``bounds``: where
-    its shards begin and end; ``bytes_in``: of all its pictures, as far as the source knows their sizes."""
+    its shards begin and end; ``bytes_in``: of all its images, as far as the source knows their sizes."""
 
     records: pa.Table
     labels: npt.NDArray[np.int64]
@@ -113,7 +113,7 @@ def make_plan(source: Source, settings: Settings) -> Plan:
     if settings.holdout and HOLDOUT not in plan.splits:
         raise InputError("--split-holdout takes samples out of train, and the source has no train split")
     if not plan.splits:
-        raise SourceError("; ".join(plan.truncated) or f"{source.root}: the source holds no pictures")
+        raise SourceError("; ".join(plan.truncated) or f"{source.root}: the source holds no images")
     for split in plan.splits.values():
         if settings.limit:
             split.order = split.order[: settings.limit]
@@ -188,4 +188,4 @@ def _bounds(samples: int, mean_bytes: float, settings: Settings) -> list[int]:
 def describe(plan: Plan, src: str | Path) -> str:
     """One line that says what was found."""
     splits = ", ".join(f"{len(split):,} {name}" for name, split in plan.splits.items())
-    return f"{src}: {plan.source.layout}, {len(plan.selection.wnids)} classes, {splits} pictures"
+    return f"{src}: {plan.source.layout}, {len(plan.selection.wnids)} classes, {splits} images"

@@ -19,9 +19,9 @@ class Settings:
 
     ``max_side``, ``short_side``: bounds of the longer and the shorter side. ``quality``: libjpeg's. ``store``: in which
     form, see :func:`imgtool.pipelines.codec.recode`. ``subsampling``: of chroma,
-    "420", "422" or "444". ``exif``: "apply" turns pictures upright, "ignore" keeps them as they lie. ``skip_smaller``:
-    pictures with a shorter side below it are skipped. ``classes``: a query for the classes to keep ("" for all);
-    ``labelmap`` gathers them into other targets. ``real``: further wnids of a picture, by its key. ``limit``: the most
+    "420", "422" or "444". ``exif``: "apply" turns images upright, "ignore" keeps them as they lie. ``skip_smaller``:
+    images with a shorter side below it are skipped. ``classes``: a query for the classes to keep ("" for all);
+    ``labelmap`` gathers them into other targets. ``real``: further wnids of an image, by its key. ``limit``: the most
     samples of a split (0 for all), chosen at random; ``holdout``: samples of train that become the split minival.
     """
 
@@ -58,7 +58,7 @@ class Settings:
         return out | {"labelmap": self.labelmap.to_dict() if self.labelmap else None, "real": real}
 
     def recode(self, data: bytes) -> codec.Recoded:
-        """A picture as it is stored. Raises ImageError if it is to be skipped."""
+        """An image as it is stored. Raises ImageError if it is to be skipped."""
         recoded = codec.recode(
             data,
             max_side=self.max_side,

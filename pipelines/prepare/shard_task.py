@@ -146,7 +146,7 @@ def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any
     """The manifest row of each record, and why it was skipped if it was."""
     records = list(from_table(task.records))
     with LocatorReader(task.root) as reader:
-        pictures = reader.read_many(record.locator for record in records)
+        images = reader.read_many(record.locator for record in records)
         for record, label in zip(records, task.labels, strict=True):
             row = dict.fromkeys(MANIFEST.names)
             row |= {
@@ -159,7 +159,7 @@ def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any
                 "shard": task.shard.index,
             }
             try:
-                data = next(pictures)
+                data = next(images)
                 if isinstance(data, ImageError):
                     raise data
                 row |= _stored(record, label, data, task.settings, writers, row)
@@ -172,7 +172,7 @@ def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any
 def _stored(
     record: Record, label: int, data: bytes, settings: Settings, writers: _Writers, row: dict[str, Any]
 ) -> dict[str, Any]:
-    """Recodes and writes one picture: the rest of its row. The source's own columns are set whatever comes of it."""
+    """Recodes and writes one image: the rest of its row. The source's own columns are set whatever comes of it."""
     row |= {"source_bytes": len(data), "source_xxh3": xxhash.xxh3_64_intdigest(data)}
     recoded = settings.recode(data)
     if len(recoded.data) > PAGE_SIZE:

@@ -21,7 +21,7 @@ from imgtool.pipelines.storage.atomic import write_text
 
 NAME = "report.html"
 LISTED = 1000
-"""Skipped pictures named on the page; the manifest has them all."""
+"""Skipped images named on the page; the manifest has them all."""
 SUPERCLASSES, SHOWN, THUMBNAIL = 14, 6, 96
 COLUMNS = ["key", "source", "status", "class_index", "shard", "position", "source_width", "source_height"]
 COLUMNS += ["source_bytes", "width", "height", "bytes", "source_xxh3", "wnids"]
@@ -78,16 +78,16 @@ def _summary(dataset: Dataset, splits: dict[str, pa.Table]) -> str:
 
 
 def _copies(splits: dict[str, pa.Table]) -> Iterator[str]:
-    """Pictures that occur more than once, told by the hash of the source's bytes."""
+    """Images that occur more than once, told by the hash of the source's bytes."""
     hashes = {split: np.asarray(rows["source_xxh3"].drop_null()) for split, rows in splits.items()}
     for split, rows in splits.items():
         if several := pc.sum(pc.greater(pc.list_value_length(rows["wnids"]), 1)).as_py():
-            yield f"{several:,} pictures of {split} are of several classes."
+            yield f"{several:,} images of {split} are of several classes."
         if repeated := len(hashes[split]) - len(np.unique(hashes[split])):
-            yield f"{repeated:,} pictures of {split} repeat another one, byte for byte."
+            yield f"{repeated:,} images of {split} repeat another one, byte for byte."
         shared = int(np.isin(hashes[split], hashes["train"]).sum()) if "train" in hashes else 0
         if split != "train" and shared:
-            yield f"{shared:,} pictures of {split} are in train too, byte for byte."
+            yield f"{shared:,} images of {split} are in train too, byte for byte."
 
 
 def _classes(tree: Node) -> str:

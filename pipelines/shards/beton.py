@@ -1,8 +1,8 @@
 """FFCV's .beton files (format version 2), written and read with numpy alone.
 
 Each shard is a whole file that stock FFCV opens, with the fields ``image`` (RGBImageField) and ``label`` (IntField).
-Little-endian: a header of 24 bytes; 1,041 bytes a field; a row of metadata a sample; pages that hold the pictures, at
-multiples of the page size, each picture in one page; an allocation table. Source: FFCV 1.0.2, ffcv/types.py,
+Little-endian: a header of 24 bytes; 1,041 bytes a field; a row of metadata a sample; pages that hold the images, at
+multiples of the page size, each image in one page; an allocation table. Source: FFCV 1.0.2, ffcv/types.py,
 ffcv/memory_allocator.py.
 """
 
@@ -55,7 +55,7 @@ class BetonWriter:
         return -(-at // self.page_size) * self.page_size
 
     def add(self, data: bytes, width: int, height: int, label: int, raw: bool = False) -> int:
-        """Appends a picture of the stated size, a JPEG or ``raw`` RGB; returns its position in the shard. ValueError if
+        """Appends an image of the stated size, a JPEG or ``raw`` RGB; returns its position in the shard. ValueError if
         it fits no page."""
         if len(data) > self.page_size:
             raise ValueError(f"a sample of {len(data)} bytes does not fit a page of {self.page_size}")

@@ -113,15 +113,15 @@ class WebDatasetReader:
             rows = [line.split() for line in lines[1:]]
             if version != INDEX_VERSION or int(count) != len(rows):
                 raise ValueError(f"{lines[0]!r} stands above {len(rows)} samples")
-            pictures = _extents(rows, 0, "jpg", len(self.buffer))
+            images = _extents(rows, 0, "jpg", len(self.buffer))
             labels = _extents(rows, 4, "cls", len(self.buffer))
             self.label: npt.NDArray[np.int64] = np.array(
                 [int(self.buffer[at : at + min(size, 20)]) for at, size in labels.tolist()], np.int64
             )
         except (ValueError, IndexError, OverflowError) as error:
             raise DatasetError(f"{index}: is not the index of {self.path.name} ({error}); prepare it again") from None
-        self.offset: npt.NDArray[np.uint64] = pictures[:, 0].astype(np.uint64)
-        self.size: npt.NDArray[np.uint64] = pictures[:, 1].astype(np.uint64)
+        self.offset: npt.NDArray[np.uint64] = images[:, 0].astype(np.uint64)
+        self.size: npt.NDArray[np.uint64] = images[:, 1].astype(np.uint64)
         self.raw: npt.NDArray[np.uint8] = np.zeros(len(self.size), np.uint8)
 
     def __len__(self) -> int:

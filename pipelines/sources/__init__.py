@@ -27,7 +27,7 @@ class Source(Protocol):
     splits: tuple[str, ...]
 
     def records(self, split: str) -> Iterator[Record]:
-        """The pictures of a split, in the source's own order.
+        """The images of a split, in the source's own order.
 
         Raises TruncatedSourceError at the end, after every whole record, if the split's archive ended early.
         """

@@ -1,4 +1,4 @@
-"""Hugging Face's layout: parquet files a split, a row a picture with its label. Read in place, a picture at a time."""
+"""Hugging Face's layout: parquet files a split, a row an image with its label. Read in place, an image at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
-PICTURES, LABELS = ("image", "img", "jpg"), ("label", "labels", "fine_label", "cls")
+IMAGES, LABELS = ("image", "img", "jpg"), ("label", "labels", "fine_label", "cls")
 UNLABELLED = -1
 AT_ONCE = 8
 """Row groups indexed at once, so that their reads overlap."""
@@ -39,7 +39,7 @@ _STATED = re.compile(r"(.+)_(n\d{8})|(n\d{8})_\d+")
 
 
 class _File(NamedTuple):
-    """What is read of a file at once: where its pictures are, and a row's label (-1: none) and path."""
+    """What is read of a file at once: where its images are, and a row's label (-1: none) and path."""
 
     name: str
     columns: list[parquet.Column]
@@ -51,7 +51,7 @@ class _File(NamedTuple):
 class HuggingFace:
     """Files like ``train-00000-of-00294.parquet``, ``data/validation-….parquet`` or ``test/0000.parquet``.
 
-    The picture is a struct of bytes and path, or a binary column named image, img or jpg; the label an integer column
+    The image is a struct of bytes and path, or a binary column named image, img or jpg; the label an integer column
     named label, labels, fine_label or cls, negative or null where there is none. The class of a row is, in this order:
 
     - the wnid that its path states, behind the name (``n01440764_10026_n01440764.JPEG``, which is cut from the key) or
@@ -238,12 +238,12 @@ def _file_of(opened: pq.ParquetFile, name: str, size: int) -> _File:
     metadata, schema = opened.metadata, opened.schema_arrow
     if metadata.num_rows > size:
         raise Damaged("its footer states more rows than bytes")
-    picture, bytes_path, name_path = _picture_column(schema)
+    image, bytes_path, name_path = _image_column(schema)
     label = next((column for column in LABELS if column in schema.names), None)
-    if not picture or label is None or not pa.types.is_integer(schema.field(label).type):
+    if not image or label is None or not pa.types.is_integer(schema.field(label).type):
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        wanted = f"{'/'.join(PICTURES)}, {'/'.join(LABELS)}"
-        raise Damaged(f"has no column of pictures or none of labels ({wanted}); its columns are {columns}")
+        wanted = f"{'/'.join(IMAGES)}, {'/'.join(LABELS)}"
+        raise Damaged(f"has no column of images or none of labels ({wanted}); its columns are {columns}")
     leaves = [opened.schema.column(i) for i in range(metadata.num_columns)]
     index = next((i for i, leaf in enumerate(leaves) if leaf.path == bytes_path), -1)
     if index < 0 or leaves[index].max_repetition_level or leaves[index].physical_type != "BYTE_ARRAY":
@@ -255,7 +255,7 @@ def _file_of(opened: pq.ParquetFile, name: str, size: int) -> _File:
     paths = None
     if name_path:
         paths = pa.chunked_array(
-            [batch[picture].field("path").cast(pa.large_string()) for batch in batches], pa.large_string()
+            [batch[image].field("path").cast(pa.large_string()) for batch in batches], pa.large_string()
         )
         paths.validate(full=True)  # all of them are UTF-8
     file = _File(
@@ -266,12 +266,12 @@ def _file_of(opened: pq.ParquetFile, name: str, size: int) -> _File:
     return file
 
 
-def _picture_column(schema: pa.Schema) -> tuple[str, str, str]:
-    """Name of the column of pictures, and the parquet paths of their bytes and of their file names, "" where absent."""
+def _image_column(schema: pa.Schema) -> tuple[str, str, str]:
+    """Name of the column of images, and the parquet paths of their bytes and of their file names, "" where absent."""
     structs = [f.name for f in schema if pa.types.is_struct(f.type) and _is_bytes(_member(f.type, "bytes"))]
     plain = [f.name for f in schema if _is_bytes(f.type)]
     for found in (structs, plain):
-        named = [name for name in PICTURES if name in found] or (found if found is structs and len(found) == 1 else [])
+        named = [name for name in IMAGES if name in found] or (found if found is structs and len(found) == 1 else [])
         if named and found is structs:
             path = _member(schema.field(named[0]).type, "path")
             is_text = path is not None and (pa.types.is_string(path) or pa.types.is_large_string(path))
@@ -306,7 +306,7 @@ def _is_ilsvrc2012(names: list[str]) -> bool:
 
 
 def _stated(path: str | None) -> tuple[str, str]:
-    """Key and wnid by a picture's file name, "" where it does not state them."""
+    """Key and wnid by an image's file name, "" where it does not state them."""
     stem = key_of(path) if path else ""
     match = _STATED.fullmatch(stem)
     if not match:

@@ -35,7 +35,7 @@ class ILSVRC2012:
     """A folder that holds the ILSVRC2012 archives; any of train, val and test may be absent. Test has no labels.
 
     The classes are the devkit's leaves. Without a devkit they are the 1000 published ones if every class tar is among
-    those, else the class tars' own names. Validation pictures are labelled by the devkit, or by its ground-truth file
+    those, else the class tars' own names. Validation images are labelled by the devkit, or by its ground-truth file
     or LOC_val_solution.csv beside the archive. Boxes come from the bounding-box archives, where they are there.
     """
 

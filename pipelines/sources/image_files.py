@@ -1,4 +1,4 @@
-"""Picture files as a user names them: paths, folders, patterns, URLs of any fsspec kind, standard input."""
+"""Image files as a user names them: paths, folders, patterns, URLs of any fsspec kind, standard input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAGIC = "*?["
 
 
 @dataclass(frozen=True)
-class PictureFile:
+class ImageFile:
     """One file: a path, a URL, or "-" for standard input. A URL's ``fs`` and ``at`` there are found when it is read,
     unless they are known already."""
 
@@ -27,7 +27,7 @@ class PictureFile:
     at: str = ""
 
     def read(self) -> bytes:
-        """Its bytes. Raises ImageError, naming it, where it cannot be read or is too large for a picture."""
+        """Its bytes. Raises ImageError, naming it, where it cannot be read or is too large for an image."""
         try:
             data = self._read()
         except OSError as error:
@@ -37,7 +37,7 @@ class PictureFile:
         except ImgtoolError as error:
             raise ImageError(f"cannot read {error}") from error
         if len(data) > MAX_BYTES:
-            raise ImageError(f"cannot read {self.name}: more than {MAX_BYTES} bytes are too many for a picture")
+            raise ImageError(f"cannot read {self.name}: more than {MAX_BYTES} bytes are too many for an image")
         return data
 
     def _read(self) -> bytes:
@@ -56,14 +56,14 @@ class PictureFile:
 def check(name: str) -> None:
     """Raises InputError for a path of which nothing is there: told before work begins. URLs are not looked at."""
     if name != STDIN and not is_url(name) and not os.path.lexists(name) and not _has_magic(name):
-        raise InputError(f"there is no picture {name}")
+        raise InputError(f"there is no image {name}")
 
 
-def expand(name: str) -> Iterator[PictureFile]:
-    """The picture files that a name stands for, one after the other, in sorted order.
+def expand(name: str) -> Iterator[ImageFile]:
+    """The image files that a name stands for, one after the other, in sorted order.
 
     A file stands for itself, whatever it is called; a folder for all below it, a pattern (``*``, ``?``, ``[…]``, ``**``
-    for any folders) for all files it matches, that end like pictures and are not hidden. Both may be URLs, chained too
+    for any folders) for all files it matches, that end like images and are not hidden. Both may be URLs, chained too
     (``zip://*.jpg::s3://bucket/a.zip``). http(s) has no folders and patterns. A pattern's names are listed before the
     first is given; a folder is listed as it goes. Raises InputError where there is none.
     """
@@ -75,36 +75,36 @@ def expand(name: str) -> Iterator[PictureFile]:
     except OSError as error:
         raise InputError(f"{error.filename or name}: {error.strerror or error}") from error
     if not found:
-        raise InputError(f"there is no picture in {name}: none of its files ends in {', '.join(IMAGE_SUFFIXES)}")
+        raise InputError(f"there is no image in {name}: none of its files ends in {', '.join(IMAGE_SUFFIXES)}")
 
 
-def _local(name: str) -> Iterator[PictureFile]:
+def _local(name: str) -> Iterator[ImageFile]:
     if name != STDIN and os.path.isdir(name):
-        yield from (PictureFile(join(name, below)) for below in _pictures(f for f, _ in LocalFolder(name).walk()))
+        yield from (ImageFile(join(name, below)) for below in _images(f for f, _ in LocalFolder(name).walk()))
     elif name == STDIN or os.path.lexists(name) or not _has_magic(name):
-        yield PictureFile(name)  # "a[1].jpg" may well be a file
+        yield ImageFile(name)  # "a[1].jpg" may well be a file
     else:
         matches = sorted(path for path in glob.iglob(name, recursive=True) if os.path.isfile(path))
-        yield from map(PictureFile, _pictures(matches))
+        yield from map(ImageFile, _images(matches))
 
 
-def _remote(url: str) -> Iterator[PictureFile]:
+def _remote(url: str) -> Iterator[ImageFile]:
     first, chained, rest = url.partition("::")
     with remote_errors(url):
         fs, at = _resolve(url)
         is_web = first.startswith(("http://", "https://"))
         if is_web or (first.lower().endswith(IMAGE_SUFFIXES) and not _has_magic(at)):
-            yield PictureFile(url, fs, at)  # a store is not asked what the name says already
+            yield ImageFile(url, fs, at)  # a store is not asked what the name says already
             return
         if _has_magic(at):
             names = sorted(fs.glob(at))
         elif fs.isdir(at):
             names = sorted(fs.find(at), key=lambda path: path.split("/"))
         else:
-            yield PictureFile(url, fs, at)
+            yield ImageFile(url, fs, at)
             return
-        for found in _pictures(names):
-            yield PictureFile(f"{fs.unstrip_protocol(found)}{chained}{rest}", fs, found)
+        for found in _images(names):
+            yield ImageFile(f"{fs.unstrip_protocol(found)}{chained}{rest}", fs, found)
 
 
 def _resolve(url: str) -> tuple[Any, str]:
@@ -118,5 +118,5 @@ def _has_magic(name: str) -> bool:
     return any(sign in name for sign in _MAGIC)
 
 
-def _pictures(names: Iterable[str]) -> Iterator[str]:
+def _images(names: Iterable[str]) -> Iterator[str]:
     return (n for n in names if n.lower().endswith(IMAGE_SUFFIXES) and not os.path.basename(n).startswith("."))

@@ -16,7 +16,7 @@ _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar$")
 
 
 class ImageNet21k:
-    """All its classes, whichever they are, in one split, train. An empty class tar is a class without pictures."""
+    """All its classes, whichever they are, in one split, train. An empty class tar is a class without images."""
 
     layout: ClassVar[str] = "imagenet-21k"
     splits: tuple[str, ...] = ("train",)

@@ -17,7 +17,7 @@ VAL_ANNOTATIONS = "val/val_annotations.txt"
 class TinyImageNet:
     """The layout of tiny-imagenet-200, with any number of classes.
 
-    The classes are those of wnids.txt (which is not sorted). The unlabelled test pictures are left out.
+    The classes are those of wnids.txt (which is not sorted). The unlabelled test images are left out.
     """
 
     layout: ClassVar[str] = "tiny-imagenet"
@@ -59,7 +59,7 @@ class TinyImageNet:
     def _val(self) -> Iterator[Record]:
         labels = {}
         if VAL_ANNOTATIONS not in self._tree.files and self._tree.truncated:
-            return  # the labels were behind the cut: no validation picture is whole without its own
+            return  # the labels were behind the cut: no validation image is whole without its own
         if VAL_ANNOTATIONS in self._tree.files:
             for file, wnid, *corners in self._lines(VAL_ANNOTATIONS, 6):
                 labels[file] = (wnid, _box(wnid, corners))

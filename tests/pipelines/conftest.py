@@ -13,20 +13,20 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def jpegs(
-    picture: Callable[..., np.ndarray], encoded: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
+    draw_image: Callable[..., np.ndarray], encoded: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> list[Path]:
     """One file per kind: samplings, colour spaces, progressive, restart markers, EXIF, odd sizes, damaged."""
     files = {}
     for sampling, name in enumerate(("444", "422", "420")):
-        files[name] = encoded(picture(149, 101, sampling), quality=93, subsampling=sampling)
-        files[f"{name} progressive"] = encoded(picture(98, 75, 3), subsampling=sampling, progressive=True)
-        files[f"{name} restarts"] = encoded(picture(120, 87, 4), subsampling=sampling, restart_marker_blocks=3)
-        files[f"{name} coarse"] = encoded(picture(64, 64, 5), subsampling=sampling, quality=3, optimize=True)
+        files[name] = encoded(draw_image(149, 101, sampling), quality=93, subsampling=sampling)
+        files[f"{name} progressive"] = encoded(draw_image(98, 75, 3), subsampling=sampling, progressive=True)
+        files[f"{name} restarts"] = encoded(draw_image(120, 87, 4), subsampling=sampling, restart_marker_blocks=3)
+        files[f"{name} coarse"] = encoded(draw_image(64, 64, 5), subsampling=sampling, quality=3, optimize=True)
     noise = np.random.default_rng(0).integers(0, 256, (81, 90, 3), np.uint8)
     files["noise"] = encoded(noise, quality=100, subsampling=0)
     files["one pixel"] = encoded(noise[:1, :1])
     files["thin"] = encoded(noise[:2], quality=80)
-    image = Image.fromarray(picture(111, 66, 6))
+    image = Image.fromarray(draw_image(111, 66, 6))
     for mode in ("L", "CMYK"):
         files[mode] = encoded(image.convert(mode))
     files["rgb"] = encoded(image, keep_rgb=True)

@@ -134,7 +134,7 @@ def test_inference_in_every_runtime(tmp_path: Path) -> None:
 
 
 def check_train(found: dict[str, Any], pairs: dict[str, tuple[str, str]]) -> None:
-    assert found["pictures"] == {"train": 40, "val": 10}
+    assert found["images"] == {"train": 40, "val": 10}
     for part, pair in pairs.items():
         assert [run["who"] for run in found[part]["runs"]] == list(pair)
         assert all(len(run["curve"]) == 1 and run["epoch_seconds"] > 0 for run in found[part]["runs"])
@@ -206,7 +206,7 @@ WRONG = {
     "prepare --src nowhere": "nowhere: no such file or folder",
     "prepare --src . --repeat 0": "0 is not in the range",
     "stores --rehearse --batch 8": "40 samples are 5 batches of 8, and more than 6 are needed",
-    "train": "give --src, the pictures to train on",
+    "train": "give --src, the images to train on",
     "train --only overhead --plot a.png": "these options run none",
     "train --only overhead --limit -1": "-1 is not in the range",
     "wordnet --sample 0": "0 is not in the range",

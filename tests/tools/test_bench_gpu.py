@@ -68,7 +68,7 @@ def test_models_and_loaders(gpu, record, drawn: Path) -> None:
 
 
 def test_trainings(gpu, record, drawn: Path, tmp_path: Path) -> None:
-    done = gpu("--only", "train", "--only", "accuracy", "--tiny", str(drawn))  # its pictures are drawn
+    done = gpu("--only", "train", "--only", "accuracy", "--tiny", str(drawn))  # its images are drawn
     assert done.exit_code == 0, done.output
     one = record("train")["measured"]["n 32"]
     assert one["data"].startswith("drawn-") and one["batch"] == 8 and one["accumulate"] == 1

@@ -1,4 +1,4 @@
-"""`imgtool bench inference` on small pictures: what it times is one model, and its JSON holds what it printed."""
+"""`imgtool bench inference` on small images: what it times is one model, and its JSON holds what it printed."""
 
 import json
 from collections.abc import Callable
@@ -48,5 +48,5 @@ def test_int8_beside_float32(scattered: Callable[..., Path], drawn_data: Path, t
     found = json.loads(out.read_text())["int8"]
     assert found["calibrated_on"] == 80 and found["float32"]["images"] == found["int8"]["images"] == 20
     assert found["bytes"]["int8"] < 0.4 * found["bytes"]["float32"]
-    assert "calibrated on 80 pictures: top-1" in shown.output
+    assert "calibrated on 80 images: top-1" in shown.output
     assert CliRunner().invoke(inference.main, ["--int8"]).exit_code == 2

@@ -26,7 +26,7 @@ def test_overhead(tmp_path: Path) -> None:
     assert "ultralytics" not in result and "torchvision" not in result
 
 
-def test_pictures_are_asked_for() -> None:
+def test_images_are_asked_for() -> None:
     done = CliRunner().invoke(bench, ["train", "--only", "torchvision"])
     assert done.exit_code == 2 and "--src" in done.output
 

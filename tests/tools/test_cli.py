@@ -180,7 +180,7 @@ def test_the_main_job(drawn, tmp_path, monkeypatch):
     assert sum(found["probabilities"]) <= 1 + 1e-6
     bad = imgtool("predict", "data/dataset.json", "a.JPEG", "--weights", "runs/first", cwd=tmp_path)
     assert bad.returncode == 2
-    assert bad.stderr.strip() == "imgtool: cannot decode data/dataset.json: not a picture"
+    assert bad.stderr.strip() == "imgtool: cannot decode data/dataset.json: not an image"
     assert bad.stdout.startswith("a.JPEG"), "the others are predicted all the same"
 
 

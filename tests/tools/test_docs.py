@@ -40,7 +40,7 @@ REPLACED = {  # in commands and Python blocks: what is written, what stands for 
     "info PATH": "info data/imagenet",
     "verify DATA": "verify data/imagenet",
     "val --weights RUN --plots FOLDER": "val --weights runs/train --plots folder",
-    "s3://bucket/folder": "file://{here}/pictures",
+    "s3://bucket/folder": "file://{here}/images",
     "https://host/a.zip": "file://{here}/a.zip",
     "epochs=100, imgsz=224": "epochs=1, imgsz=32, batch=16",
     "range(100)": "range(1)",
@@ -160,7 +160,7 @@ def base(drawn: Path, drawn_data: Path, tmp_path_factory: pytest.TempPathFactory
         shutil.copytree(drawn_data, home / "data" / name)
     with tarfile.open(drawn / "ILSVRC2012_img_val.tar") as archive:
         images = [(member.name, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
-    for name in ("picture.jpg", "a.jpg", "pictures/a.jpg", "more/and/b.png"):
+    for name in ("image.jpg", "a.jpg", "images/a.jpg", "more/and/b.png"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_bytes(images[0][1])
     with zipfile.ZipFile(home / "a.zip", "w") as zipped:
@@ -214,7 +214,7 @@ def piped(text: str) -> bytes:
     first = text.split("|")[0].split()
     if "|" not in text:
         return b""
-    return {"curl": Path("a.jpg").read_bytes(), "find": b"./a.jpg\n./pictures/a.jpg\n"}[first[0]]
+    return {"curl": Path("a.jpg").read_bytes(), "find": b"./a.jpg\n./images/a.jpg\n"}[first[0]]
 
 
 def run_python(item: Item, document: Path, namespace: dict[str, Any]) -> None:

@@ -23,11 +23,11 @@ def weights(scattered, drawn_data) -> Path:
 
 
 @pytest.fixture
-def pictures(picture, encoded, tmp_path, monkeypatch) -> Path:
+def images(draw_image, encoded, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("p/deep").mkdir(parents=True)
     for seed, name in enumerate(("p/a.jpg", "p/b.png", "p/deep/c.jpg")):
-        Path(name).write_bytes(encoded(picture(80, 60, seed), "PNG" if name.endswith("png") else "JPEG"))
+        Path(name).write_bytes(encoded(draw_image(80, 60, seed), "PNG" if name.endswith("png") else "JPEG"))
     return tmp_path
 
 
@@ -50,7 +50,7 @@ def about(row: dict) -> dict:
     return {name: value for name, value in row.items() if name not in NUMBERS}
 
 
-def test_folders_patterns_and_urls_agree(weights, pictures):
+def test_folders_patterns_and_urls_agree(weights, images):
     folder = run(weights, "p", "--json", "--topk", 3)
     lines = [json.loads(line) for line in folder.stdout.splitlines()]
     assert [line["path"] for line in lines] == ["p/a.jpg", "p/b.png", "p/deep/c.jpg"]
@@ -58,19 +58,19 @@ def test_folders_patterns_and_urls_agree(weights, pictures):
     assert_same([json.loads(line) for line in run(weights, "p/**", "--json", "--topk", 3).stdout.splitlines()], lines)
     (one,) = [json.loads(line) for line in run(weights, "p/*.jpg", "--json", "--topk", 3).stdout.splitlines()]
     assert (one["path"], one["wnids"]) == ("p/a.jpg", lines[0]["wnids"])
-    url = [json.loads(line) for line in run(weights, f"file://{pictures}/p", "--json").stdout.splitlines()]
+    url = [json.loads(line) for line in run(weights, f"file://{images}/p", "--json").stdout.splitlines()]
     assert [line["wnids"][0] for line in url] == [line["wnids"][0] for line in lines]
 
 
-def test_text_names_the_superclass(weights, pictures):
+def test_text_names_the_superclass(weights, images):
     shown = run(weights, "p/a.jpg", "--topk", 10).stdout.splitlines()
     assert shown[0] == "p/a.jpg" and len(shown) == 11
     assert any(line.endswith("zebra  [ungulate]") for line in shown)
 
 
-def test_csv_to_a_file_and_to_standard_output(weights, pictures):
+def test_csv_to_a_file_and_to_standard_output(weights, images):
     result = run(weights, "p", "--csv", "out.csv", "--topk", 2, "--batch", 2, "--workers", 2)
-    assert result.stdout == "3 pictures, out.csv\n"
+    assert result.stdout == "3 images, out.csv\n"
     text = Path("out.csv").read_text()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["path"], row["rank"]) for row in rows[:3]] == [("p/a.jpg", "1"), ("p/a.jpg", "2"), ("p/b.png", "1")]
@@ -79,7 +79,7 @@ def test_csv_to_a_file_and_to_standard_output(weights, pictures):
     assert_same(shown, rows)
 
 
-def test_standard_input_is_a_picture_or_a_list(weights, pictures):
+def test_standard_input_is_an_image_or_a_list(weights, images):
     data = Path("p/b.png").read_bytes()
     piped = run(weights, "-", "--json", stdin=data)
     known = json.loads(run(weights, "p/b.png", "--json").stdout)
@@ -90,22 +90,22 @@ def test_standard_input_is_a_picture_or_a_list(weights, pictures):
     assert listed.stderr.splitlines() == [
         "imgtool: cannot read nowhere.jpg: No such file or directory",
         "imgtool: cannot read gone.jpg: No such file or directory",
-        "imgtool: 2 of 4 pictures could not be read",
+        "imgtool: 2 of 4 images could not be read",
     ]
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "give PICTURES"),
+        ((), "give IMAGES"),
         (("p", "--json", "--csv", "-"), "not both"),
         (("-", "--list", "-"), "standard input cannot be"),
-        (("p", "nowhere.jpg"), "there is no picture nowhere.jpg"),
-        (("*.gif",), "there is no picture in *.gif"),
+        (("p", "nowhere.jpg"), "there is no image nowhere.jpg"),
+        (("*.gif",), "there is no image in *.gif"),
         (("--list", "nowhere.txt"), "nowhere.txt: No such file"),
     ],
 )
-def test_wrong_arguments(weights, pictures, args, message):
+def test_wrong_arguments(weights, images, args, message):
     result = run(weights, *args)
     assert result.exit_code == 2 and message in result.stderr
 

@@ -55,8 +55,8 @@ def test_it_has_the_oddities(drawn):
     with tarfile.open(drawn / ARCHIVES[0]) as outer:
         for member in outer:
             with tarfile.open(fileobj=io.BytesIO(outer.extractfile(member).read())) as inner:
-                for picture in inner:
-                    image = Image.open(inner.extractfile(picture))
+                for image in inner:
+                    image = Image.open(inner.extractfile(image))
                     forms.append((image.format, image.mode))
     assert forms.count(("PNG", "RGB")) == 1
     assert forms.count(("JPEG", "CMYK")) == 1

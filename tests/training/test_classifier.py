@@ -23,7 +23,7 @@ def trained(memory: Any, toy_recipe: Recipe) -> TrainResults:
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def draw_image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
@@ -96,8 +96,8 @@ def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: py
     assert not Path("runs").exists()  # what fails before training takes no name
 
 
-def test_an_untrained_classifier_says_so(memory: Any, picture: np.ndarray) -> None:
-    for call in (lambda: Classifier("n").predict(picture), lambda: Classifier("n").val()):
+def test_an_untrained_classifier_says_so(memory: Any, draw_image: np.ndarray) -> None:
+    for call in (lambda: Classifier("n").predict(draw_image), lambda: Classifier("n").val()):
         with pytest.raises(CheckpointError, match="has no trained weights"):
             call()
 
@@ -159,31 +159,31 @@ def test_fine_tuning_keeps_the_body_and_says_when_the_head_starts_anew(
     assert "the last layer starts anew" in (other.run / "log.txt").read_text()
 
 
-def test_every_kind_of_source_gives_the_same(trained: TrainResults, picture: np.ndarray) -> None:
-    folder = Path("pictures/deeper")
+def test_every_kind_of_source_gives_the_same(trained: TrainResults, draw_image: np.ndarray) -> None:
+    folder = Path("images/deeper")
     folder.mkdir(parents=True)
-    image = Image.fromarray(picture)
+    image = Image.fromarray(draw_image)
     image.save(folder / "b.png")
-    image.save("pictures/a.PNG")
-    Path("pictures/notes.txt").write_text("not a picture")
+    image.save("images/a.PNG")
+    Path("images/notes.txt").write_text("not an image")
     subject = Classifier(trained.run)
-    found = subject.predict(["pictures", str(folder / "b.png"), image, picture], topk=3)
-    assert [p.path for p in found] == ["pictures/a.PNG", "pictures/deeper/b.png", "pictures/deeper/b.png", None, None]
+    found = subject.predict(["images", str(folder / "b.png"), image, draw_image], topk=3)
+    assert [p.path for p in found] == ["images/a.PNG", "images/deeper/b.png", "images/deeper/b.png", None, None]
     assert all(p.indices == found[0].indices for p in found)
     first = found[0]
     assert len(first.indices) == 3 and first.probabilities == sorted(first.probabilities, reverse=True)
     assert first.wnids == [subject.wnids[i] for i in first.indices]
     assert first.names == [subject.names[i] for i in first.indices]
-    everything = subject.predict(picture, topk=99)[0]
+    everything = subject.predict(draw_image, topk=99)[0]
     assert len(everything.indices) == 6 and sum(everything.probabilities) == pytest.approx(1, abs=1e-5)
-    assert json.loads(json.dumps(first.to_dict()))["path"] == "pictures/a.PNG"
+    assert json.loads(json.dumps(first.to_dict()))["path"] == "images/a.PNG"
 
 
 def test_prediction_goes_through_the_validation_transform(
-    trained: TrainResults, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    trained: TrainResults, draw_image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A square picture of the model's own size is not touched: logits are the model's on its bytes."""
-    square = np.ascontiguousarray(picture[:32, :32])
+    """A square image of the model's own size is not touched: logits are the model's on its bytes."""
+    square = np.ascontiguousarray(draw_image[:32, :32])
     subject = Classifier(trained.run)
     with torch.no_grad():
         expected = subject.model(torch.from_numpy(square).permute(2, 0, 1)[None] / 255).softmax(1)[0]
@@ -191,19 +191,19 @@ def test_prediction_goes_through_the_validation_transform(
     torch.testing.assert_close(torch.tensor(prediction.probabilities), expected[prediction.indices])
 
 
-def test_predict_names_what_it_cannot_read(trained: TrainResults, picture: np.ndarray) -> None:
+def test_predict_names_what_it_cannot_read(trained: TrainResults, draw_image: np.ndarray) -> None:
     subject = Classifier(trained.run)
     Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     Path("empty.png").touch()
     for name in ("broken.jpg", "empty.png"):
         with pytest.raises(ImageError, match=name):
             subject.predict(name)
-    with pytest.raises(InputError, match=r"there is no picture nowhere\.jpg"):
+    with pytest.raises(InputError, match=r"there is no image nowhere\.jpg"):
         subject.predict("nowhere.jpg")
     Path("bare").mkdir()
-    with pytest.raises(InputError, match="there is no picture in bare"):
+    with pytest.raises(InputError, match="there is no image in bare"):
         subject.predict("bare")
-    for wrong in (picture.astype(np.float32), picture[..., 0], picture[:, :0]):
+    for wrong in (draw_image.astype(np.float32), draw_image[..., 0], draw_image[:, :0]):
         with pytest.raises(InputError, match=r"must be uint8 \[H, W, 3\]"):
             subject.predict(wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cannot predict on a BytesIO"):

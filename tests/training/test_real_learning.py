@@ -1,4 +1,4 @@
-"""Real pictures are learnt: Tiny-ImageNet's training and validation pictures are disjoint."""
+"""Real images are learnt: Tiny-ImageNet's training and validation images are disjoint."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_four_unlike_classes_are_told_apart(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mammals_are_told_apart(tiny: Path, tmp_path: Path) -> None:
-    """13 classes, 2,600 pictures: chance is 8 %. Five epochs of the n model reached 29 % when this was written."""
+    """13 classes, 2,600 images: chance is 8 %. Five epochs of the n model reached 29 % when this was written."""
     result = learn(tiny, epochs=5, batch=64, seed=0, folder=tmp_path, classes="mammal.n.01")
     assert result["val"] == 50 * result["classes"] and result["train"] == 200 * result["classes"]
     chance = 1 / result["classes"]

@@ -12,9 +12,9 @@ import click
 CLAIMS = {
     "gpu": "on a GPU training is bound by the model, and its step by memory",
     "inference": "an exported model is at least as fast as Ultralytics' export of the same weights",
-    "learning": "a few epochs on the CPU learn real pictures",
+    "learning": "a few epochs on the CPU learn real images",
     "loader": "crops from JPEG reach the batch at least twice as fast as through FFCV",
-    "prepare": "pictures are recoded at least twice as fast as by FFCV's writer",
+    "prepare": "images are recoded at least twice as fast as by FFCV's writer",
     "stores": "what each stored form costs on disk and brings in loading",
     "train": "an epoch takes at most half of Ultralytics' time, and learns as much",
     "wordnet": "the hierarchy starts in milliseconds and answers in arrays",

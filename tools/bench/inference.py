@@ -207,7 +207,7 @@ def quantised(
 def show_int8(result: dict[str, Any]) -> None:
     plain, small = result["float32"], result["int8"]
     click.echo(
-        f"{result['size']} at {result['imgsz']}, calibrated on {result['calibrated_on']} pictures: top-1 "
+        f"{result['size']} at {result['imgsz']}, calibrated on {result['calibrated_on']} images: top-1 "
         f"{plain['top1']:.2%} in float32, {small['top1']:.2%} in int8 on {plain['images']:,} images"
     )
     for row in result["timings"]:

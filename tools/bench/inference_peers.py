@@ -1,6 +1,6 @@
 """What ``imgtool bench inference`` times: one model, the same weights, in every runtime that is here.
 
-A runner is a function that computes one batch; it is given random pictures once, when it is made.
+A runner is a function that computes one batch; it is given random images once, when it is made.
 """
 
 from __future__ import annotations

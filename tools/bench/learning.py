@@ -1,4 +1,4 @@
-"""Claim: a few epochs on the CPU learn real pictures. Tiny-ImageNet's training and validation pictures are disjoint.
+"""Claim: a few epochs on the CPU learn real images. Tiny-ImageNet's training and validation images are disjoint.
 
 \b
     imgtool bench learning --src tiny-imagenet-200.tar --epochs 5
@@ -70,6 +70,6 @@ def main(src: str, epochs: int, batch: int, seed: int, json_path: Path | None, r
     chance = 1 / result["classes"]
     click.echo(
         f"{result['curve'][-1]['top1'] / chance:.0f} times chance ({chance:.1%}) on {result['val']:,} held-out "
-        f"pictures, {result['total_seconds']:.0f} s with prepare"
+        f"images, {result['total_seconds']:.0f} s with prepare"
     )
     write_json(json_path, result)

@@ -1,7 +1,7 @@
 """Claim: the native loader feeds crops from JPEG at least twice as fast as FFCV's, and faster than any other.
 
 \b
-    imgtool bench loader --src ILSVRC2012  # the claim: every loader installed here, on the same stored pictures
+    imgtool bench loader --src ILSVRC2012  # the claim: every loader installed here, on the same stored images
     imgtool bench loader --data data/imagenet  # one's own data: can this machine feed a model, and what holds it up?
 
 All make the same batches: random crops of area (0.08, 1) resized to 224 pixels, flipped at random, uint8, from JPEG of
@@ -88,7 +88,7 @@ def check_batch(images: int, batch: int) -> None:
     if images // batch <= HEAD:
         raise InputError(
             f"{images:,} samples are {images // batch:,} batches of {batch:,}, and more than {HEAD} are needed: give a "
-            "smaller --batch, or larger --pictures or --repeat"
+            "smaller --batch, or larger --images or --repeat"
         )
 
 
@@ -136,7 +136,7 @@ def entropy_rate(data: Dataset, image_size: int, images: int) -> float:
 @click.command(help=__doc__)
 @click.option("--src", type=SourcePath(), help="ILSVRC2012, or another source with a train split.")
 @click.option("--data", type=SourcePath(), help="A prepared data set, instead of --src.")
-@click.option("--pictures", default=500, show_default=True, type=click.IntRange(1), help="Images taken from --src.")
+@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Images taken from --src.")
 @click.option(
     "--repeat", default=12, show_default=True, type=click.IntRange(1), help="Copies of each in the data set made of it."
 )
@@ -160,11 +160,11 @@ def entropy_rate(data: Dataset, image_size: int, images: int) -> float:
 )
 @json_option
 @plot_option("the rates")
-@rehearsal(src=DRAWN, pictures=40, repeat=1, threads="1", batch=4, imgsz=32, rounds=1, seconds=0.1)
+@rehearsal(src=DRAWN, images=40, repeat=1, threads="1", batch=4, imgsz=32, rounds=1, seconds=0.1)
 def main(
     src: str | None,
     data: str | None,
-    pictures: int,
+    images: int,
     repeat: int,
     threads: tuple[int, ...],
     batch: int,
@@ -187,7 +187,7 @@ def main(
             raise click.UsageError("--plot draws the rates of all loaders: it goes with --src")
         result = verdict(Dataset(data), size, imgsz, batch, seconds)
     else:
-        result = compare(str(src), pictures, repeat, threads, batch, imgsz, rounds)
+        result = compare(str(src), images, repeat, threads, batch, imgsz, rounds)
         show(result)
         if plot_path:
             draw(result, plot_path)
@@ -196,15 +196,15 @@ def main(
 
 
 def compare(
-    src: str, pictures: int, repeat: int, threads: Sequence[int], batch: int, imgsz: int, rounds: int
+    src: str, images: int, repeat: int, threads: Sequence[int], batch: int, imgsz: int, rounds: int
 ) -> dict[str, Any]:
     rates: dict[str, list[float]] = {}
     first: dict[str, list[float]] = {}
     sizes: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        images = write_layouts(gather(src, pictures), repeat, folder)
-        check_batch(images, batch)
+        stored = write_layouts(gather(src, images), repeat, folder)
+        check_batch(stored, batch)
         for side in SIDES:
             sets = {}
             for store in STORES:
@@ -240,13 +240,13 @@ def compare(
                         rates.setdefault(name, []).append(rate)
                 for store in ("jpeg", "jpeg-indexed") if number else ():
                     rates.setdefault(f"entropy {store}|{side}|1", []).append(
-                        entropy_rate(sets[store], imgsz, min(images, 256 * max(1, repeat // 2)))
+                        entropy_rate(sets[store], imgsz, min(stored, 256 * max(1, repeat // 2)))
                     )
     return {
         "bench": "loader",
         "machine": machine.describe(),
         "peers": versions(peers.PACKAGES),
-        "images": images,
+        "images": stored,
         "batch": batch,
         "image_size": imgsz,
         "mean_bytes": sizes,

@@ -1,6 +1,6 @@
 """The peers of ``imgtool bench loader``, each as its users set it up.
 
-Each peer is a function of (folder of the pictures, batch, image size, threads) that gives a function
+Each peer is a function of (folder of the images, batch, image size, threads) that gives a function
 which starts an epoch, or a line that says why it cannot be had here.
 """
 
@@ -21,7 +21,7 @@ SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 def dump(data: Dataset, folder: Path) -> None:
-    """The training pictures as files in class folders, folder/train/CLASS/NUMBER.jpg, and as one folder/train.beton."""
+    """The training images as files in class folders, folder/train/CLASS/NUMBER.jpg, and as one folder/train.beton."""
     readers = [BetonReader(path) for path in data.shards("train")]
     folder.mkdir(parents=True, exist_ok=True)
     one = BetonWriter(folder / "train.beton", sum(map(len, readers)))

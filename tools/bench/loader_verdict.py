@@ -32,10 +32,10 @@ def verdict(data: Dataset, size: str, imgsz: int, batch: int, seconds: float) ->
     if feed >= 1.1 * step:
         says = f"the model: the loader could feed {feed / step:.1f} of it"
     elif read < 1.2 * feed:
-        says = "the disk: the pictures are not in memory and come from it no faster than they are decoded"
+        says = "the disk: the images are not in memory and come from it no faster than they are decoded"
     else:
         says = (
-            f"decoding: {step / feed:.1f} times the cores would feed the model; smaller pictures (--max-side), "
+            f"decoding: {step / feed:.1f} times the cores would feed the model; smaller images (--max-side), "
             "--store jpeg-indexed or --store raw make each cheaper"
         )
     click.echo(f"slowest is {says}")

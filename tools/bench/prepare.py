@@ -1,9 +1,9 @@
-"""Claim: prepare recodes pictures at least twice as fast as FFCV's DatasetWriter.
+"""Claim: prepare recodes images at least twice as fast as FFCV's DatasetWriter.
 
 \b
     imgtool bench prepare --src ILSVRC2012
 
-Both turn the same pictures into .beton files, longer side at most 500 and 400 pixels, JPEG quality 90, with one worker
+Both turn the same images into .beton files, longer side at most 500 and 400 pixels, JPEG quality 90, with one worker
 and two, in turn: FFCV as ffcv-imagenet does it, from an image folder through Pillow; ours from the tar of class tars,
 start-up, manifest, hashes and report counted; in shards of 32 MB, so that a small data set too has enough of them for
 two workers. Beside them bare loops over the same bytes in memory on one core: decode, resize and encode through
@@ -37,8 +37,8 @@ from imgtool.wordnet.errors import InputError
 STORES = ("jpeg", "fit")  # the stores that recode within the sizes and give JPEG, as FFCV's writer does
 
 
-def gather(src: str, pictures: int) -> dict[str, list[tuple[str, bytes]]]:
-    """The first pictures of the source's training split, by class: (file name, bytes).
+def gather(src: str, images: int) -> dict[str, list[tuple[str, bytes]]]:
+    """The first images of the source's training split, by class: (file name, bytes).
 
     Raises InputError if it has none.
     """
@@ -47,7 +47,7 @@ def gather(src: str, pictures: int) -> dict[str, list[tuple[str, bytes]]]:
     with LocatorReader(source.root) as reader:
         records = source.records("train") if "train" in source.splits else iter(())
         for number, record in enumerate(records):
-            if number == pictures:
+            if number == images:
                 break
             out.setdefault(record.wnids[0], []).append((record.key, reader.read(record.locator)))
     if not out:
@@ -56,15 +56,15 @@ def gather(src: str, pictures: int) -> dict[str, list[tuple[str, bytes]]]:
 
 
 def write_layouts(classes: dict[str, list[tuple[str, bytes]]], repeat: int, folder: Path) -> int:
-    """Writes the pictures ``repeat`` times over, as an image folder for FFCV and as a tar of class tars for us, and
+    """Writes the images ``repeat`` times over, as an image folder for FFCV and as a tar of class tars for us, and
     returns how many files that is."""
     with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
-        for wnid, pictures in classes.items():
+        for wnid, images in classes.items():
             (folder / "images" / wnid).mkdir(parents=True)
             inner = io.BytesIO()
             with tarfile.open(fileobj=inner, mode="w") as archive:
                 for i in range(repeat):
-                    for key, data in pictures:
+                    for key, data in images:
                         name = f"{key}_{i}.JPEG"
                         (folder / "images" / wnid / name).write_bytes(data)
                         _add(archive, name, data)
@@ -91,9 +91,9 @@ def ffcv_writer(images: Path, out: Path, max_side: int, workers: int) -> None:
     DatasetWriter(str(out), fields, num_workers=workers).from_indexed_dataset(ImageFolder(str(images)))
 
 
-def rgb_loop(pictures: list[bytes], max_side: int) -> None:
+def rgb_loop(images: list[bytes], max_side: int) -> None:
     """Decode, resize, encode: libjpeg-turbo's RGB and an antialiased resize."""
-    for data in pictures:
+    for data in images:
         pixels = codec.decode(data)
         height, width = pixels.shape[:2]
         scale = min(1.0, max_side / max(width, height))
@@ -102,21 +102,21 @@ def rgb_loop(pictures: list[bytes], max_side: int) -> None:
         codec.encode(pixels)
 
 
-def own_loop(pictures: list[bytes], max_side: int) -> None:
-    for data in pictures:
+def own_loop(images: list[bytes], max_side: int) -> None:
+    for data in images:
         codec.recode(data, max_side=max_side)
 
 
 @click.command(help=__doc__)
 @click.option("--src", required=True, type=SourcePath(), help="ILSVRC2012, or another source with a train split.")
-@click.option("--pictures", default=500, show_default=True, type=click.IntRange(1), help="Images taken from it.")
+@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Images taken from it.")
 @click.option(
     "--repeat", default=24, show_default=True, type=click.IntRange(1), help="Copies of each in the data set made of it."
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs that a median is of.")
 @json_option
-@rehearsal(src=DRAWN, pictures=40, repeat=1, rounds=1)
-def main(src: str, pictures: int, repeat: int, rounds: int, json_path: Path | None, rehearse: bool) -> None:
+@rehearsal(src=DRAWN, images=40, repeat=1, rounds=1)
+def main(src: str, images: int, repeat: int, rounds: int, json_path: Path | None, rehearse: bool) -> None:
     absent = missing("ffcv")
     peer = "" if absent else f"FFCV {versions(['ffcv']).get('ffcv', '')}".strip()
     if absent:
@@ -124,7 +124,7 @@ def main(src: str, pictures: int, repeat: int, rounds: int, json_path: Path | No
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        classes = gather(src, pictures)
+        classes = gather(src, images)
         images = write_layouts(classes, repeat, folder)
         once = [data for of_class in classes.values() for _, data in of_class]
 

@@ -4,7 +4,7 @@
     imgtool bench stores --src ILSVRC2012
 
 Native loader, one thread, random crops of area (0.08, 1) at 224 pixels, uint8; the forms turn by turn, medians of the
-rounds. The bytes of the whole training split are the mean of the pictures taken times 1,281,167.
+rounds. The bytes of the whole training split are the mean of the images taken times 1,281,167.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ FORMS = {
     "raw 400": Settings(store="raw", max_side=400),
 }
 IMAGENET = 1_281_167
-"""Training pictures of ILSVRC2012."""
+"""Training images of ILSVRC2012."""
 
 
 @click.command(help=__doc__)
 @click.option("--src", required=True, type=SourcePath(), help="ILSVRC2012, or another source with a train split.")
-@click.option("--pictures", default=500, show_default=True, type=click.IntRange(1), help="Images taken from it.")
+@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Images taken from it.")
 @click.option(
     "--repeat", default=8, show_default=True, type=click.IntRange(1), help="Copies of each in the data sets made of it."
 )
@@ -50,10 +50,10 @@ IMAGENET = 1_281_167
 @click.option("--imgsz", default=224, show_default=True, type=click.IntRange(32), help="Side of the crops in pixels.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Epochs that a median is of.")
 @json_option
-@rehearsal(src=DRAWN, pictures=40, repeat=1, batch=4, imgsz=32, rounds=1)
+@rehearsal(src=DRAWN, images=40, repeat=1, batch=4, imgsz=32, rounds=1)
 def main(
     src: str,
-    pictures: int,
+    images: int,
     repeat: int,
     batch: int,
     imgsz: int,
@@ -66,8 +66,8 @@ def main(
     rates: dict[str, list[float]] = {form: [] for form in FORMS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        images = write_layouts(gather(src, pictures), repeat, folder)
-        check_batch(images, batch)
+        stored = write_layouts(gather(src, images), repeat, folder)
+        check_batch(stored, batch)
         for form, settings in FORMS.items():
             prepare(folder, folder / form, settings)
             data = Dataset(folder / form)
@@ -81,14 +81,14 @@ def main(
     for form, rate in rates.items():
         size = mean_bytes[form]
         click.echo(
-            f"{form:18} {size / 1e3:7.1f} kB a picture  {size * IMAGENET / 1e9:6.1f} GB for ImageNet's train  "
+            f"{form:18} {size / 1e3:7.1f} kB an image  {size * IMAGENET / 1e9:6.1f} GB for ImageNet's train  "
             f"{statistics.median(rate):7,.0f} img/s a core"
         )
     result: dict[str, Any] = {
         "bench": "stores",
         "rehearsal": rehearse,
         "machine": machine.describe(),
-        "images": images,
+        "images": stored,
         "batch": batch,
         "image_size": imgsz,
         "mean_bytes": mean_bytes,

@@ -8,9 +8,9 @@ Three parts, each of which --only chooses:
 ultralytics: YOLOv8n-cls from random weights by Ultralytics' own trainer, and by ours, for the same epochs at the same
 image size, batch and threads, each by its own default recipe. torchvision: resnet18 by a loop in the manner of
 torchvision's reference script, and by ours. Each training is a fresh process, turn by turn, one seed a run; all read
-the same pictures, validated after each epoch on the same held-out ones. Seconds are of the median epoch behind the
+the same images, validated after each epoch on the same held-out ones. Seconds are of the median epoch behind the
 first, its validation and checkpoint included, by each one's own results.csv. Ours reads what prepare has made of the
-pictures, which takes seconds once and is told apart. Ultralytics gets as many threads as ours (left alone it leaves
+images, which takes seconds once and is told apart. Ultralytics gets as many threads as ours (left alone it leaves
 a core), and on a CPU chooses to load without workers, whatever it is given; --peer-workers forces them on it.
 
 overhead: images a second of our loop on batches in memory, against a bare loop of the same steps.
@@ -104,7 +104,7 @@ def main(
     pairs = {part: length for part, length in lengths.items() if part in parts and length}
     installed = versions(PACKAGES)
     if pairs and src is None:
-        raise click.UsageError("give --src, the pictures to train on")
+        raise click.UsageError("give --src, the images to train on")
     if "ultralytics" in pairs and "ultralytics" not in installed:
         raise click.UsageError("this part needs ultralytics: pip install ultralytics; or choose others with --only")
     if plot_path and not pairs:
@@ -119,7 +119,7 @@ def main(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if pairs:
-            result["pictures"] = write_files(str(src), folder / "files", limit)
+            result["images"] = write_files(str(src), folder / "files", limit)
             started = time.perf_counter()
             prepare(folder / "files", folder / "data")
             result["prepare_seconds"] = round(time.perf_counter() - started, 2)

@@ -23,12 +23,12 @@ import click
 from imgtool.bench.ultralytics import environment
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision's references use them
-SUM_BATCH = 256  # torchvision's references state their learning rate for eight GPUs with 32 pictures each
+SUM_BATCH = 256  # torchvision's references state their learning rate for eight GPUs with 32 images each
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``files`` has train/CLASS/PICTURE and val/CLASS/PICTURE, ``data`` the same prepared, ``out`` is to be made."""
+    """``files`` has train/CLASS/IMAGE and val/CLASS/IMAGE, ``data`` the same prepared, ``out`` is to be made."""
 
     files: str
     data: str
@@ -133,7 +133,7 @@ def ultralytics(plan: Plan) -> None:
 
 def torchvision(plan: Plan) -> None:
     """resnet18 in the manner of torchvision's references/classification/train.py, whose defaults these are: SGD of .1
-    a 256 pictures, momentum .9, weight decay 1e-4 on everything, crops and flips through Pillow, ImageFolder and
+    a 256 images, momentum .9, weight decay 1e-4 on everything, crops and flips through Pillow, ImageFolder and
     DataLoader, loss and accuracy read every step. Its steps of 30 epochs make no sense in so few: a cosine instead.
     """
     import torch

@@ -105,7 +105,7 @@ def verdict(on_device: dict[str, float], waited: float, seconds: float, steps: i
         parts.append(f"the GPU computed for {kernels:.0%} of the time and copied for {copies:.0%}")
     if wait > SLOW_LOADER:
         says = (
-            "Bound by the loader: more --workers, smaller stored pictures (prepare --max-side), or --store "
+            "Bound by the loader: more --workers, smaller stored images (prepare --max-side), or --store "
             "jpeg-indexed or raw would help; imgtool bench loader --data says what holds it up."
         )
     elif on_device and copies > kernels:

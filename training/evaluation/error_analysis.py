@@ -15,7 +15,7 @@ from imgtool.training.evaluation.evaluate import Evaluated
 from imgtool.training.evaluation.plots.confusion import Confusion
 from imgtool.training.evaluation.plots.mosaic import save_mosaic
 
-MISTAKES = 36  # pictures in mistakes.jpg
+MISTAKES = 36  # images in mistakes.jpg
 METRICS = "metrics.json"
 
 
@@ -31,7 +31,7 @@ class Classes(Protocol):
 class ErrorAnalysis:
     """Collects predictions and mistakes as an observer of `evaluate`, and draws them.
 
-    On the device it keeps two class indices an image and the ``keep`` surest mistakes, pictures and all; nothing in a
+    On the device it keeps two class indices an image and the ``keep`` surest mistakes, images and all; nothing in a
     call waits for the device.
     """
 

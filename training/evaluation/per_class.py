@@ -1,4 +1,4 @@
-"""Validation class by class: how many pictures each has, how many are right, and what it is taken for."""
+"""Validation class by class: how many images each has, how many are right, and what it is taken for."""
 
 import csv
 from collections.abc import Sequence

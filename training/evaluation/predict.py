@@ -1,4 +1,4 @@
-"""Pictures of any kind to class probabilities."""
+"""Images of any kind to class probabilities."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,23 +15,23 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from imgtool.pipelines.codec.transform import ValTransform
-from imgtool.pipelines.sources.image_files import PictureFile, check, expand
+from imgtool.pipelines.sources.image_files import ImageFile, check, expand
 from imgtool.pipelines.threads import ahead, available_cpus
 from imgtool.wordnet.errors import ImageError, InputError
 from imgtool.wordnet.imagenet.superclasses import superclass_names
 
 InMemory: TypeAlias = bytes | Image.Image | NDArray[np.uint8] | Tensor
-Picture: TypeAlias = PictureFile | InMemory
-Source: TypeAlias = str | Path | Picture | Iterable["Source"]
+ImageInput: TypeAlias = ImageFile | InMemory
+Source: TypeAlias = str | Path | ImageInput | Iterable["Source"]
 
-BATCH = 64  # pictures computed at a time
+BATCH = 64  # images computed at a time
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one picture, best first; the five lists run in parallel."""
+    """The most probable classes of one image, best first; the five lists run in parallel."""
 
-    path: str | None  # None for a picture given in memory
+    path: str | None  # None for an image given in memory
     indices: list[int]
     wnids: list[str]
     names: list[str]
@@ -42,49 +42,49 @@ class Prediction:
         return asdict(self)
 
 
-def pictures(source: Source) -> Iterator[Picture]:
-    """The single pictures of a source, one after the other: what `image_files.expand` makes of a path,
-    folder, pattern or URL; the bytes of a picture's file; a PIL image; a uint8 array [H, W, 3] or tensor [3, H, W]; or
+def images_of(source: Source) -> Iterator[ImageInput]:
+    """The single images of a source, one after the other: what `image_files.expand` makes of a path,
+    folder, pattern or URL; the bytes of an image's file; a PIL image; a uint8 array [H, W, 3] or tensor [3, H, W]; or
     an iterable of these.
 
     Raises InputError when a path does not exist (those in a list at once, others when their turn comes), a folder has
-    no picture, or it is none of these.
+    no image, or it is none of these.
     """
     if isinstance(source, str | Path):
         check(str(source))
         return expand(str(source))
-    if isinstance(source, PictureFile | bytes | Image.Image | np.ndarray | Tensor):
+    if isinstance(source, ImageFile | bytes | Image.Image | np.ndarray | Tensor):
         return iter([source])
     if isinstance(source, Iterable) and not isinstance(source, io.IOBase):
         if isinstance(source, list | tuple):
             for part in source:
                 if isinstance(part, str | Path):
                     check(str(part))
-        return (picture for part in source for picture in pictures(part))
+        return (image for part in source for image in images_of(part))
     raise InputError(
-        f"cannot predict on a {type(source).__name__}: give a path, folder, pattern or URL, a picture's bytes, a PIL "
+        f"cannot predict on a {type(source).__name__}: give a path, folder, pattern or URL, an image's bytes, a PIL "
         "image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], or a list of them"
     )
 
 
-def read(picture: Picture, transform: ValTransform) -> NDArray[np.uint8]:
-    """A picture through the transform, uint8 [imgsz, imgsz, 3] RGB; files and PIL images are turned upright by EXIF.
+def read(image: ImageInput, transform: ValTransform) -> NDArray[np.uint8]:
+    """An image through the transform, uint8 [imgsz, imgsz, 3] RGB; files and PIL images are turned upright by EXIF.
 
     Raises ImageError, naming the file, when it cannot be read or decoded; InputError for an array of another kind.
     """
-    if isinstance(picture, PictureFile | bytes):
-        data, name = (picture, "the bytes given") if isinstance(picture, bytes) else (picture.read(), picture.name)
+    if isinstance(image, ImageFile | bytes):
+        data, name = (image, "the bytes given") if isinstance(image, bytes) else (image.read(), image.name)
         try:
             return transform.decode(data)
         except ImageError as error:
             raise ImageError(f"cannot decode {name}: {error}") from error
-    if isinstance(picture, Image.Image):
-        return transform(np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
-    is_tensor = isinstance(picture, Tensor)
+    if isinstance(image, Image.Image):
+        return transform(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+    is_tensor = isinstance(image, Tensor)
     wanted, kind = ("[3, H, W]", torch.uint8) if is_tensor else ("[H, W, 3]", np.uint8)
-    if picture.dtype != kind or picture.ndim != 3 or picture.shape[0 if is_tensor else 2] != 3 or 0 in picture.shape:
-        raise InputError(f"a picture must be uint8 {wanted}, not {picture.dtype} {list(picture.shape)}")
-    pixels = picture.permute(1, 2, 0).cpu().numpy() if isinstance(picture, Tensor) else picture
+    if image.dtype != kind or image.ndim != 3 or image.shape[0 if is_tensor else 2] != 3 or 0 in image.shape:
+        raise InputError(f"an image must be uint8 {wanted}, not {image.dtype} {list(image.shape)}")
+    pixels = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) else image
     return transform(np.ascontiguousarray(pixels))
 
 
@@ -101,21 +101,21 @@ def predict(
     workers: int | None = None,
     on_error: Callable[[ImageError], None] | None = None,
 ) -> Iterator[Prediction]:
-    """A `Prediction` for each of the source's pictures, in order. ``model`` is a runner
+    """A `Prediction` for each of the source's images, in order. ``model`` is a runner
     (imgtool.training.runtimes) in eval mode on ``device``. ``workers`` threads (default: this machine's cores) read
     and decode up to two batches ahead.
 
-    Raises what `pictures` and `read` raise; with ``on_error`` a file that cannot be decoded is passed over and its
+    Raises what `images` and `read` raise; with ``on_error`` a file that cannot be decoded is passed over and its
     error given to that.
     """
-    todo = pictures(source)  # what is not there is told now, not when the first prediction is asked for
+    todo = images_of(source)  # what is not there is told now, not when the first prediction is asked for
     superclasses = superclass_names(tuple(wnids))
 
-    def computed(part: list[tuple[Picture, NDArray[np.uint8]]]) -> Iterator[Prediction]:
+    def computed(part: list[tuple[ImageInput, NDArray[np.uint8]]]) -> Iterator[Prediction]:
         values, indices = _compute(model, [crop for _, crop in part], min(topk, len(names)), device)
-        for (picture, _), best, probabilities in zip(part, indices, values, strict=True):
+        for (image, _), best, probabilities in zip(part, indices, values, strict=True):
             yield Prediction(
-                picture.name if isinstance(picture, PictureFile) else None,
+                image.name if isinstance(image, ImageFile) else None,
                 best,
                 [wnids[i] for i in best],
                 [names[i] for i in best],
@@ -124,12 +124,12 @@ def predict(
             )
 
     def predictions() -> Iterator[Prediction]:
-        part: list[tuple[Picture, NDArray[np.uint8]]] = []
+        part: list[tuple[ImageInput, NDArray[np.uint8]]] = []
         work = partial(read, transform=transform)
         with closing(ahead(todo, work, workers or available_cpus(), 2 * batch)) as crops:
-            for picture, crop in crops:
+            for image, crop in crops:
                 if not isinstance(crop, ImageError):
-                    part.append((picture, crop))
+                    part.append((image, crop))
                 elif on_error is None:
                     raise crop
                 else:

@@ -57,8 +57,8 @@ def gathered_scores(wnids: Sequence[str], labelmap: LabelMap) -> Callable[[Tenso
 def real_labels(wnids: Sequence[str], keys: Sequence[str], path: str | Path, where: str | Path) -> list[list[int]]:
     """The ReaL labels (Beyer et al. 2020) of samples by their keys: class indices, perhaps none.
 
-    ``path`` is their real.json: a list whose n-th entry is validation picture n's. Raises InputError for a file of
-    another kind, for pictures it does not number, and for a data set of other classes than ILSVRC2012's 1000.
+    ``path`` is their real.json: a list whose n-th entry is validation image n's. Raises InputError for a file of
+    another kind, for images it does not number, and for a data set of other classes than ILSVRC2012's 1000.
     """
     if list(wnids) != orders.ilsvrc2012_wnids():
         raise InputError(f"ReaL labels are of ILSVRC2012's 1000 classes, and {where} has others")
@@ -66,7 +66,7 @@ def real_labels(wnids: Sequence[str], keys: Sequence[str], path: str | Path, whe
     numbers = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", key) for key in keys]
     bad = [key for key, number in zip(keys, numbers, strict=True) if not number or not 0 < int(number[1]) <= len(real)]
     if bad:
-        raise InputError(f"{path}: has no labels for {bad[0]}: ReaL labels are of ILSVRC2012's validation pictures")
+        raise InputError(f"{path}: has no labels for {bad[0]}: ReaL labels are of ILSVRC2012's validation images")
     return [real[int(number[1]) - 1] for number in numbers if number]
 
 

@@ -1,4 +1,4 @@
-"""An export is held to its checkpoint, on the spot, on real pictures."""
+"""An export is held to its checkpoint, on the spot, on real images."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from imgtool.wordnet.errors import CheckpointError
 # The largest difference that is rounding: of logits, as a part of the largest logit (and of 1 at least), …
 FULL, HALF = 1e-3, 2e-2
 PROBABILITY = 5e-2  # … of probabilities behind our own transform, whose pixels may differ by a grey level, …
-AGREEMENT = 0.75  # … and of 8-bit integers only this can be asked: the share of pictures with the same first class
+AGREEMENT = 0.75  # … and of 8-bit integers only this can be asked: the share of images with the same first class
 
 
 @dataclass(frozen=True)
 class Check:
     """How far an exported model is from its checkpoint. ``difference`` is the largest, in ``of``, and ``limit`` what is
-    allowed (None: anything); ``same`` of ``pictures`` have the same most probable class."""
+    allowed (None: anything); ``same`` of ``images`` have the same most probable class."""
 
     difference: float
     limit: float | None
     of: str
     same: int
-    pictures: int
-    drawn: bool  # on pictures that were made up, for want of real ones
+    images: int
+    drawn: bool  # on images that were made up, for want of real ones
 
     @property
     def passed(self) -> bool:
         """A difference that is not a number is none that is small enough."""
         if self.limit is None:
-            return self.same >= AGREEMENT * self.pictures
+            return self.same >= AGREEMENT * self.images
         return self.difference <= self.limit
 
     def __str__(self) -> str:
         limit = f"(limit {self.limit:.2g})" if self.limit is not None else f"({AGREEMENT:.0%} must agree)"
-        kind = "drawn pictures, as there are no real ones" if self.drawn else "pictures"
+        kind = "drawn images, as there are no real ones" if self.drawn else "images"
         return (
             f"largest difference from the checkpoint {self.difference:.2g} in {self.of} {limit}, "
-            f"same class first on {self.same} of {self.pictures} {kind}"
+            f"same class first on {self.same} of {self.images} {kind}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,25 +56,25 @@ class Check:
 def check(
     expected_of: Callable[[Tensor], Tensor],
     runtime: Runtime,
-    pictures: Sequence[codec.Pixels],
+    images: Sequence[codec.Pixels],
     transform: ValTransform,
     precision: str,
     drawn: bool = False,
 ) -> Check:
-    """Compares on pictures uint8 [H, W, 3]. ``expected_of`` is the checkpoint's network: uint8 images → logits.
+    """Compares on images uint8 [H, W, 3]. ``expected_of`` is the checkpoint's network: uint8 images → logits.
 
-    ``precision`` is full, half or int8. Raises CheckpointError without a picture.
+    ``precision`` is full, half or int8. Raises CheckpointError without an image.
     """
-    if not pictures:
-        raise CheckpointError("there is no picture to check the export on")
-    images = torch.from_numpy(np.stack([transform(pixels) for pixels in pictures])).permute(0, 3, 1, 2)
-    expected = expected_of(images).float()
+    if not images:
+        raise CheckpointError("there is no image to check the export on")
+    batch = torch.from_numpy(np.stack([transform(pixels) for pixels in images])).permute(0, 3, 1, 2)
+    expected = expected_of(batch).float()
     if runtime.takes.pixels:
-        got = torch.cat([runtime.of_pictures(torch.from_numpy(np.array(pixels))[None]) for pixels in pictures])
+        got = torch.cat([runtime.of_whole_images(torch.from_numpy(np.array(pixels))[None]) for pixels in images])
         expected, got, of = expected.softmax(dim=1), got.softmax(dim=1), "probability"
         limit: float | None = PROBABILITY
     else:
-        got, of = runtime(images.to(runtime.device)).cpu(), "logits"
+        got, of = runtime(batch.to(runtime.device)).cpu(), "logits"
         limit = (HALF if precision == "half" else FULL) * max(1.0, float(expected.abs().max()))
     if got.shape != expected.shape:
         raise CheckpointError(f"the export gives {list(got.shape)} where the checkpoint gives {list(expected.shape)}")
@@ -82,4 +82,4 @@ def check(
     difference = float((expected - got).abs().max())
     if precision == "int8":
         limit = None
-    return Check(difference, limit, of, same, len(pictures), drawn)
+    return Check(difference, limit, of, same, len(images), drawn)

@@ -23,8 +23,8 @@ class Preprocess(nn.Module):
         super().__init__()
         self.imgsz = imgsz
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        x = pictures.permute(0, 3, 1, 2).contiguous().float()
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.permute(0, 3, 1, 2).contiguous().float()
         height, width = x.shape[2], x.shape[3]
         # sym_min: of sizes that are not known yet
         short = min(height, width) if torch.jit.is_scripting() else torch.sym_min(height, width)

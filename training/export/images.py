@@ -1,4 +1,4 @@
-"""Real pictures to check or to calibrate a model on."""
+"""Real images to check or to calibrate a model on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from imgtool.pipelines.loaders.samples import Samples
 from imgtool.training.evaluation.splits import DATA
 from imgtool.wordnet.errors import ImgtoolError
 
-CHECK = 32  # pictures
+CHECK = 32  # images
 CALIBRATION = 512
 
 
 def to_check(source: Path, data: str | Path | None, side: int) -> tuple[list[codec.Pixels], bool]:
-    """Pictures to check the export of the checkpoint ``source`` on: of the data set given, or of its run's, or of the
+    """Images to check the export of the checkpoint ``source`` on: of the data set given, or of its run's, or of the
     one in the usual place; or else drawn ones, and True."""
     if data is not None:
         return list(draw(data, _split_of(data, "val"), CHECK)), False
@@ -35,7 +35,7 @@ def to_check(source: Path, data: str | Path | None, side: int) -> tuple[list[cod
 
 
 def to_calibrate(data: str | Path) -> Iterator[codec.Pixels]:
-    """Pictures of a data set to measure ranges on: of those to train on, where it has them."""
+    """Images of a data set to measure ranges on: of those to train on, where it has them."""
     return draw(data, _split_of(data, "train"), CALIBRATION)
 
 
@@ -48,10 +48,10 @@ def _split_of(data: str | Path, wanted: str) -> str:
 
 
 def draw(data: str | Path, split: str, count: int, seed: int = 0) -> Iterator[codec.Pixels]:
-    """``count`` pictures (all, if there are fewer) of a prepared or raw data set, uint8 [H, W, 3] each.
+    """``count`` images (all, if there are fewer) of a prepared or raw data set, uint8 [H, W, 3] each.
 
     They are drawn by class: from each in turn, at random within it. Raises DatasetError for what is no data set or has
-    no such split, ImageError for a picture that cannot be decoded.
+    no such split, ImageError for an image that cannot be decoded.
     """
     if is_raw(data):
         with RawSplit(data, split) as raw:
@@ -75,14 +75,14 @@ def by_class(labels: npt.NDArray[np.int64], count: int, seed: int) -> Sequence[i
 
 
 def clouds(count: int, side: int, seed: int = 0) -> list[codec.Pixels]:
-    """Clouds of colour, for want of pictures: noise of all scales, its energy falling with frequency as theirs does."""
+    """Clouds of colour, for want of images: noise of all scales, its energy falling with frequency as theirs does."""
     rng = np.random.default_rng(seed)
     height, width = side + 40, side + 90
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / width
-    pictures = []
+    images = []
     for _ in range(count):
         spectrum = np.fft.rfft2(rng.standard_normal((3, height, width))) / frequency
         clouds = np.fft.irfft2(spectrum, (height, width)).transpose(1, 2, 0)
         clouds = (clouds - clouds.mean()) / clouds.std() * 60 + rng.uniform(60, 190, 3)
-        pictures.append(np.ascontiguousarray(clouds.clip(0, 255).astype(np.uint8)))
-    return pictures
+        images.append(np.ascontiguousarray(clouds.clip(0, 255).astype(np.uint8)))
+    return images

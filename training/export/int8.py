@@ -1,4 +1,4 @@
-"""Static quantisation of an ONNX model to 8-bit integers by onnxruntime, its ranges measured on real pictures."""
+"""Static quantisation of an ONNX model to 8-bit integers by onnxruntime, its ranges measured on real images."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ OPERATORS = ["Conv", "Sigmoid", "Mul", "Add", "Split", "Concat", "Gemm", "MatMul
 are other libraries' networks'."""
 
 
-def quantise(model: Path, pictures: Iterator[codec.Pixels], plan: Plan) -> int:
-    """Puts the quantised model in the place of the other, its metadata kept; returns how many pictures it took.
+def quantise(model: Path, images: Iterator[codec.Pixels], plan: Plan) -> int:
+    """Puts the quantised model in the place of the other, its metadata kept; returns how many images it took.
 
-    ``pictures`` are uint8 [imgsz, imgsz, 3], through the validation transform. Weights get 7 bits: the sums of two
+    ``images`` are uint8 [imgsz, imgsz, 3], through the validation transform. Weights get 7 bits: the sums of two
     products of 8 bits overflow the 16 that AVX2 has for them, which costs more than the bit.
     """
     needs("onnx", "onnxruntime", extra="export")
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    feed, out = Feed(pictures, plan), model.with_suffix(".int8")
+    feed, out = Feed(images, plan), model.with_suffix(".int8")
     with quietly():
         quantize_static(
             str(model),
@@ -54,17 +54,17 @@ def quantise(model: Path, pictures: Iterator[codec.Pixels], plan: Plan) -> int:
 class Feed:
     """Batches as the quantiser asks for them, filled up with the first ones where the model takes no smaller batch."""
 
-    def __init__(self, pictures: Iterator[codec.Pixels], plan: Plan) -> None:
-        self.pictures, self.plan, self.count = pictures, plan, 0
+    def __init__(self, images: Iterator[codec.Pixels], plan: Plan) -> None:
+        self.images, self.plan, self.count = images, plan, 0
 
     def get_next(self) -> dict[str, Any] | None:
-        part = list(itertools.islice(self.pictures, self.plan.batch or BATCH))
+        part = list(itertools.islice(self.images, self.plan.batch or BATCH))
         if not part:
             return None
         self.count += len(part)
         if self.plan.batch is not None:
             part = list(itertools.islice(itertools.cycle(part), self.plan.batch))
-        pictures = np.stack(part)
+        images = np.stack(part)
         if self.plan.preprocess:
-            return {"images": pictures}
-        return {"images": np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)).astype(np.float32) / 255}
+            return {"images": images}
+        return {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / 255}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Plan:
-    """``batch`` None: of any size. ``preprocess``: from uint8 pictures of any size to probabilities. ``int8``: to be
+    """``batch`` None: of any size. ``preprocess``: from uint8 images of any size to probabilities. ``int8``: to be
     quantised."""
 
     imgsz: int

@@ -25,7 +25,7 @@ from imgtool.training.export.writers import ultralytics_state
 from imgtool.training.models import yolov8
 from imgtool.training.models.trained import TrainedModel
 from imgtool.training.runtimes.libraries import first_line
-from imgtool.training.runtimes.metadata import IMAGES, LOGITS, PICTURES, PROBABILITIES, ModelMetadata
+from imgtool.training.runtimes.metadata import FLOAT_INPUT, LOGITS, PROBABILITIES, UINT8_INPUT, ModelMetadata
 from imgtool.training.runtimes.native import Native
 from imgtool.training.runtimes.readers import READERS
 from imgtool.wordnet.errors import CheckpointError, InputError, TrainingError
@@ -38,7 +38,7 @@ class Exported:
     format: str
     files: list[Path]
     check: Check | None = None
-    calibration: int | None = None  # pictures
+    calibration: int | None = None  # images
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -114,7 +114,7 @@ def metadata_of(model: TrainedModel, plan: Plan) -> ModelMetadata:
         imgsz=plan.imgsz,
         wnids=model.wnids,
         names=model.names,
-        input=PICTURES if plan.preprocess else IMAGES,
+        input=UINT8_INPUT if plan.preprocess else FLOAT_INPUT,
         output=PROBABILITIES if plan.preprocess else LOGITS,
         batch=plan.batch,
         transform=ValTransform(plan.imgsz).to_dict(),

@@ -61,7 +61,7 @@ def head(model: nn.Module) -> str:
 
 
 def flops(model: nn.Module, image_size: int) -> int:
-    """Floating-point operations of one picture's forward pass, 2 × multiply-accumulates, shapes traced on torch's meta
+    """Floating-point operations of one image's forward pass, 2 × multiply-accumulates, shapes traced on torch's meta
     device; 0 for a network that cannot be traced there."""
     if isinstance(model, yolov8.ClassificationModel):
         return yolov8.flops(model, image_size)

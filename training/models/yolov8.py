@@ -103,7 +103,7 @@ class ClassificationModel(nn.Module):
     """float [N, 3, H, W] in 0..1, H and W at least 32 → logits [N, num_classes] (not softmaxed).
 
     ``drop_path``: stochastic depth (Huang et al. 2016), the probability that the last bottleneck's branch is left out
-    for a picture in training; it rises linearly from 0 at the first.
+    for an image in training; it rises linearly from 0 at the first.
     """
 
     def __init__(self, size: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: float = 0.0) -> None:

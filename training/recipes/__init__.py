@@ -54,7 +54,7 @@ class Recipe:
     erasing: float = 0.0  # probability of a black rectangle
     mixup: float = 0.0  # alpha; 0: off
     cutmix: float = 0.0  # alpha; 0: off. With both, each step takes one
-    drop_path: float = 0.0  # stochastic depth: probability that the last residual branch is left out for a picture
+    drop_path: float = 0.0  # stochastic depth: probability that the last residual branch is left out for an image
     accumulate: int = 1  # parts that a batch is computed in, one after the other, where it does not fit the memory
     clip: float = 0.0  # largest norm of a step's gradient; 0: any
     final_lr: float = 0.0  # what the cosine ends at, as a fraction of the peak

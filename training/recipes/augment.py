@@ -24,7 +24,7 @@ ERASE_ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Augmentation:
-    """``randaugment``: operations a picture (0: none), at ``magnitude`` of 30. ``erasing``: probability that a
+    """``randaugment``: operations an image (0: none), at ``magnitude`` of 30. ``erasing``: probability that a
     rectangle of it is black. ``mixup``, ``cutmix``: alpha of their Beta distribution (0: off); with both, each step
     takes one of them."""
 
@@ -39,7 +39,7 @@ class Augmentation:
 
 
 class Mixed(NamedTuple):
-    """A batch of which each picture shows ``lam`` (0-d, float32) of its own class and the rest of ``other``'s."""
+    """A batch of which each image shows ``lam`` (0-d, float32) of its own class and the rest of ``other``'s."""
 
     other: Tensor
     lam: Tensor
@@ -73,7 +73,7 @@ def augment(
 
 
 def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tensor:
-    """A black rectangle in some of the pictures, sized and placed as by torchvision's RandomErasing."""
+    """A black rectangle in some of the images, sized and placed as by torchvision's RandomErasing."""
     n, _, height, width = images.shape
     area = height * width * rng.uniform(*ERASED_AREA, (n, ERASE_ATTEMPTS))
     narrow, broad = ERASED_RATIO
@@ -93,7 +93,7 @@ def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tenso
 
 
 def mix(images: Tensor, labels: Tensor, mixup: float, cutmix: float, rng: np.random.Generator) -> tuple[Tensor, Mixed]:
-    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of each picture with the one before it."""
+    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of each image with the one before it."""
     cut = bool(cutmix) and (not mixup or rng.random() < 0.5)
     alpha = cutmix if cut else mixup
     lam = rng.beta(alpha, alpha)

@@ -17,13 +17,13 @@ PROJECT = "imgtool"  # at Weights & Biases; their WANDB_PROJECT says otherwise
 
 
 class Logger(Protocol):
-    """What takes a run's figures and pictures."""
+    """What takes a run's figures and images."""
 
     def scalars(self, epoch: int, row: Mapping[str, float]) -> None:
         """An epoch's figures, named as results.csv names them; ``epoch`` counts from 1."""
 
     def image(self, name: str, path: Path, epoch: int) -> None:
-        """A picture file, as it was after ``epoch`` epochs."""
+        """An image file, as it was after ``epoch`` epochs."""
 
     def close(self) -> None: ...
 
@@ -121,8 +121,8 @@ class TensorBoard:
         import numpy as np
         from PIL import Image
 
-        with Image.open(path) as picture:
-            self.writer.add_image(name, np.asarray(picture.convert("RGB")), epoch, dataformats="HWC")
+        with Image.open(path) as image:
+            self.writer.add_image(name, np.asarray(image.convert("RGB")), epoch, dataformats="HWC")
 
     def close(self) -> None:
         self.writer.close()

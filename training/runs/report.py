@@ -49,8 +49,8 @@ def write_report(run: str | Path, path: Path | None = None) -> Path:
         ("Curves", _curves(results)),
         ("Epochs", _epochs(results)),
         ("Measured at the end", _metrics(metrics)),
-        ("Confusion", _picture(folder / "confusion_matrix.png", "In the hierarchy's order") + _pairs(folder)),
-        ("Surest mistakes", _picture(folder / "mistakes.jpg", "True class; below it, what it was taken for")),
+        ("Confusion", _image_file(folder / "confusion_matrix.png", "In the hierarchy's order") + _pairs(folder)),
+        ("Surest mistakes", _image_file(folder / "mistakes.jpg", "True class; below it, what it was taken for")),
         ("First training batches", _batches(folder)),
         ("Recipe", _recipe(settings)),
         ("Log", _log(folder / "log.txt")),
@@ -186,7 +186,9 @@ def _pairs(folder: Path) -> str:
 
 def _batches(folder: Path) -> str:
     paths = sorted(folder.glob("train_batch*.jpg"))
-    return "".join(_picture(path, f"Batch {n}, as the network saw it", wide=False) for n, path in enumerate(paths, 1))
+    return "".join(
+        _image_file(path, f"Batch {n}, as the network saw it", wide=False) for n, path in enumerate(paths, 1)
+    )
 
 
 def _recipe(settings: dict[str, Any]) -> str:
@@ -207,8 +209,8 @@ def _log(path: Path) -> str:
     return details(heading, f"<pre>{text(chr(10).join(lines[-LINES:]))}</pre>")
 
 
-def _picture(path: Path, caption: str, wide: bool = True) -> str:
-    """A picture file of the run within the page; nothing where there is none."""
+def _image_file(path: Path, caption: str, wide: bool = True) -> str:
+    """An image file of the run within the page; nothing where there is none."""
     try:
         content = path.read_bytes()
     except OSError:

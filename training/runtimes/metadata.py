@@ -13,13 +13,13 @@ from imgtool.wordnet.imagenet.class_names import ilsvrc2012_wnids_of
 from imgtool.wordnet.tables.nouns import is_wnid
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
-IMAGES, PICTURES = "float32 [N, 3, imgsz, imgsz], RGB, 0..1", "uint8 [N, H, W, 3], RGB"
+FLOAT_INPUT, UINT8_INPUT = "float32 [N, 3, imgsz, imgsz], RGB, 0..1", "uint8 [N, H, W, 3], RGB"
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
     """Of one exported model. ``wnids`` and ``names`` are in the order of its outputs, and empty where it has none;
-    ``input`` is IMAGES or PICTURES, ``batch`` its N (None: any), ``output`` LOGITS or PROBABILITIES; ``metrics`` are
+    ``input`` is IMAGES or IMAGES, ``batch`` its N (None: any), ``output`` LOGITS or PROBABILITIES; ``metrics`` are
     the checkpoint's. What is not known of another program's model is None."""
 
     size: str
@@ -56,7 +56,7 @@ class ModelMetadata:
         side = _literal(stored.get("imgsz"))
         side = side[0] if isinstance(side, list | tuple) and side else side
         side = side if type(side) is int else None
-        return cls("foreign", side, _wnids(names), names, IMAGES, None)
+        return cls("foreign", side, _wnids(names), names, FLOAT_INPUT, None)
 
     def check(self, outputs: int) -> ModelMetadata:
         """The same for a model with so many outputs: classes that it has no names for are called by their index.

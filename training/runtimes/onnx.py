@@ -19,7 +19,7 @@ DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "ten
 def read(path: Path, device: str, threads: int | None) -> Runtime:
     """A session of onnxruntime, on the GPU where ``device`` (auto, cpu, cuda, cuda:N) and the installed one allow.
 
-    Raises CheckpointError for a file that is no model of pictures, InputError for a device that is not there.
+    Raises CheckpointError for a file that is no model of images, InputError for a device that is not there.
     """
     session = open_session(path, device, threads)
     metadata = ModelMetadata.from_strings(session.get_modelmeta().custom_metadata_map)

@@ -27,7 +27,7 @@ def options(threads: int | None) -> dict[str, Any]:
 
 
 def read(path: Path, device: str, threads: int | None) -> Runtime:
-    """Raises CheckpointError for a file that is no model of pictures."""
+    """Raises CheckpointError for a file that is no model of images."""
     needs("openvino", extra="openvino")
     import openvino
 

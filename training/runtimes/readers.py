@@ -26,7 +26,7 @@ def recognises(path: str | Path) -> bool:
 def read(path: str | Path, device: str | None = None, threads: int | None = None) -> Runtime:
     """An exported model, ours or another program's, to run on ``device`` with so many ``threads`` of a CPU.
 
-    Raises CheckpointError, naming the file, for one that is missing, malformed or no classifier of pictures; InputError
+    Raises CheckpointError, naming the file, for one that is missing, malformed or no classifier of images; InputError
     where what runs it is not installed or the device is not there.
     """
     path, device = Path(path), device or "auto"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from imgtool.pipelines.codec.transform import to_float
-from imgtool.training.runtimes.metadata import LOGITS, PICTURES, PROBABILITIES, ModelMetadata
+from imgtool.training.runtimes.metadata import LOGITS, PROBABILITIES, UINT8_INPUT, ModelMetadata
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 
@@ -27,13 +27,13 @@ class Input:
         takes = dtype in (torch.float16, torch.float32, torch.uint8)
         if dtype is None or not takes or len(shape) != 4 or shape[3 if pixels else 1] not in (3, None):
             sides = ", ".join("?" if side is None else str(side) for side in shape)
-            raise CheckpointError(f"it takes {dtype or 'no tensor'} [{sides}], and so is no classifier of RGB pictures")
+            raise CheckpointError(f"it takes {dtype or 'no tensor'} [{sides}], and so is no classifier of RGB images")
         return cls(dtype, shape)
 
     @classmethod
     def of(cls, metadata: ModelMetadata) -> Input:
         """What metadata say of a model that does not tell itself."""
-        if metadata.input == PICTURES:
+        if metadata.input == UINT8_INPUT:
             return cls(torch.uint8, (metadata.batch, None, None, 3))
         return cls(torch.float32, (metadata.batch, 3, metadata.imgsz, metadata.imgsz))
 
@@ -43,7 +43,7 @@ class Input:
 
     @property
     def pixels(self) -> bool:
-        """Whether it takes pictures of any size and transforms them itself."""
+        """Whether it takes images of any size and transforms them itself."""
         return self.dtype == torch.uint8
 
     @property
@@ -66,9 +66,9 @@ class Runtime(nn.Module):
         device: torch.device,
         outputs: int | None,
     ) -> None:
-        """``outputs`` is the number of classes, where it can be told before the first picture is computed.
+        """``outputs`` is the number of classes, where it can be told before the first image is computed.
 
-        Raises CheckpointError when the model is none of pictures.
+        Raises CheckpointError when the model is none of images.
         """
         super().__init__()
         self.run, self.metadata, self.takes, self.device = run, metadata, takes, device
@@ -81,16 +81,16 @@ class Runtime(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self._logits(self._scores(self._input(images)))
 
-    def of_pictures(self, pictures: Tensor) -> Tensor:
-        """`forward` for whole pictures uint8 [N, H, W, 3], of a model that transforms them itself."""
-        return self._logits(self._scores(pictures))
+    def of_whole_images(self, images: Tensor) -> Tensor:
+        """`forward` for whole images uint8 [N, H, W, 3], of a model that transforms them itself."""
+        return self._logits(self._scores(images))
 
     def _input(self, images: Tensor) -> Tensor:
         if self.takes.pixels:
             return images.permute(0, 2, 3, 1).contiguous()
         side = self.takes.side
         if side is not None and images.shape[2] != side:
-            raise InputError(f"this model takes pictures of {side} pixels, not {images.shape[2]}")
+            raise InputError(f"this model takes images of {side} pixels, not {images.shape[2]}")
         return to_float(images).to(self.takes.dtype).contiguous()
 
     def _scores(self, images: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Runtime(nn.Module):
             parts = [self.run(part.contiguous()) for part in filled.split(batch)]
         scores = torch.cat(parts)[: len(images)]
         if scores.ndim != 2:
-            raise CheckpointError(f"it gives {list(scores.shape)} for a batch of pictures, and so is no classifier")
+            raise CheckpointError(f"it gives {list(scores.shape)} for a batch of images, and so is no classifier")
         return scores.float()
 
     def _logits(self, scores: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ FOREIGN = "config.txt"  # Ultralytics' metadata
 
 
 def read(path: Path, device: str, threads: int | None) -> Runtime:
-    """Raises CheckpointError for a file that is no model of pictures."""
+    """Raises CheckpointError for a file that is no model of images."""
     place = resolve_device(device)
     extra = {METADATA: "", FOREIGN: ""}
     try:

@@ -1,4 +1,4 @@
-"""The hierarchy below a synset as a picture: text, SVG or DOT."""
+"""The hierarchy below a synset as an image: text, SVG or DOT."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def draw(
             [classes] or a mapping from keys of classes. Above the classes it is the mean over those at or below that
             have a value, each counted once. None and nan are no value.
         format: ``"text"``, with box characters; ``"svg"``, self-contained; ``"dot"``, for Graphviz. In SVG and DOT a
-            synset with several parents in the picture stands once, with an edge from each. In text it stands under
+            synset with several parents in the image stands once, with an edge from each. In text it stands under
             the first, and under the others as a reference, "↑ name", with nothing below.
         max_depth: how many steps below the top is drawn, by the shortest way; None for all. Means are over
             all classes just the same.
 
     Returns:
-        the picture, ending in a newline. Children are in wnid order.
+        the image, ending in a newline. Children are in wnid order.
 
     Raises:
         UnknownSynsetError: no synset goes by a key.
@@ -51,7 +51,7 @@ def draw(
     if max_depth is not None and max_depth < 0:
         raise InputError(f"max_depth must be at least 0, not {max_depth}")
     top = h[under].node
-    return _FORMATS[format](_Picture(h, top, _means(h, values), list(_rows(h, top, max_depth))))
+    return _FORMATS[format](_Image(h, top, _means(h, values), list(_rows(h, top, max_depth))))
 
 
 def edges(h: SynsetGraph, under: Key, max_depth: int | None = None) -> list[tuple[Synset, Synset]]:
@@ -62,7 +62,7 @@ def edges(h: SynsetGraph, under: Key, max_depth: int | None = None) -> list[tupl
 
 @dataclass(frozen=True)
 class _Row:
-    """A node where the picture comes to it, on the way down from the top; ``again``: it has been before."""
+    """A node where the image comes to it, on the way down from the top; ``again``: it has been before."""
 
     node: int
     parent: int  # -1 at the top
@@ -72,7 +72,7 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Image:
     h: SynsetGraph
     top: int
     means: npt.NDArray[np.float64] | None
@@ -90,13 +90,13 @@ class _Picture:
 
     @cached_property
     def range(self) -> tuple[float, float]:
-        """The least and the greatest mean in the picture; only asked for where a node drawn has one."""
+        """The least and the greatest mean in the image; only asked for where a node drawn has one."""
         assert self.means is not None
         drawn = self.means[[row.node for row in self.rows]]
         return float(np.nanmin(drawn)), float(np.nanmax(drawn))
 
     def colour(self, node: int) -> str:
-        """From red (the least value in the picture) over yellow to green; white without a value."""
+        """From red (the least value in the image) over yellow to green; white without a value."""
         if self.means is None or np.isnan(self.means[node]):
             return "#ffffff"
         low, high = self.range
@@ -155,7 +155,7 @@ def _means(h: SynsetGraph, values: npt.ArrayLike | Mapping[Any, float] | None) -
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _text(p: _Picture) -> str:
+def _text(p: _Image) -> str:
     lines = []
     for row in p.rows:
         bars = "".join("    " if last else "│   " for last in row.last[:-1])
@@ -167,7 +167,7 @@ def _text(p: _Picture) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _svg(p: _Picture) -> str:
+def _svg(p: _Image) -> str:
     """A row a node, indented by depth; a line to each child, a dashed curve to one that hangs elsewhere as well."""
     nodes = [row for row in p.rows if not row.again]
     place = {row.node: (10 + INDENT * row.depth, 12 + ROW * i) for i, row in enumerate(nodes)}
@@ -201,7 +201,7 @@ def _svg(p: _Picture) -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _dot(p: _Picture) -> str:
+def _dot(p: _Image) -> str:
     lines = ["digraph hierarchy {", "  rankdir=LR;", '  node [shape=box, style="rounded,filled", fontsize=10];']
     for row in p.rows:
         wnid = p.h.tables.wnid(int(p.h.rows[row.node]))
@@ -216,4 +216,4 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-_FORMATS: dict[str, Callable[[_Picture], str]] = {"text": _text, "svg": _svg, "dot": _dot}
+_FORMATS: dict[str, Callable[[_Image], str]] = {"text": _text, "svg": _svg, "dot": _dot}

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "isa.hpp"
-#include "picture.hpp"
+#include "image.hpp"
 #include "pool.hpp"
 #include "recode.hpp"
 
@@ -199,10 +199,10 @@ API int32_t codec_probe(const uint8_t* data, uint64_t size, Fields* out) {
 API int32_t codec_decode(const uint8_t* data, uint64_t size, int64_t max_side, int64_t short_side, bool upright,
                          Result* out) {
   return guarded([&] {
-    Picture picture =
-        decode_picture(local_worker(), data, size, {narrow(max_side), narrow(short_side)}, upright);
-    out->width = picture.width, out->height = picture.height, out->damaged = picture.damaged;
-    hand_over(std::move(picture.rgb), out);
+    Image image =
+        decode_image(local_worker(), data, size, {narrow(max_side), narrow(short_side)}, upright);
+    out->width = image.width, out->height = image.height, out->damaged = image.damaged;
+    hand_over(std::move(image.rgb), out);
   });
 }
 
@@ -213,7 +213,7 @@ API int32_t codec_read_coefficients(const uint8_t* data, uint64_t size, int32_t 
     Decoder& decoder = local_worker().decoder;
     const Header& header = decoder.open(data, size);
     if (x < 0 || y < 0 || w < 1 || h < 1 || w > header.width - x || h > header.height - y)
-      throw ImageError("the crop does not lie inside the picture");
+      throw ImageError("the crop does not lie inside the image");
     *read = decoder.read_coefficients(x, y, w, h);
     decoder.end();
   });

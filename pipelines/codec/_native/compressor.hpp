@@ -1,4 +1,4 @@
-// libjpeg's compressor for one picture.
+// libjpeg's compressor for one image.
 #pragma once
 
 #include <cstdlib>
@@ -8,7 +8,7 @@
 
 namespace imgtool {
 
-// The members are plain: an error jumps past destructors, so fail() or take(), one of which ends every picture, free them.
+// The members are plain: an error jumps past destructors, so fail() or take(), one of which ends every image, free them.
 // Use: create(), then `if (setjmp(c.error.jump)) c.fail();`.
 struct Compressor {
   jpeg_compress_struct cinfo{};
@@ -42,7 +42,7 @@ struct Compressor {
     std::free(buffer);
   }
 
-  // The bytes of the finished picture.
+  // The bytes of the finished image.
   std::string take() {
     std::string out(reinterpret_cast<char*>(buffer), size);
     destroy();

@@ -167,7 +167,7 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
 void Decoder::begin(int x, int y, int w, int h) {
   if (x < 0 || y < 0 || w < 1 || h < 1 || x + w > header_.width || y + h > header_.height) {
     end();
-    throw ImageError("the crop does not lie inside the picture");
+    throw ImageError("the crop does not lie inside the image");
   }
   if (setjmp(error_.jump)) fail();
   const bool cmyk = header_.space == JCS_CMYK || header_.space == JCS_YCCK;

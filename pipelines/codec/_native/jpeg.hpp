@@ -16,14 +16,14 @@
 
 namespace imgtool {
 
-// A picture that cannot be decoded; what() is one line fit for a user.
+// An image that cannot be decoded; what() is one line fit for a user.
 struct ImageError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Larger pictures are refused before any memory is taken (ImageNet's largest is about 61 million pixels).
+// Larger images are refused before any memory is taken (ImageNet's largest is about 61 million pixels).
 constexpr int64_t kMaxPixels = 100'000'000;
-// Buffers of pictures larger than this many bytes are not kept for the next one.
+// Buffers of images larger than this many bytes are not kept for the next one.
 constexpr size_t kKeep = 64 << 20;
 // More scans than any real progressive file has; a file of thousands takes minutes to decode.
 constexpr int kMaxScans = 200;
@@ -43,7 +43,7 @@ struct ErrorState {
   std::jmp_buf jump;
   char message[JMSG_LENGTH_MAX];
   bool ended = false;            // the data has run out; libjpeg reads an end marker of our making
-  bool truncated = false;        // it ran out before the picture did
+  bool truncated = false;        // it ran out before the image did
   bool damaged = false;          // the entropy-coded data is wrong somewhere
   int first_bad_row = -1;        // output row being decoded when either was first seen
 };
@@ -57,7 +57,7 @@ void limit_scans(jpeg_decompress_struct& cinfo, jpeg_progress_mgr& progress);
 // Reads from memory; that the data ran out is noted in the ErrorState, which must be installed.
 void set_source(jpeg_decompress_struct& cinfo, const uint8_t* data, size_t size);
 
-// One decoder is reused for many pictures (one a thread): creating libjpeg's state costs more than a header.
+// One decoder is reused for many images (one a thread): creating libjpeg's state costs more than a header.
 class Decoder {
  public:
   Decoder();
@@ -71,17 +71,17 @@ class Decoder {
   void begin(int x, int y, int w, int h);
   // The next row, w pixels of 4 bytes (R, G, B, unused), valid until the next call.
   const uint8_t* row();
-  // Decodes the whole picture as its planes (YCbCr or grayscale only), instead of begin() and row().
+  // Decodes the whole image as its planes (YCbCr or grayscale only), instead of begin() and row().
   void read(Planes& planes);
   // Decodes what the samples of columns [x, x+w) of rows [y, y+h) need, whole MCUs, each plane with its place. False if
-  // it is not a sound baseline picture of YCbCr or grayscale, and can be read by begin() and row().
+  // it is not a sound baseline image of YCbCr or grayscale, and can be read by begin() and row().
   bool read_region(int x, int y, int w, int h, Planes& planes);
   // Decodes the coefficients that read_region() needs and drops them: for measuring. False as there.
   bool read_coefficients(int x, int y, int w, int h);
   // Codes it anew in its own size, 4:2:0, where that can be done without decoding it to samples: a sound
   // baseline scan of 4:4:4 or 4:2:0. Otherwise false, and it can be read in the other ways.
   bool requantise(const Coding& coding, std::string& out);
-  // Ends the picture early or late; safe to call at any time.
+  // Ends the image early or late; safe to call at any time.
   void end() noexcept;
 
   const ErrorState& state() const { return error_; }

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "picture.hpp"
+#include "image.hpp"
 #include "resize.hpp"
 #include "simd.hpp"
 
@@ -35,7 +35,8 @@ void transpose(const Plane& in, Plane& out) {
     for (int x = 0; x < in.width; x += kTile) transpose_tile(in.row(y) + x, in.stride, out.row(x) + y, out.stride);
 }
 
-// Chroma of twice the resolution of a picture that keeps its size: the mean of 2 x 2, rounded up and down in turn as libjpeg's own encoder does it.
+// Chroma of twice the resolution of an image that keeps its size: the mean of 2 x 2, rounded up and down in turn as
+// libjpeg's own encoder does it.
 void halve(const Plane& in, Plane& out) {
   for (int y = 0; y < out.height; ++y) {
     const uint8_t* above = in.row(2 * y);

@@ -1,4 +1,4 @@
-// A picture as JPEG holds it: luma and chroma planes, resized and subsampled apart, without a detour through RGB.
+// An image as JPEG holds it: luma and chroma planes, resized and subsampled apart, without a detour through RGB.
 #pragma once
 
 #include <cstddef>
@@ -32,19 +32,19 @@ struct Subsampling {
   int x = 2, y = 2;              // 4:2:0; 2, 1 is 4:2:2, and 1, 1 is 4:4:4
 };
 
-// How a picture is coded.
+// How an image is coded.
 struct Coding {
   int quality = 90;              // libjpeg's, 1 to 100
   Subsampling subsampling;
   int restart = 0;               // MCUs between restart markers, where a decoder can enter; 0: there are none
 };
 
-// Shrinks the planes to a picture of width x height with this subsampling, antialiased (a triangle filter as wide as
+// Shrinks the planes to an image of width x height with this subsampling, antialiased (a triangle filter as wide as
 // the shrink, in Pillow's arithmetic). Chroma samples lie in the middle of the pixels they stand for, as JFIF has it.
-// A grayscale picture gets neutral chroma.
+// A grayscale image gets neutral chroma.
 void resample(const Planes& in, Planes& out, int width, int height, Subsampling subsampling);
 
-// A crop's rectangle of a picture, and what it becomes; see Crop in picture.hpp.
+// A crop's rectangle of an image, and what it becomes; see Crop in image.hpp.
 struct Crop;
 
 // Resizes a crop out of the planes that it needs to out_w x out_h RGB pixels, antialiased in the same way.

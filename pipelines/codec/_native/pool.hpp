@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "picture.hpp"
+#include "image.hpp"
 
 namespace imgtool {
 

@@ -36,7 +36,7 @@ size_t end_of_single_scan(const uint8_t* data, size_t size) {
 // Whether every common reader knows these sampling factors: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1.
 bool is_common(int h, int v) { return (h == 1 && v <= 2) || (h == 2 && v <= 2) || (h == 4 && v == 1); }
 
-// Passes the picture on if it can: true if `out` has it.
+// Passes the image on if it can: true if `out` has it.
 bool pass(const uint8_t* data, size_t size, const Header& header, Stored& out) {
   if (header.space != JCS_YCbCr || header.chroma_h == 0) return false;
   const int divide_h = std::gcd(header.h_samp, header.chroma_h), divide_v = std::gcd(header.v_samp, header.chroma_v);
@@ -45,7 +45,7 @@ bool pass(const uint8_t* data, size_t size, const Header& header, Stored& out) {
   if (!header.progressive && !header.arithmetic && divide_h == 1 && divide_v == 1) {
     if (const size_t end = end_of_single_scan(data, size)) {
       out.data.assign(reinterpret_cast<const char*>(data), end);
-      out.how = end == size ? "passed" : "transcoded";   // what follows the picture is left behind
+      out.how = end == size ? "passed" : "transcoded";   // what follows the image is left behind
       return true;
     }
   }
@@ -95,11 +95,11 @@ Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& ta
     release_large(resized);
     return out;
   }
-  const Picture picture = decode_picture(worker, data, size, target, upright);
-  out.width = picture.width;
-  out.height = picture.height;
-  out.damaged = picture.damaged;
-  out.data = encode(picture.rgb.data(), picture.width, picture.height, 3 * static_cast<size_t>(picture.width), coding);
+  const Image image = decode_image(worker, data, size, target, upright);
+  out.width = image.width;
+  out.height = image.height;
+  out.damaged = image.damaged;
+  out.data = encode(image.rgb.data(), image.width, image.height, 3 * static_cast<size_t>(image.width), coding);
   return out;
 }
 

@@ -1,10 +1,10 @@
-// A picture as a shard stores it.
+// An image as a shard stores it.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-#include "picture.hpp"
+#include "image.hpp"
 
 namespace imgtool {
 
@@ -17,7 +17,7 @@ struct Stored {
 };
 
 // Decodes a JPEG, shrinks it to the target and encodes it; turned upright when `upright` and its EXIF says so. With
-// `fit` one that needs neither is passed on. Throws ImageError, also when the data ends before the picture does.
+// `fit` one that needs neither is passed on. Throws ImageError, also when the data ends before the image does.
 Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& target, const Coding& coding, bool upright, bool fit);
 
 }  // namespace imgtool

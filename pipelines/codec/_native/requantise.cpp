@@ -37,7 +37,7 @@ bool requantise(ScanReader& reader, int width, int height, const Steps* from, co
         requantise(in[0][k].at(0, 0), from[k], to[k], mcus, made[k].at(0, 0));
         continue;
       }
-      // Where the picture has no block, right of an odd number or below it, none of it is seen: its neighbour stands in.
+      // Where the image has no block, right of an odd number or below it, none of it is seen: its neighbour stands in.
       const BlockRow *above = &in[0][k], *below = &in[rows - 1][k];
       for (int x = 0; x < mcus; ++x) {
         const int a = 2 * x, b = std::min(2 * x + 1, reader.mcus_x() - 1);

@@ -18,7 +18,7 @@ struct Axis {
 };
 
 // Outputs [window, window + window_size) of resampling source samples [in0, in0 + in_length), reversed when `flip`: output i
-// is centred on start + (i + 1/2) * scale, counted from in0. As Pillow on the cropped picture (then start is 0, and scale
+// is centred on start + (i + 1/2) * scale, counted from in0. As Pillow on the cropped image (then start is 0, and scale
 // in_length / output size): triangle filter, widened by the scale when shrinking, that does not look outside the range.
 void make_axis(Axis& axis, double start, double scale, int in0, int in_length, int window, int window_size, bool flip);
 

@@ -13,7 +13,7 @@
 
 namespace imgtool {
 
-// What all baseline pictures of one coding share: everything in front of the scan, the tables in it.
+// What all baseline images of one coding share: everything in front of the scan, the tables in it.
 class Baseline {
  public:
   // Made once a thread and kept. Throws ImageError.

@@ -1,4 +1,4 @@
-"""Pictures by their place in a parquet file, with pyarrow's own reading as oracle, and in files that lie."""
+"""Images by their place in a parquet file, with pyarrow's own reading as oracle, and in files that lie."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ def test_required_and_plain_columns(codec, version):
 
 
 @pytest.mark.parametrize("codec", ["none", "snappy"])
-def test_a_picture_of_a_large_page_costs_what_it_is_long(codec):
-    """A row group of 100 pictures is one page of 11 MB, or one dictionary: neither is read for one of them."""
+def test_an_image_of_a_large_page_costs_what_it_is_long(codec):
+    """A row group of 100 images is one page of 11 MB, or one dictionary: neither is read for one of them."""
     values = [b"header" * 100 + np.random.default_rng(i).bytes(110_000) for i in range(100)]
     for use_dictionary in (True, False):
         file = MemoryFile(write(table(values), compression=codec, use_dictionary=use_dictionary))
         found = locators(file, step=1024)
-        assert file.bytes_read < 100 * 8000, "the index passes over the pictures"
+        assert file.bytes_read < 100 * 8000, "the index passes over the images"
         assert [locator.size for locator in found] == [len(value) for value in values]
         file.bytes_read = file.reads = 0
         for locator, value in zip(found, values, strict=True):
@@ -175,7 +175,7 @@ def test_pages_are_kept_within_bounds():
     found = locators(file)
     file.reads = 0
     assert [parquet.unpack(file, locator) for locator in found] == values
-    assert file.reads == 20, "both pictures of a page from one reading"
+    assert file.reads == 20, "both images of a page from one reading"
     assert len(parquet._kept) <= parquet.KEPT
     with pytest.raises(ImageError):  # another file's page at the same place is not this one's
         parquet.unpack(MemoryFile(bytes(len(file.data))), found[-1])

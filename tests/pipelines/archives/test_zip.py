@@ -190,7 +190,7 @@ def test_a_bomb_is_not_inflated(path):
     lying = bytearray(bomb)
     for at in (22, lying.index(b"PK\1\2") + 24):
         struct.pack_into("<L", lying, at, 1000)
-    with pytest.raises(ImageError, match="too many for a picture"):
+    with pytest.raises(ImageError, match="too many for an image"):
         contents(bomb, path)
     with pytest.raises(ImageError, match="are not those stated"):
         contents(bytes(lying), path)
@@ -201,7 +201,7 @@ def test_a_bomb_is_not_inflated(path):
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_a_damaged_member_is_no_picture(path, method):
+def test_a_damaged_member_is_no_image(path, method):
     data = make({"a": b"0123456789" * 50}, [method])
     (found,) = scan(data, path)
     for at in range(31, data.index(b"PK\1\2")):
@@ -272,7 +272,7 @@ def records_of(source) -> dict[str, dict[str, tuple]]:
 
 @pytest.mark.parametrize("methods", [[0], [8], [0, 8]], ids=["stored", "deflated", "mixed"])
 def test_kaggles_zip(mini, tmp_path, methods):
-    """Real pictures in the layout of Kaggle's archive: the labels and bytes of ILSVRC2012's own."""
+    """Real images in the layout of Kaggle's archive: the labels and bytes of ILSVRC2012's own."""
     archives = open_source(mini)
     truth = {split: {r.key: r for r in archives.records(split)} for split in archives.splits}
     root = tmp_path / "kaggle"

@@ -33,7 +33,7 @@ def noise(width: int, height: int, mode: str, strength: float, seed: int = 0) ->
 
 
 def libjpeg(data: bytes, quality: int) -> bytes:
-    """A grey picture decoded and encoded by libjpeg: as RGB its luma is itself, exactly, and its chroma neutral."""
+    """A grey image decoded and encoded by libjpeg: as RGB its luma is itself, exactly, and its chroma neutral."""
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "L"
         pixels = np.repeat(np.asarray(image)[..., None], 3, axis=2)
@@ -52,13 +52,13 @@ def libjpeg(data: bytes, quality: int) -> bytes:
 )
 @example(150, 150, 120, 100, 100, {"optimize": True})
 @settings(max_examples=150)
-def test_grey_pictures_are_coded_as_libjpeg_does(width, height, strength, source, quality, options):
+def test_grey_images_are_coded_as_libjpeg_does(width, height, strength, source, quality, options):
     """Every part of it: Huffman decoding, inverse DCT, DCT, quantisation, Huffman coding, headers."""
     data = saved(noise(width, height, "L", strength), quality=source, **options)
     assert codec.recode(data, quality=quality).data == libjpeg(data, quality)
 
 
-def test_real_grey_pictures_are_coded_as_libjpeg_does(mini):
+def test_real_grey_images_are_coded_as_libjpeg_does(mini):
     source = open_source(mini)
     with LocatorReader(source.root) as reader:
         for record in list(source.records("train"))[::10]:
@@ -99,7 +99,7 @@ def test_smooth_chroma_is_halved_without_loss(size, quality):
 )
 @settings(max_examples=300)
 def test_damage_is_never_passed_on(at, junk, cut, subsampling):
-    """What comes of damaged bytes is a whole picture or an error, never a damaged file."""
+    """What comes of damaged bytes is a whole image or an error, never a damaged file."""
     data = bytearray(saved(noise(90, 70, "RGB", 30), quality=90, subsampling=subsampling))
     data[at : at + len(junk)] = junk
     data = bytes(data[: len(data) - cut] if cut < len(data) // 2 else data)

@@ -1,4 +1,4 @@
-"""Pictures in and out, against Pillow (which has a libjpeg-turbo of its own) and against bad bytes."""
+"""Images in and out, against Pillow (which has a libjpeg-turbo of its own) and against bad bytes."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def crops(width, height, rng, count=20):
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_a_crop_of_a_progressive_picture_equals_that_of_a_full_decode(picture, encoded, sampling):
+def test_a_crop_of_a_progressive_image_equals_that_of_a_full_decode(draw_image, encoded, sampling):
     """libjpeg decodes the crop's rows only."""
     rng = np.random.default_rng(1)
     pool = codec.Pool(1)
     for seed in range(3):
         width, height = (int(n) for n in rng.integers(30, 400, 2))
-        data = encoded(picture(width, height, seed), subsampling=SAMPLINGS[sampling], progressive=True)
+        data = encoded(draw_image(width, height, seed), subsampling=SAMPLINGS[sampling], progressive=True)
         whole = codec.decode(data)
         for crop in crops(width, height, rng):
             got, errors = batch_crop(pool, data, crop, 96)
@@ -71,7 +71,7 @@ def test_a_crop_of_a_progressive_picture_equals_that_of_a_full_decode(picture, e
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_a_crop_is_close_to_that_of_a_full_decode(picture, encoded, sampling):
+def test_a_crop_is_close_to_that_of_a_full_decode(draw_image, encoded, sampling):
     """Ours resamples the planes as they are stored and converts colours last. Grey, the two are all but equal; in
     colour they differ along edges, more so in drawings than in photographs."""
     rng = np.random.default_rng(1)
@@ -79,7 +79,7 @@ def test_a_crop_is_close_to_that_of_a_full_decode(picture, encoded, sampling):
     off = []
     for seed in range(5):
         width, height = (int(n) for n in rng.integers(30, 400, 2))
-        pixels = picture(width, height, seed)
+        pixels = draw_image(width, height, seed)
         for grey in (False, True):
             image = Image.fromarray(pixels).convert("L") if grey else pixels
             data = encoded(image, subsampling=-1 if grey else SAMPLINGS[sampling])
@@ -98,9 +98,9 @@ def test_a_crop_is_close_to_that_of_a_full_decode(picture, encoded, sampling):
     assert np.mean(off) < 2
 
 
-def test_resize_is_pillows(picture):
+def test_resize_is_pillows(draw_image):
     """Equal to Pillow's bilinear, but for 1/255 where Pillow resamples columns first."""
-    pixels = picture(301, 233)
+    pixels = draw_image(301, 233)
     for box, size in [((0, 0, 301, 233), (64, 64)), ((20, 30, 200, 100), (224, 224)), ((5, 5, 37, 180), (96, 50))]:
         x, y, w, h = box
         want = np.asarray(Image.fromarray(pixels[y : y + h, x : x + w]).resize(size, Image.Resampling.BILINEAR))
@@ -109,18 +109,18 @@ def test_resize_is_pillows(picture):
         assert np.array_equal(codec.resize_crop(pixels, box, size, flip=True), got[:, ::-1])
 
 
-def test_a_window_is_part_of_the_whole_resize(picture):
-    pixels = picture(301, 233)
+def test_a_window_is_part_of_the_whole_resize(draw_image):
+    pixels = draw_image(301, 233)
     whole = codec.resize_crop(pixels, (0, 0, 301, 233), (120, 90))
     window = codec.resize_crop(pixels, (0, 0, 301, 233), (120, 90), window=(17, 5), size=(64, 64))
     assert np.array_equal(window, whole[5:69, 17:81])
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (224, 224), (100, 333), (225, 224)])
-def test_center_crop_is_torchvisions(picture, width, height):
+def test_center_crop_is_torchvisions(draw_image, width, height):
     from torchvision.transforms import v2
 
-    image = Image.fromarray(picture(width, height))
+    image = Image.fromarray(draw_image(width, height))
     want = np.asarray(v2.Compose([v2.Resize(224), v2.CenterCrop(224)])(image))
     assert np.abs(codec.center_crop(np.asarray(image), 224).astype(int) - want).max() <= 1
 
@@ -135,21 +135,21 @@ def test_center_crop_is_torchvisions(picture, width, height):
         ({"max_side": 200, "short_side": 60}, (80, 60)),
     ],
 )
-def test_recoded_size(picture, encoded, limits, expected):
-    recoded = codec.recode(encoded(picture()), **limits)
+def test_recoded_size(draw_image, encoded, limits, expected):
+    recoded = codec.recode(encoded(draw_image()), **limits)
     assert (recoded.width, recoded.height) == expected
     assert (recoded.source_width, recoded.source_height) == (320, 240)
     info = codec.probe(recoded.data)
     assert (info["width"], info["height"], info["space"], info["sampling"]) == (*expected, "ycbcr", (2, 2))
 
 
-def test_a_thin_picture_keeps_a_pixel(encoded):
+def test_a_thin_image_keeps_a_pixel(encoded):
     recoded = codec.recode(encoded(np.full((2, 2000, 3), 90, np.uint8)), max_side=100)
     assert (recoded.width, recoded.height) == (100, 1)
 
 
-def test_recoding_keeps_the_picture(picture, encoded):
-    pixels = picture(400, 300)
+def test_recoding_keeps_the_image(draw_image, encoded):
+    pixels = draw_image(400, 300)
     recoded = codec.recode(encoded(pixels, quality=98), max_side=200, quality=95)
     want = np.asarray(Image.fromarray(pixels).resize((200, 150), Image.Resampling.BILINEAR))
     error = np.mean((codec.decode(recoded.data).astype(float) - want) ** 2)
@@ -168,8 +168,8 @@ def test_recoding_keeps_the_picture(picture, encoded):
         ("RGB", "WEBP", ("webp",)),
     ],
 )
-def test_repairs(picture, encoded, mode, form, repairs):
-    recoded = codec.recode(encoded(Image.fromarray(picture()).convert(mode), form))
+def test_repairs(draw_image, encoded, mode, form, repairs):
+    recoded = codec.recode(encoded(Image.fromarray(draw_image()).convert(mode), form))
     assert recoded.repairs == repairs
     assert codec.probe(recoded.data)["components"] == 3
 
@@ -180,15 +180,15 @@ def test_sixteen_bits_are_scaled(encoded):
     assert np.abs(pixels[0, :, 0].astype(int) - np.arange(256)).max() <= 1
 
 
-def test_truncated_is_refused_but_a_missing_end_marker_is_not(picture, encoded):
-    data = encoded(picture(640, 480))
+def test_truncated_is_refused_but_a_missing_end_marker_is_not(draw_image, encoded):
+    data = encoded(draw_image(640, 480))
     with pytest.raises(ImageError, match=r"truncated: the data ends at row \d+ of 480"):
         codec.recode(data[: len(data) // 2])
     assert codec.recode(data[:-2]).height == 480
 
 
-@pytest.mark.parametrize("data", [b"", b"hello, I am no picture", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
-def test_no_picture_is_an_error(data):
+@pytest.mark.parametrize("data", [b"", b"hello, I am no image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_no_image_is_an_error(data):
     for call in (codec.decode, codec.recode):
         with pytest.raises(ImageError) as error:
             call(data)
@@ -196,15 +196,15 @@ def test_no_picture_is_an_error(data):
         assert "\n" not in str(error.value)
 
 
-def test_damaged_data_is_kept_and_said(picture, encoded):
-    data = bytearray(encoded(picture(640, 480)))
+def test_damaged_data_is_kept_and_said(draw_image, encoded):
+    data = bytearray(encoded(draw_image(640, 480)))
     middle = len(data) // 2
     data[middle : middle + 3] = b"\xff\xd3\x00"  # a restart marker where none belongs
     assert "damaged" in codec.recode(bytes(data)).repairs
 
 
-def test_a_bomb_is_refused_by_its_header(picture, encoded):
-    data = bytearray(encoded(picture()))
+def test_a_bomb_is_refused_by_its_header(draw_image, encoded):
+    data = bytearray(encoded(draw_image()))
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = struct.pack(">HH", 65500, 65500)
     with pytest.raises(ImageError, match="larger than 100 million pixels"):
@@ -214,8 +214,8 @@ def test_a_bomb_is_refused_by_its_header(picture, encoded):
         codec.recode(header + b"\0\0\0\0")
 
 
-def test_a_progressive_file_of_thousands_of_scans_is_refused(picture, encoded):
-    data = encoded(picture(), progressive=True)
+def test_a_progressive_file_of_thousands_of_scans_is_refused(draw_image, encoded):
+    data = encoded(draw_image(), progressive=True)
     last = data.rindex(b"\xff\xda")
     with pytest.raises(ImageError, match="more than 200 scans"):
         codec.decode(data[:-2] + data[last:-2] * 300 + b"\xff\xd9")
@@ -223,9 +223,9 @@ def test_a_progressive_file_of_thousands_of_scans_is_refused(picture, encoded):
 
 @settings(max_examples=150)
 @given(st.data())
-def test_bad_bytes_raise_image_errors_only(encoded, picture, data):
+def test_bad_bytes_raise_image_errors_only(encoded, draw_image, data):
     form = data.draw(st.sampled_from(["JPEG", "PNG"]))
-    good = bytearray(encoded(picture(64, 48), form))
+    good = bytearray(encoded(draw_image(64, 48), form))
     for _ in range(data.draw(st.sampled_from([0, 1, 2, 12]))):
         # the headers are few among the bytes: both shall be met
         at = data.draw(st.one_of(st.integers(0, 700), st.integers(0, len(good) - 1)))
@@ -238,8 +238,8 @@ def test_bad_bytes_raise_image_errors_only(encoded, picture, data):
         assert pixels.dtype == np.uint8
 
 
-def test_the_batch_names_each_bad_sample(picture, encoded):
-    good = encoded(picture(100, 80))
+def test_the_batch_names_each_bad_sample(draw_image, encoded):
+    good = encoded(draw_image(100, 80))
     pool = codec.Pool(2)
     crop = [0, 0, 100, 80, 32, 32, 0, 0, 0]
     cases = [
@@ -267,8 +267,8 @@ def test_the_batch_names_each_bad_sample(picture, encoded):
     assert out[0].any()
 
 
-def test_the_batch_stays_inside_its_buffers(picture, encoded):
-    data = encoded(picture(100, 80))
+def test_the_batch_stays_inside_its_buffers(draw_image, encoded):
+    data = encoded(draw_image(100, 80))
     out = np.zeros((1, 32, 32, 3), np.uint8)
     args = [np.array([[100, 80]], np.int32), np.array([[0, 0, 100, 80, 32, 32, 0, 0, 0]], np.int32), out]
     huge, size = np.array([2**63], np.uint64), np.array([len(data)], np.uint64)
@@ -288,5 +288,5 @@ def test_what_others_put_before_pillows_open(monkeypatch):
         raise ModuleNotFoundError("No module named 'pi_heif'")
 
     monkeypatch.setattr(Image, "open", patched)
-    with pytest.raises(ImageError, match=r"^not a picture$"):
-        codec.decode(b"no picture of any kind")
+    with pytest.raises(ImageError, match=r"^not an image$"):
+        codec.decode(b"no image of any kind")

@@ -45,8 +45,8 @@ def tables(data: bytes) -> dict:
 
 
 @pytest.mark.parametrize("side", [500, 400, 256])
-def test_real_pictures_keep_their_quality(mini, side):
-    """Against the resized original a recoded picture is as good as Pillow's own: .1 dB less on average, .6 at worst."""
+def test_real_images_keep_their_quality(mini, side):
+    """Against the resized original a recoded image is as good as Pillow's own: .1 dB less on average, .6 at worst."""
     differences = []
     source = open_source(mini)
     with LocatorReader(source.root) as reader:
@@ -62,8 +62,8 @@ def test_real_pictures_keep_their_quality(mini, side):
 @pytest.mark.parametrize("source", SUBSAMPLINGS)
 @pytest.mark.parametrize("target", SUBSAMPLINGS)
 @pytest.mark.parametrize("size", [(320, 240), (321, 239), (33, 200)])
-def test_any_subsampling_to_any(picture, encoded, source, target, size):
-    data = encoded(picture(*size, 3), quality=95, subsampling=SUBSAMPLINGS[source])
+def test_any_subsampling_to_any(draw_image, encoded, source, target, size):
+    data = encoded(draw_image(*size, 3), quality=95, subsampling=SUBSAMPLINGS[source])
     for side in (0, 200, 100, 31):
         recoded = codec.recode(data, max_side=side, subsampling=target)
         theirs, pixels = pillow_recode(data, (recoded.width, recoded.height), target)
@@ -92,7 +92,7 @@ def test_odd_sizes(encoded, width, height, mode):
         assert recoded.repairs == (("grayscale",) if mode == "L" else ())
 
 
-def test_a_flat_picture_stays_flat(encoded):
+def test_a_flat_image_stays_flat(encoded):
     """No edge, no seam, no drift of colour: at any scale every pixel keeps its value, within the rounding of YCbCr."""
     data = encoded(Image.new("RGB", (301, 203), (200, 30, 60)), quality=100, subsampling=0)
     for side in (0, 300, 150, 77, 8):
@@ -105,19 +105,19 @@ def fit(data: bytes, **options) -> codec.Recoded:
 
 
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS.values())
-def test_what_fits_passes_untouched(picture, encoded, subsampling):
-    data = encoded(picture(), quality=71, subsampling=subsampling, comment=b"kept")
+def test_what_fits_passes_untouched(draw_image, encoded, subsampling):
+    data = encoded(draw_image(), quality=71, subsampling=subsampling, comment=b"kept")
     for options in ({}, {"max_side": 320}, {"short_side": 240}, {"quality": 20, "subsampling": "444"}):
         recoded = fit(data, **options)
         assert (recoded.data, recoded.how) == (data, "passed")
         assert (recoded.width, recoded.height) == (recoded.source_width, recoded.source_height) == (320, 240)
     assert fit(data, max_side=319).how == "recoded"
-    assert fit(encoded(picture(), restart_marker_blocks=4)).how == "passed"
+    assert fit(encoded(draw_image(), restart_marker_blocks=4)).how == "passed"
 
 
-def test_a_progressive_one_is_rewritten_with_the_same_pixels(picture, encoded):
+def test_a_progressive_one_is_rewritten_with_the_same_pixels(draw_image, encoded):
     for subsampling in SUBSAMPLINGS.values():
-        data = encoded(picture(321, 243), progressive=True, subsampling=subsampling)
+        data = encoded(draw_image(321, 243), progressive=True, subsampling=subsampling)
         recoded = fit(data)
         assert recoded.how == "transcoded"
         assert not codec.probe(recoded.data)["progressive"]
@@ -141,8 +141,8 @@ def test_larger_sampling_factors_than_needed_are_reduced(encoded):
     np.testing.assert_array_equal(pillow(recoded.data), pillow(odd))
 
 
-def test_what_does_not_fit_is_recoded(picture, encoded):
-    image = Image.fromarray(picture())
+def test_what_does_not_fit_is_recoded(draw_image, encoded):
+    image = Image.fromarray(draw_image())
     turned = Image.Exif()
     turned[0x0112] = 6
     for data, repairs in (
@@ -157,16 +157,16 @@ def test_what_does_not_fit_is_recoded(picture, encoded):
     assert fit(encoded(image, exif=turned), exif=False).how == "passed"
 
 
-def test_what_follows_a_picture_is_left_behind(picture, encoded):
-    data = encoded(picture())
-    recoded = fit(data + b"a second picture, or a downloader's page")
+def test_what_follows_an_image_is_left_behind(draw_image, encoded):
+    data = encoded(draw_image())
+    recoded = fit(data + b"a second image, or a downloader's page")
     assert (recoded.data, recoded.how) == (data, "transcoded")
 
 
 @settings(max_examples=60)
 @given(cut=st.integers(1, 20_000))
-def test_a_truncated_picture_never_passes(picture, encoded, cut):
-    data = encoded(picture(), quality=95)
+def test_a_truncated_image_never_passes(draw_image, encoded, cut):
+    data = encoded(draw_image(), quality=95)
     short = data[: max(len(data) - cut, 0)]
     if cut <= 2:
         # only the end mark is missing: no pixel is
@@ -182,9 +182,9 @@ def test_a_truncated_picture_never_passes(picture, encoded, cut):
 
 @settings(max_examples=150)
 @given(data=st.data())
-def test_damaged_bytes_never_crash(picture, encoded, data):
+def test_damaged_bytes_never_crash(draw_image, encoded, data):
     options = data.draw(st.sampled_from([{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}]))
-    whole = bytearray(encoded(picture(96, 80), **options))
+    whole = bytearray(encoded(draw_image(96, 80), **options))
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(2, len(whole) - 1))] = data.draw(st.integers(0, 255))
     for store in codec.STORES:
@@ -199,17 +199,17 @@ def test_damaged_bytes_never_crash(picture, encoded, data):
             assert codec.probe(recoded.data)["width"] == recoded.width
 
 
-def test_other_settings_are_refused(picture, encoded):
+def test_other_settings_are_refused(draw_image, encoded):
     for options, why in (
         ({"store": "gif"}, "no store"),
         ({"subsampling": "411"}, "no store"),
         ({"store": "original", "max_side": 9}, "keeps the sizes of the source"),
     ):
         with pytest.raises(InputError, match=why):
-            codec.recode(encoded(picture()), **options)
+            codec.recode(encoded(draw_image()), **options)
 
 
-def test_the_same_bytes_each_time(picture, encoded):
+def test_the_same_bytes_each_time(draw_image, encoded):
     for options in ({"max_side": 200}, {"max_side": 101, "subsampling": "444"}, {}):
-        results = {codec.recode(encoded(picture(), subsampling=0), **options).data for _ in range(5)}
+        results = {codec.recode(encoded(draw_image(), subsampling=0), **options).data for _ in range(5)}
         assert len(results) == 1

@@ -63,7 +63,7 @@ def test_an_untouched_data_set_is_whole(whole, deep):
     assert (result.exit_code, "is whole: 100 samples, 2 shards" in result.output) == (0, True)
 
 
-def test_a_flipped_bit_in_a_picture(data):
+def test_a_flipped_bit_in_an_image(data):
     shard = BetonReader(data / "train/00000.beton")
     at = int(shard.offset[5]) + int(shard.size[5]) // 2
     poke(data / "train/00000.beton", at, bytes([shard.buffer[at] ^ 1]))
@@ -137,7 +137,7 @@ def test_a_label_map_that_lies(data):
 
 
 def test_only_a_decode_finds_damage_that_the_hashes_agree_with(data):
-    """As if the picture had been damaged before it was hashed: every hash is made to match."""
+    """As if the image had been damaged before it was hashed: every hash is made to match."""
     path = data / "val/00000.beton"
     shard = BetonReader(path)
     at, size = int(shard.offset[2]), int(shard.size[2])
@@ -175,7 +175,7 @@ def test_an_incomplete_one_is_not_whole(data):
         verify(data)
 
 
-def test_the_real_pictures_are_whole(mini, tmp_path):
+def test_the_real_images_are_whole(mini, tmp_path):
     prepare(mini, tmp_path / "out", Settings(store="fit"))
     assert verify(tmp_path / "out", deep=True).faults == []
     rows = pq.read_table(tmp_path / "out/train.parquet")

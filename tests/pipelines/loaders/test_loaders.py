@@ -153,14 +153,14 @@ def test_leaving_early_leaves_no_thread(drawn_data):
     assert set(threading.enumerate()) <= before
 
 
-def test_native_is_close_to_the_reference_on_drawn_pictures(drawn_data):
+def test_native_is_close_to_the_reference_on_drawn_images(drawn_data):
     """Edges between full colours: the worst that resampling chroma where it is stored can meet."""
     compare(drawn_data, "train", mean=2, worst=4)
     compare(drawn_data, "val", mean=2, worst=4)
 
 
-def test_native_is_close_to_the_reference_on_real_pictures(mini, tmp_path):
-    """Same crops of 600 real pictures: mean absolute difference about .55 of 255, no brighter or darker."""
+def test_native_is_close_to_the_reference_on_real_images(mini, tmp_path):
+    """Same crops of 600 real images: mean absolute difference about .55 of 255, no brighter or darker."""
     from imgtool.pipelines.prepare import prepare
 
     prepare(mini, tmp_path / "mini", workers=2)
@@ -174,9 +174,9 @@ def compare(data, split, mean, worst, size=48):
         theirs, expected = everything(reference)
     assert torch.equal(labels, expected)
     difference = (ours.int() - theirs.int()).flatten(1).float()
-    a_picture = difference.abs().mean(1)
-    assert a_picture.mean() < mean
-    assert a_picture.max() < worst
+    an_image = difference.abs().mean(1)
+    assert an_image.mean() < mean
+    assert an_image.max() < worst
     assert difference.mean().abs() < 0.05
 
 
@@ -228,8 +228,8 @@ def test_wrong_data(drawn_data, tmp_path):
         load(tmp_path / "data")
 
 
-def test_labels_are_those_of_the_pictures(drawn_data, drawn):
-    """From the archive's file to the batch: the stored picture is its source, shrunk, and its label the source's."""
+def test_labels_are_those_of_the_images(drawn_data, drawn):
+    """From the archive's file to the batch: the stored image is its source, shrunk, and its label the source's."""
     from imgtool.pipelines import codec
     from imgtool.pipelines.archives.reader import LocatorReader
     from imgtool.pipelines.sources import open_source

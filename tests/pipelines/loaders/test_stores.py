@@ -42,7 +42,7 @@ def everything(data, backend="native", **options):
 
 @pytest.mark.parametrize("backend", PRESENT)
 def test_every_backend_reads_every_form(sets, backend):
-    """Same samples, order and crops: the pictures are alike whatever they are stored as, and whoever decodes them."""
+    """Same samples, order and crops: the images are alike whatever they are stored as, and whoever decodes them."""
     want, labels = everything(sets["raw"], "torchvision")
     for store, data in sets.items():
         if store in ("original", "fit") or (store == "wds" and backend == "ffcv"):
@@ -74,15 +74,15 @@ def test_an_indexed_jpeg_is_the_plain_one_with_restart_markers(sets):
     for sample in range(len(plain)):
         a, b = bytes(plain.data(sample)), bytes(indexed.data(sample))
         assert b"\xff\xdd\x00\x04" in b and b"\xff\xdd" not in a
-        assert len(b) < 1.06 * len(a), "small pictures: of ImageNet's it is one in a hundred"
+        assert len(b) < 1.06 * len(a), "small images: of ImageNet's it is one in a hundred"
         np.testing.assert_array_equal(*(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (a, b)))
     assert torch.equal(everything(sets["jpeg"])[0], everything(sets["jpeg-indexed"])[0])
 
 
 @pytest.mark.parametrize("subsampling", ["420", "422", "444"])
 @pytest.mark.parametrize("size", [(321, 239), (64, 64), (65, 63), (7, 300), (1, 1)])
-def test_restart_markers_at_any_size(picture, encoded, size, subsampling):
-    data = encoded(picture(*size), quality=95)
+def test_restart_markers_at_any_size(draw_image, encoded, size, subsampling):
+    data = encoded(draw_image(*size), quality=95)
     for side in (0, 60):
         plain = codec.recode(data, max_side=side, subsampling=subsampling)
         indexed = codec.recode(data, max_side=side, subsampling=subsampling, store="jpeg-indexed")
@@ -91,17 +91,17 @@ def test_restart_markers_at_any_size(picture, encoded, size, subsampling):
         codec.check(indexed.data)
 
 
-def test_raw_has_the_pixels(sets, picture, encoded):
+def test_raw_has_the_pixels(sets, draw_image, encoded):
     samples = Samples(sets["raw"], "train")
     assert samples.raw.all()
     assert (samples.size == 3 * samples.width.astype(np.uint64) * samples.height).all()
-    data = encoded(picture(90, 70), quality=95)
+    data = encoded(draw_image(90, 70), quality=95)
     stored = codec.recode(data, store="raw")
     want = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     np.testing.assert_array_equal(np.frombuffer(stored.data, np.uint8).reshape(70, 90, 3), want)
 
 
-def test_originals_are_untouched(drawn, sets, picture, encoded):
+def test_originals_are_untouched(drawn, sets, draw_image, encoded):
     rows = sets["original"].manifest("train")
     same = np.asarray(rows["source_xxh3"]) == np.asarray(rows["stored_xxh3"])
     status = np.asarray(rows["status"].to_pylist())
@@ -111,12 +111,12 @@ def test_originals_are_untouched(drawn, sets, picture, encoded):
         "repaired:cmyk",
         "repaired:exif",
     }
-    for data in (encoded(picture(), progressive=True), encoded(picture(), subsampling=1)):
+    for data in (encoded(draw_image(), progressive=True), encoded(draw_image(), subsampling=1)):
         assert codec.recode(data, store="original").data == data
-    grey = encoded(picture()[:, :, 0])
+    grey = encoded(draw_image()[:, :, 0])
     assert codec.recode(grey, store="original").repairs == ("grayscale",)
     with pytest.raises(ImageError, match="truncated"):
-        codec.recode(encoded(picture())[:-900], store="original")
+        codec.recode(encoded(draw_image())[:-900], store="original")
 
 
 def test_what_does_not_go_together_is_refused():

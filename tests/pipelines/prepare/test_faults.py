@@ -37,7 +37,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 and 10 pictures, half a dozen shards."""
+    """300 and 10 images, half a dozen shards."""
     out = tmp_path_factory.mktemp("faults") / "ILSVRC2012"
     write_sample(out, train_count=30, val_count=1)
     return out

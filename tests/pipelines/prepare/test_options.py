@@ -29,15 +29,15 @@ def rows_of(out: Path, split: str) -> list[dict]:
 
 
 @pytest.fixture
-def folders(tmp_path, picture, encoded):
-    """folders(CLASS/NAME → bytes or None for a drawn picture): a folder of class folders."""
+def folders(tmp_path, draw_image, encoded):
+    """folders(CLASS/NAME → bytes or None for a drawn image): a folder of class folders."""
 
-    def make(pictures: dict[str, bytes | None]) -> Path:
+    def make(images: dict[str, bytes | None]) -> Path:
         root = tmp_path / "folders"
-        for number, (name, data) in enumerate(pictures.items()):
+        for number, (name, data) in enumerate(images.items()):
             path = root / "train" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encoded(picture(80, 60, number)) if data is None else data)
+            path.write_bytes(encoded(draw_image(80, 60, number)) if data is None else data)
         return root
 
     return make
@@ -78,8 +78,8 @@ def test_a_holdout_is_proportional(labels, data):
         assert not (mine[1:] & ~mine[:-1]).any(), "the first of each class"
 
 
-def test_a_picture_of_several_classes_keeps_all_its_wnids(folders, tmp_path, picture, encoded):
-    same = encoded(picture(90, 70, 5))
+def test_an_image_of_several_classes_keeps_all_its_wnids(folders, tmp_path, draw_image, encoded):
+    same = encoded(draw_image(90, 70, 5))
     root = folders({"n02084071/a.jpg": same, "n02121808/b.jpg": same, "n02121808/c.jpg": None, "n01503061/d.jpg": same})
     summary = prepare(root, tmp_path / "out", workers=1)
     wnids = {row["key"]: row["wnids"] for row in rows_of(tmp_path / "out", "train")}
@@ -95,13 +95,15 @@ def test_a_picture_of_several_classes_keeps_all_its_wnids(folders, tmp_path, pic
     assert {row["key"]: row["wnids"] for row in rows_of(tmp_path / "out", "train")} == wnids
 
 
-def test_pictures_of_val_that_are_in_train_are_counted(mini, tmp_path):
+def test_images_of_val_that_are_in_train_are_counted(mini, tmp_path):
     summary = prepare(mini, tmp_path / "out", Settings(max_side=64))
     assert summary.tally.shared == 100
 
 
-def test_small_pictures_are_skipped_on_demand(folders, tmp_path, picture, encoded):
-    root = folders({"a/small.jpg": encoded(picture(100, 39)), "a/fits.jpg": encoded(picture(40, 40)), "b/c.jpg": None})
+def test_small_images_are_skipped_on_demand(folders, tmp_path, draw_image, encoded):
+    root = folders(
+        {"a/small.jpg": encoded(draw_image(100, 39)), "a/fits.jpg": encoded(draw_image(40, 40)), "b/c.jpg": None}
+    )
     prepare(root, tmp_path / "out", Settings(skip_smaller=40), workers=1)
     status = {row["key"]: row["status"] for row in rows_of(tmp_path / "out", "train")}
     assert status == {"small": "skipped:smaller than 40 pixels", "fits": "ok", "c": "ok"}
@@ -109,8 +111,8 @@ def test_small_pictures_are_skipped_on_demand(folders, tmp_path, picture, encode
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_skips_can_be_errors(folders, tmp_path, workers):
-    root = folders({f"{c}/{i}.jpg": b"no picture" if i == 3 else None for c in "abc" for i in range(6)})
-    with pytest.raises(ImgtoolError, match=r"3 \(train/\w/3.jpg\): not a picture; the finished shards are kept"):
+    root = folders({f"{c}/{i}.jpg": b"no image" if i == 3 else None for c in "abc" for i in range(6)})
+    with pytest.raises(ImgtoolError, match=r"3 \(train/\w/3.jpg\): not an image; the finished shards are kept"):
         prepare(root, tmp_path / "out", limits=Limits(strict=True), workers=workers)
     with pytest.raises(
         ImgtoolError, match=r"3 samples cannot be stored, more than --max-skipped 2; the last one, 3 \("
@@ -122,7 +124,7 @@ def test_skips_can_be_errors(folders, tmp_path, workers):
         prepare(root, tmp_path / "out", limits=Limits(strict=True), workers=workers)
 
 
-def test_a_member_too_large_for_a_picture_is_not_read(tmp_path, drawn):
+def test_a_member_too_large_for_an_image_is_not_read(tmp_path, drawn):
     """A sparse archive with a member of a terabyte: skipped by its stated size."""
     shutil.copytree(drawn, tmp_path / "source")
     path = tmp_path / "source" / "ILSVRC2012_img_val.tar"
@@ -140,7 +142,7 @@ def test_a_member_too_large_for_a_picture_is_not_read(tmp_path, drawn):
         file.write(bytes(1024))
     prepare(tmp_path / "source", tmp_path / "out", workers=1)
     status = {row["key"]: row["status"] for row in rows_of(tmp_path / "out", "val")}
-    assert status.pop("ILSVRC2012_val_00000004") == "skipped:1099511627776 bytes are too many for a picture"
+    assert status.pop("ILSVRC2012_val_00000004") == "skipped:1099511627776 bytes are too many for an image"
     assert len(status) == 3
 
 

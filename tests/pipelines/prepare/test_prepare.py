@@ -52,18 +52,18 @@ def faulty(drawn, tmp_path) -> Path:
         members = {m.name: archive.extractfile(m).read() for m in archive}
     name, data = next(iter(members.items()))
     with tarfile.open(fileobj=io.BytesIO(data)) as inner:
-        pictures = [(m.name, inner.extractfile(m).read()) for m in inner]
-    good = pictures[0][1]
+        images = [(m.name, inner.extractfile(m).read()) for m in inner]
+    good = images[0][1]
     png, cmyk = io.BytesIO(), io.BytesIO()
     Image.open(io.BytesIO(good)).save(png, "PNG")
     Image.open(io.BytesIO(good)).convert("CMYK").save(cmyk, "JPEG")
     replaced = {4: good[: len(good) // 2], 5: b"", 6: b"I am a text file", 7: png.getvalue(), 0: cmyk.getvalue()}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as inner:
-        for i, (member, picture) in enumerate(pictures):
+        for i, (member, image) in enumerate(images):
             info = tarfile.TarInfo(member)
-            info.size = len(replaced.get(i, picture))
-            inner.addfile(info, io.BytesIO(replaced.get(i, picture)))
+            info.size = len(replaced.get(i, image))
+            inner.addfile(info, io.BytesIO(replaced.get(i, image)))
     members[name] = buffer.getvalue()
     with tarfile.open(path, "w") as archive:
         for member, bytes_ in members.items():
@@ -146,7 +146,7 @@ def test_each_fault_has_its_row(faulty, tmp_path):
     assert status["n02206856_1"] == "repaired:cmyk"
     assert status["n02206856_5"].startswith("skipped:truncated: the data ends at row")
     assert status["n02206856_6"] == "skipped:empty"
-    assert status["n02206856_7"] == "skipped:not a picture"
+    assert status["n02206856_7"] == "skipped:not an image"
     assert status["n02206856_8"] == "repaired:png"
     for row in rows.values():
         assert (row["position"] is None) == row["status"].startswith("skipped")
@@ -267,7 +267,7 @@ def test_a_second_prepare_into_one_output_is_refused(drawn, tmp_path):
 def test_a_source_of_nothing(tmp_path):
     with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w"):
         pass
-    with pytest.raises(SourceError, match="holds no pictures"):
+    with pytest.raises(SourceError, match="holds no images"):
         prepare(tmp_path, tmp_path / "out", workers=1)
 
 

@@ -16,15 +16,15 @@ from imgtool.pipelines.report import write_report
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, picture, encoded) -> Path:
-    """Classes that are no synsets, one with a name that would be a script; a picture that is none; a copy."""
+def folders(tmp_path_factory, draw_image, encoded) -> Path:
+    """Classes that are no synsets, one with a name that would be a script; an image that is none; a copy."""
     root = tmp_path_factory.mktemp("report") / "mine"
     for number, name in enumerate(("cats", "dogs", "n02084071")):
         folder = root / "train" / name
         folder.mkdir(parents=True)
         for i in range(4):
-            (folder / f"{i}.jpg").write_bytes(encoded(picture(120, 90, number)))
-    (root / "train/cats/<script>document.title='broken'<&script>.jpg").write_bytes(b"no picture")
+            (folder / f"{i}.jpg").write_bytes(encoded(draw_image(120, 90, number)))
+    (root / "train/cats/<script>document.title='broken'<&script>.jpg").write_bytes(b"no image")
     return root
 
 
@@ -72,8 +72,8 @@ def test_names_are_text(browser, open_page, folders, tmp_path):
     assert browser.title == "mine, prepared"
     text = browser.find_element("tag name", "body").get_attribute("textContent")
     assert "<script>document.title='broken'<&script>" in text
-    assert "not a picture" in text and "1 skipped" in text
-    assert "pictures of train repeat another one" in text
+    assert "not an image" in text and "1 skipped" in text
+    assert "images of train repeat another one" in text
     assert {"cats", "dogs", "dog"} <= {
         leaf.text.split(" ")[0] for leaf in browser.find_elements("css selector", ".leaf")
     }
@@ -89,7 +89,7 @@ def test_the_page_is_a_function_of_the_data(drawn_data, tmp_path):
 def test_a_data_set_of_skipped_samples_only(tmp_path):
     for name in "ab":
         (tmp_path / f"source/train/{name}").mkdir(parents=True)
-        (tmp_path / f"source/train/{name}/{name}.jpg").write_bytes(b"no picture")
+        (tmp_path / f"source/train/{name}/{name}.jpg").write_bytes(b"no image")
     prepare(tmp_path / "source", tmp_path / "out", workers=1)
     page = (tmp_path / "out/report.html").read_text()
     assert "No sample is stored" in page and "2 skipped" in page
@@ -107,7 +107,7 @@ def test_many_skipped_ones_are_cut_short(drawn_data, tmp_path):
     assert "skip999<" in page and "skip1000<" not in page
 
 
-def test_real_pictures_over_the_whole_hierarchy(browser, open_page, mini, tmp_path):
+def test_real_images_over_the_whole_hierarchy(browser, open_page, mini, tmp_path):
     prepare(mini, tmp_path / "out", Settings(max_side=200))
     assert open_page(browser, tmp_path / "out/report.html") == []
     assert len(browser.find_elements("css selector", ".leaf")) > 800

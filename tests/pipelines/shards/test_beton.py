@@ -110,7 +110,7 @@ def test_bad_bytes_raise_our_errors_only(tmp_path_factory, ffcv_file, data):
 
 
 def test_stock_ffcv_reads_our_shards(drawn_data):
-    """FFCV itself, where it is installed: labels and pictures as the manifest says."""
+    """FFCV itself, where it is installed: labels and images as the manifest says."""
     loader = pytest.importorskip("ffcv.loader", reason="stock FFCV is not installed here")
     decoders = pytest.importorskip("ffcv.fields.decoders")
     from imgtool.pipelines.dataset import Dataset

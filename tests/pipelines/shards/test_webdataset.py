@@ -32,8 +32,8 @@ def write(folder: Path, samples: list[tuple[str, bytes, int]], name: str = "0000
 
 
 @pytest.fixture
-def samples(picture, encoded) -> list[tuple[str, bytes, int]]:
-    return [(key, encoded(picture(64 + i, 48, i)), i * 7 - 1) for i, key in enumerate(KEYS)]
+def samples(draw_image, encoded) -> list[tuple[str, bytes, int]]:
+    return [(key, encoded(draw_image(64 + i, 48, i)), i * 7 - 1) for i, key in enumerate(KEYS)]
 
 
 def test_read_back_by_ourselves(samples, tmp_path):
@@ -75,15 +75,15 @@ def test_read_back_by_dali(samples, tmp_path):
     @dali.pipeline_def(batch_size=len(samples) + 3, num_threads=1, device_id=None)
     def pipeline():
         indexes = [path.replace(".tar", ".idx") for path in paths]
-        pictures, labels = dali.fn.readers.webdataset(
+        images, labels = dali.fn.readers.webdataset(
             paths=paths, index_paths=indexes, ext=["jpg", "cls"], missing_component_behavior="error"
         )
-        return pictures, labels
+        return images, labels
 
     pipe = pipeline()
     pipe.build()
-    pictures, labels = pipe.run()
-    found = [(bytes(pictures.at(i)), int(bytes(labels.at(i)))) for i in range(len(samples) + 3)]
+    images, labels = pipe.run()
+    found = [(bytes(images.at(i)), int(bytes(labels.at(i)))) for i in range(len(samples) + 3)]
     assert found == [(data, label) for _, data, label in samples + samples[:3]]
 
 
@@ -139,7 +139,7 @@ def test_an_aborted_shard_has_no_index(samples, tmp_path):
 @given(st.data())
 def test_damage_is_named(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")
-    path = write(folder, [("a", b"\xff\xd8picture", 3), ("b", b"\xff\xd8another", 4)])
+    path = write(folder, [("a", b"\xff\xd8image", 3), ("b", b"\xff\xd8another", 4)])
     target = data.draw(st.sampled_from([path, path.with_suffix(".idx")]))
     content = bytearray(target.read_bytes())
     if data.draw(st.booleans()):

@@ -24,11 +24,11 @@ INDEX = {wnid: i for i, wnid in enumerate(WNIDS)}
 WORDS = ["tench, Tinca tinca", *(f"word {i}" for i in range(998)), "toilet tissue, toilet paper, bathroom tissue"]
 
 
-def write(path: Path, rows, names=None, picture="image", label="label", **options) -> None:
+def write(path: Path, rows, names=None, image="image", label="label", **options) -> None:
     """Rows of (bytes, path, label), as the library ``datasets`` writes them: 100 rows a group, its own metadata."""
     table = pa.table(
         {
-            picture: pa.array(
+            image: pa.array(
                 [{"bytes": data, "path": name} for data, name, _ in rows],
                 pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
             ),
@@ -36,7 +36,7 @@ def write(path: Path, rows, names=None, picture="image", label="label", **option
         }
     )
     if names:
-        features = {picture: {"_type": "Image"}, label: {"names": names, "_type": "ClassLabel"}}
+        features = {image: {"_type": "Image"}, label: {"names": names, "_type": "ClassLabel"}}
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=100, **options)
@@ -50,8 +50,8 @@ def found_in(path) -> dict[str, dict[str, tuple]]:
 
 
 @pytest.fixture(scope="module")
-def pictures(mini) -> dict[str, list[tuple[str, str, bytes]]]:
-    """(key, wnid, bytes) of real pictures by split."""
+def images(mini) -> dict[str, list[tuple[str, str, bytes]]]:
+    """(key, wnid, bytes) of real images by split."""
     source = open_source(mini)
     with contextlib.closing(LocatorReader(source.root)) as reader:
         return {
@@ -60,11 +60,11 @@ def pictures(mini) -> dict[str, list[tuple[str, str, bytes]]]:
         }
 
 
-def test_imagenet_1k(pictures, tmp_path):
+def test_imagenet_1k(images, tmp_path):
     """The layout of ILSVRC/imagenet-1k, as a clone: data/, the wnid behind each name, an unlabelled test split."""
     rows = {
         split: [(data, f"{key}_{wnid}.JPEG", INDEX[wnid]) for key, wnid, data in those]
-        for split, those in pictures.items()
+        for split, those in images.items()
     }
     write(tmp_path / "data/train-00000-of-00002.parquet", rows["train"][:230], WORDS)
     write(tmp_path / "data/train-00001-of-00002.parquet", rows["train"][230:], WORDS)
@@ -77,14 +77,14 @@ def test_imagenet_1k(pictures, tmp_path):
     source = open_source(tmp_path)
     assert (source.splits, source.wnids) == (("train", "val", "test"), WNIDS)
     found = found_in(tmp_path)
-    for split, those in pictures.items():
+    for split, those in images.items():
         assert found[split] == {key: ((wnid,), data) for key, wnid, data in those}
     assert {key: wnids for key, (wnids, _) in found["test"].items()} == {
         f"ILSVRC2012_test_0000000{i}": () for i in (1, 2, 3)
     }
     record = next(iter(source.records("val")))
     assert str(record.locator).startswith("data/validation-00000-of-00001.parquet!row 0@")
-    assert record.locator.size == len(pictures["val"][0][2]), "snappy tells sizes without reading"
+    assert record.locator.size == len(images["val"][0][2]), "snappy tells sizes without reading"
 
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])
@@ -219,17 +219,17 @@ def test_what_is_no_set_is_said_in_one_line(tmp_path):
         open_source(path)
 
 
-def test_from_a_store(pictures, tmp_path):
-    """Over fsspec the index reads in large pieces, and a picture is one request."""
+def test_from_a_store(images, tmp_path):
+    """Over fsspec the index reads in large pieces, and an image is one request."""
     fsspec = pytest.importorskip("fsspec")
-    rows = [(data, f"{key}_{wnid}.JPEG", INDEX[wnid]) for key, wnid, data in pictures["train"][:150]]
+    rows = [(data, f"{key}_{wnid}.JPEG", INDEX[wnid]) for key, wnid, data in images["train"][:150]]
     write(tmp_path / "train-00000-of-00001.parquet", rows, WORDS)
     fsspec.filesystem("memory").put_file(
         str(tmp_path / "train-00000-of-00001.parquet"), "/hf/train-00000-of-00001.parquet"
     )
     for src in ("memory://hf", "memory://hf/train-00000-of-00001.parquet"):
         found = found_in(src)["train"]
-        assert found == {key: ((wnid,), data) for key, wnid, data in pictures["train"][:150]}
+        assert found == {key: ((wnid,), data) for key, wnid, data in images["train"][:150]}
 
 
 def sound(codec: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Picture files by name, and threads that read ahead."""
+"""Image files by name, and threads that read ahead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from imgtool.pipelines.sources.image_files import PictureFile, check, expand
+from imgtool.pipelines.sources.image_files import ImageFile, check, expand
 from imgtool.pipelines.threads import ahead
 from imgtool.wordnet.errors import ImageError, InputError
 
@@ -44,14 +44,14 @@ def test_paths_folders_and_patterns(folder: Path, name: str, expected: list[str]
 
 
 def test_what_is_not_there(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no picture nowhere\.jpg"):
+    with pytest.raises(InputError, match=r"there is no image nowhere\.jpg"):
         check("nowhere.jpg")
     for name in ("p/none", "p/*.gif"):
         check(name)
-        with pytest.raises(InputError, match="there is no picture in p/"):
+        with pytest.raises(InputError, match="there is no image in p/"):
             names(name)
     with pytest.raises(ImageError, match=r"cannot read nowhere\.jpg: No such file"):
-        PictureFile("nowhere.jpg").read()
+        ImageFile("nowhere.jpg").read()
     with pytest.raises(ImageError, match=r"cannot read memory://nowhere/a\.jpg"):
         next(expand("memory://nowhere/a.jpg")).read()
 
@@ -65,8 +65,8 @@ def test_urls(folder: Path) -> None:
         assert names("memory://box") == everything
         assert names("memory://box/**/*.jpg") == everything[:2]
         assert [file.read() for file in expand("memory://box/*/c.png")] == [b"/box/y/c.png"]
-        assert PictureFile("memory://box/x/a.jpg").read() == b"/box/x/a.jpg"
-        with pytest.raises(InputError, match="there is no picture in memory://box/z"):
+        assert ImageFile("memory://box/x/a.jpg").read() == b"/box/x/a.jpg"
+        with pytest.raises(InputError, match="there is no image in memory://box/z"):
             names("memory://box/z*")
     finally:
         store.rm("/box", recursive=True)
@@ -79,7 +79,7 @@ def test_a_zip_at_a_url(folder: Path) -> None:
     url = f"file://{folder}/a.zip"
     assert names(f"zip://*.jpg::{url}") == [f"zip://one.jpg::{url}"]
     (found,) = expand(f"zip://in/*::{url}")
-    assert found.read() == PictureFile(found.name).read() == b"in/two.jpg"
+    assert found.read() == ImageFile(found.name).read() == b"in/two.jpg"
 
 
 def test_ahead_keeps_order_and_takes_no_more_than_it_was_told() -> None:

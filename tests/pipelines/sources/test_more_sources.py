@@ -67,8 +67,8 @@ def archives(drawn, tmp_path) -> Path:
 
 @pytest.mark.parametrize("name", ["ILSVRC2012_img_test_v10102019.tar", "ILSVRC2012_img_test.tar"])
 def test_the_test_archive_has_no_labels(archives, tmp_path, name):
-    pictures = list(members_of(archives / "ILSVRC2012_img_val.tar").values())[:5]
-    data = {f"test/ILSVRC2012_test_{n:08d}.JPEG": picture for n, picture in enumerate(pictures, 1)}
+    images = list(members_of(archives / "ILSVRC2012_img_val.tar").values())[:5]
+    data = {f"test/ILSVRC2012_test_{n:08d}.JPEG": image for n, image in enumerate(images, 1)}
     (archives / name).write_bytes(tar_of(data))
     assert open_source(archives).splits == ("train", "val", "test")
     out = tmp_path / "out"
@@ -234,22 +234,22 @@ def test_a_cut_or_false_gzip(whole21k, tmp_path):
 
 @pytest.mark.parametrize("form", ["folder", "tar", "tgz"])
 def test_imagenette(mini, tmp_path, form):
-    """Its layout and its file names, with real pictures."""
-    pictures = {}
+    """Its layout and its file names, with real images."""
+    images = {}
     with LocatorReader(str(mini)) as reader:
         for number, record in enumerate(list(open_source(mini).records("train"))[:30]):
             split = "val" if number % 3 == 2 else "train"
             wnid = ["n01440764", "n02102040"][number % 2]
-            pictures[f"imagenette2-320/{split}/{wnid}/{record.key}.JPEG"] = reader.read(record.locator)
-    pictures["imagenette2-320/noisy_imagenette.csv"] = b"path,noisy_labels_0\n"
+            images[f"imagenette2-320/{split}/{wnid}/{record.key}.JPEG"] = reader.read(record.locator)
+    images["imagenette2-320/noisy_imagenette.csv"] = b"path,noisy_labels_0\n"
     if form == "folder":
         path = tmp_path / "imagenette2-320"
-        for name, data in pictures.items():
+        for name, data in images.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(data)
     else:
         path = tmp_path / f"imagenette2-320.{form}"
-        path.write_bytes(tar_of(pictures, "w:gz" if form == "tgz" else "w"))
+        path.write_bytes(tar_of(images, "w:gz" if form == "tgz" else "w"))
     summary = prepare(path, tmp_path / "out", SMALL)
     assert summary.stored == {"train": 20, "val": 10}
     assert Dataset(tmp_path / "out").wnids == ["n01440764", "n02102040"]

@@ -48,7 +48,7 @@ def test_the_mini_archives_have_the_published_labels(mini, facts):
         truth = devkit.extractfile("ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt").read().split()
     for record in val:
         assert ids[record.wnids[0]] == int(truth[int(record.key.rpartition("_")[2]) - 1])
-    # The validation pictures are among the training ones: the labels of the two must agree.
+    # The validation images are among the training ones: the labels of the two must agree.
     label_of = {bytes_of(source, r): r.wnids for r in train}
     agreed = [label_of[data] == r.wnids for r in val if (data := bytes_of(source, r)) in label_of]
     assert len(agreed) == 100
@@ -97,7 +97,7 @@ def test_a_broken_devkit_is_named(drawn, tmp_path):
         open_source(tmp_path / "odd")
 
 
-def make_tiny(root, wnids=("n02124075", "n01443537"), pictures=3):
+def make_tiny(root, wnids=("n02124075", "n01443537"), images=3):
     """A small Tiny-ImageNet tree, its wnids.txt not sorted."""
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), (9, 99, 199)).save(buffer, "JPEG")
@@ -108,7 +108,7 @@ def make_tiny(root, wnids=("n02124075", "n01443537"), pictures=3):
         images = root / "train" / wnid / "images"
         images.mkdir(parents=True)
         boxes = ""
-        for i in range(pictures):
+        for i in range(images):
             (images / f"{wnid}_{i}.JPEG").write_bytes(buffer.getvalue())
             boxes += f"{wnid}_{i}.JPEG\t{i}\t1\t60\t62\n"
         (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(boxes)
@@ -157,7 +157,7 @@ def test_a_truncated_tiny_imagenet_keeps_what_is_labelled(tmp_path):
         assert found == expected
 
 
-def test_a_picture_without_annotation_is_named(tmp_path):
+def test_an_image_without_annotation_is_named(tmp_path):
     make_tiny(tmp_path / "t")
     (tmp_path / "t/val/val_annotations.txt").write_text("val_0.JPEG\tn02124075\t0\t0\t50\t51\n")
     with pytest.raises(SourceError, match=r"val/images/val_1\.JPEG has no line"):
@@ -197,7 +197,7 @@ def test_what_is_no_source_is_said_in_one_line(tmp_path, make):
 
 @pytest.fixture(scope="module")
 def extracted(drawn, tmp_path_factory):
-    """The drawn archives, extracted: train/WNID, and the validation pictures flat in val."""
+    """The drawn archives, extracted: train/WNID, and the validation images flat in val."""
     root = tmp_path_factory.mktemp("extracted") / "imagenet"
     for record_split in ("train", "val"):
         source = open_source(drawn)
@@ -213,7 +213,7 @@ def labels_of(source, split):
 
 
 def test_class_folders(extracted, drawn, tmp_path):
-    """train/WNID and val/WNID, as Imagenette has it: the archives' labels, pictures, nothing that is no picture."""
+    """train/WNID and val/WNID, as Imagenette has it: the archives' labels, images, nothing that is no image."""
     archives = open_source(drawn)
     root = tmp_path / "imagenette2"
     shutil.copytree(extracted / "train", root / "train")
@@ -271,7 +271,7 @@ def test_extracted_with_flat_validation(extracted, drawn, tmp_path):
     (root / kit).unlink()
     assert labels_of(open_source(root), "val") == truth
     lines = (root / name).read_text()
-    for wrong in ("x", "1001"):  # a line that is passed over would shift the labels of all pictures behind it
+    for wrong in ("x", "1001"):  # a line that is passed over would shift the labels of all images behind it
         (root / name).write_text(f"{wrong}\n{lines}")
         with pytest.raises(SourceError, match=f"{name}: .*{wrong}"):
             list(open_source(root).records("val"))

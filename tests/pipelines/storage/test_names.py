@@ -18,12 +18,12 @@ LOCALES = {
 
 
 def test_the_same_data_set_from_any_locale(
-    picture: Callable[..., np.ndarray], encoded: Callable[..., bytes], tmp_path: Path
+    draw_image: Callable[..., np.ndarray], encoded: Callable[..., bytes], tmp_path: Path
 ) -> None:
     for seed, name in enumerate(("train/café/é.jpg", "train/猫/1.jpg", "train/bee/日本.jpg")):
         path = tmp_path / "source" / name
         path.parent.mkdir(parents=True)
-        path.write_bytes(encoded(picture(60, 50, seed)))
+        path.write_bytes(encoded(draw_image(60, 50, seed)))
     made = {}
     for locale, switches in LOCALES.items():
         command = [sys.executable, "-m", "imgtool", "prepare", "--src", "source", "--out", locale, "--workers", "1"]

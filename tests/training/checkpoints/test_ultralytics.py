@@ -43,7 +43,7 @@ WNIDS = ["n01494475", "n01440764", "n01491361", "n01443537", "n01496331", "n0148
 
 @pytest.fixture
 def images(mini: Path) -> Tensor:
-    """float32 [2, 3, SIDE, SIDE]: real pictures."""
+    """float32 [2, 3, SIDE, SIDE]: real images."""
     crops = []
     with tarfile.open(mini / "ILSVRC2012_img_val.tar") as tar:
         for name in tar.getnames()[:2]:
@@ -139,9 +139,9 @@ def test_predict_names_the_right_class(theirs: Callable[..., Any], images: Tenso
     weights.mkdir(parents=True)
     save(weights / "best.pt", model)
     subject = Classifier(tmp_path / "runs" / "classify")
-    picture = (images[0] * 255).byte().permute(1, 2, 0).numpy()
+    image = (images[0] * 255).byte().permute(1, 2, 0).numpy()
     best = logits(model, images)[0].softmax(0)
-    found = subject.predict(picture, topk=6, imgsz=SIDE)[0]
+    found = subject.predict(image, topk=6, imgsz=SIDE)[0]
     assert found.wnids == [WNIDS[i] for i in best.argsort(descending=True)]
     assert found.probabilities == pytest.approx(best.sort(descending=True).values.tolist(), abs=1e-4)
 

@@ -25,7 +25,7 @@ DRAWN = {"results.png", "metrics.json", "confusion_matrix.png", "confusion.csv",
 
 
 def test_the_surest_mistakes_over_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Picture i is of shade i; its logits are drawn, and the loader's memory is used again for every batch."""
+    """Image i is of shade i; its logits are drawn, and the loader's memory is used again for every batch."""
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(50, 5, generator=generator)
     labels = torch.randint(0, 5, (50,), generator=generator)

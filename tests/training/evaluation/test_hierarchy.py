@@ -33,11 +33,11 @@ def test_a_loss_by_name(drawn_data: Path, tmp_path: Path, drawn: Path, loss: str
     metrics = again.val(drawn_data)
     assert metrics.top1 == results.metrics.top1
     assert metrics.images == 20
-    picture = tmp_path / "a.png"
+    image = tmp_path / "a.png"
     from PIL import Image
 
-    Image.new("RGB", (50, 40), (90, 120, 30)).save(picture)
-    (prediction,) = again.predict(picture, topk=10)
+    Image.new("RGB", (50, 40), (90, 120, 30)).save(image)
+    (prediction,) = again.predict(image, topk=10)
     assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-4)
     assert Classifier("n").train(name=run, resume=True, quiet=True).metrics.top1 == results.metrics.top1
 

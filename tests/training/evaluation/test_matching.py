@@ -53,8 +53,8 @@ def test_the_published_way_for_imagenet_a() -> None:
     logits = torch.randn(60, 1000, generator=generator)
     mask = torch.from_numpy(subset("imagenet-a").indices)
     labels = torch.randint(200, (60,), generator=generator)
-    for picture in range(0, 60, 3):
-        logits[picture, mask[labels[picture]]] += 3
+    for draw_image in range(0, 60, 3):
+        logits[draw_image, mask[labels[draw_image]]] += 3
     matched = match_classes(list(subset("imagenet-a").labels), IN1K, "here", None, False)
     assert matched.candidates is not None and torch.equal(matched.candidates, mask)
     h = wordnet.load()
@@ -120,12 +120,12 @@ def subject(scattered: Callable[..., Path]) -> Classifier:
     return Classifier(scattered(IN1K))
 
 
-def write(folder: Path, names: list[str], picture: Callable[..., np.ndarray]) -> Path:
-    """Two drawn pictures a class folder."""
+def write(folder: Path, names: list[str], draw_image: Callable[..., np.ndarray]) -> Path:
+    """Two drawn images a class folder."""
     for number, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for seed in (number, number + 50):
-            Image.fromarray(picture(90, 70, seed)).save(folder / name / f"{seed}.jpg")
+            Image.fromarray(draw_image(90, 70, seed)).save(folder / name / f"{seed}.jpg")
     return folder
 
 
@@ -140,10 +140,10 @@ def expected(subject: Classifier, folder: Path, index_of: dict[str, int], among:
 
 
 def test_a_folder_in_imagenet_v2s_layout(
-    subject: Classifier, picture: Callable[..., np.ndarray], tmp_path: Path
+    subject: Classifier, draw_image: Callable[..., np.ndarray], tmp_path: Path
 ) -> None:
     names = ["0", "2", "10", "100", "999"]
-    folder = write(tmp_path / "v2", names, picture)
+    folder = write(tmp_path / "v2", names, draw_image)
     index_of = {name: int(name) for name in names}
     metrics = subject.val(folder, per_class=tmp_path / "c.csv", workers=2)
     assert (metrics.images, metrics.classes, metrics.top5) == (10, 5, 1.0)
@@ -157,11 +157,11 @@ def test_a_folder_in_imagenet_v2s_layout(
 
 
 def test_wnid_folders_as_a_folder_and_as_archives(
-    subject: Classifier, picture: Callable[..., np.ndarray], tmp_path: Path
+    subject: Classifier, draw_image: Callable[..., np.ndarray], tmp_path: Path
 ) -> None:
     """ImageNet-A's and -R's layout, a README beside the classes, as it is downloaded."""
     wnids = list(subset("imagenet-r").labels[:8])
-    folder = write(tmp_path / "imagenet-r", wnids, picture)
+    folder = write(tmp_path / "imagenet-r", wnids, draw_image)
     (folder / "README.txt").write_text("renditions")
     plain = subject.val(folder)
     assert plain.classes == 8 and plain.hierarchy is not None
@@ -193,12 +193,12 @@ def test_a_prepared_data_set_of_some_classes(
 
 
 def test_what_is_no_raw_split(
-    subject: Classifier, picture: Callable[..., np.ndarray], tmp_path: Path, drawn_data: Path
+    subject: Classifier, draw_image: Callable[..., np.ndarray], tmp_path: Path, drawn_data: Path
 ) -> None:
     assert not is_raw(drawn_data) and not is_raw(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="no data set here"):
         subject.val(tmp_path / "nowhere")
-    folder = write(tmp_path / "x", IN1K[:2], picture)
+    folder = write(tmp_path / "x", IN1K[:2], draw_image)
     assert is_raw(folder)
     (folder / IN1K[0] / "bad.jpg").write_bytes(b"\xff\xd8\xff no")
     with pytest.raises(ImageError, match=r"x: n01440764/bad\.jpg: "):

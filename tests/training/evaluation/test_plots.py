@@ -56,7 +56,7 @@ def test_curves_of_a_file_that_is_being_written(tmp_path: Path) -> None:
             read_results(tmp_path / wrong)
 
 
-def test_a_mosaic_shows_each_picture_once(tmp_path: Path) -> None:
+def test_a_mosaic_shows_each_image_once(tmp_path: Path) -> None:
     colours = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0], [0, 250, 250]], dtype=torch.uint8)
     images = colours[:, :, None, None].expand(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     save_mosaic(tmp_path / "m.jpg", images, ["one", "two\nlines", "x" * 500, "<script>", "ñandú ×"])
@@ -67,7 +67,7 @@ def test_a_mosaic_shows_each_picture_once(tmp_path: Path) -> None:
     assert sheet.shape[1] < 3 * 128 + 40  # the long caption has not made it wider
 
 
-def test_large_pictures_are_shrunk(tmp_path: Path) -> None:
+def test_large_images_are_shrunk(tmp_path: Path) -> None:
     save_mosaic(tmp_path / "m.jpg", torch.zeros(1, 3, 640, 320, dtype=torch.uint8), ["a"])
     width, height = Image.open(tmp_path / "m.jpg").size
     assert width == 112 + 12 and 224 < height < 280

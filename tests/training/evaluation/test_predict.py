@@ -1,4 +1,4 @@
-"""What `predict` answers on a picture is what `val` counts on it: one transform, whatever way a picture comes in."""
+"""What `predict` answers on an image is what `val` counts on it: one transform, whatever way an image comes in."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def val_equals_predict(subject: Classifier, data: Path) -> None:
         loaded = [(images.clone(), labels) for images, labels in loader]
         expected = torch.cat([subject.model(to_float(images)).softmax(1) for images, _ in loaded])
     torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-6)
-    assert len(set(predicted.argmax(1).tolist())) > 2, "the model tells pictures apart"
+    assert len(set(predicted.argmax(1).tolist())) > 2, "the model tells images apart"
     labels = torch.cat([labels for _, labels in loaded])
     metrics = subject.val(data)
     assert metrics.top1 == pytest.approx((predicted.argmax(1) == labels).double().mean().item())
@@ -51,11 +51,11 @@ def val_equals_predict(subject: Classifier, data: Path) -> None:
     assert (np.stack([transform.decode(data) for data in stored]) == pixels).all()
 
 
-def test_val_and_predict_agree_on_drawn_pictures(drawn_data: Path, scattered: Callable[..., Path]) -> None:
+def test_val_and_predict_agree_on_drawn_images(drawn_data: Path, scattered: Callable[..., Path]) -> None:
     val_equals_predict(Classifier(scattered(Dataset(drawn_data).wnids)), drawn_data)
 
 
-def test_val_and_predict_agree_on_real_pictures(mini: Path, scattered: Callable[..., Path], tmp_path: Path) -> None:
+def test_val_and_predict_agree_on_real_images(mini: Path, scattered: Callable[..., Path], tmp_path: Path) -> None:
     prepare(mini, tmp_path / "mini", Settings(max_side=256), workers=2)
     val_equals_predict(Classifier(scattered(Dataset(tmp_path / "mini").wnids)), tmp_path / "mini")
 
@@ -69,19 +69,19 @@ def subject(scattered: Callable[..., Path]) -> Classifier:
 
 
 def test_val_and_predict_agree_on_every_format(
-    subject: Classifier, picture: Pixels, encoded: Encoded, tmp_path: Path
+    subject: Classifier, draw_image: Pixels, encoded: Encoded, tmp_path: Path
 ) -> None:
-    """A picture a class in a raw folder: what `val` counts and averages there is what `predict` says of the file."""
+    """An image a class in a raw folder: what `val` counts and averages there is what `predict` says of the file."""
     turned = Image.Exif()
     turned[0x0112] = 6
     files = {
-        "a.jpg": encoded(picture(200, 150, 0), quality=90),
-        "b.png": encoded(picture(150, 200, 1), "PNG"),
-        "grey.jpg": encoded(Image.fromarray(picture(120, 90, 2)).convert("L")),
-        "cmyk.jpg": encoded(Image.fromarray(picture(120, 90, 3)).convert("CMYK")),
-        "tiny.png": encoded(picture(3, 2, 4), "PNG"),
-        "one.jpg": encoded(picture(1, 1, 5)),
-        "turned.jpg": encoded(picture(160, 80, 6), exif=turned),
+        "a.jpg": encoded(draw_image(200, 150, 0), quality=90),
+        "b.png": encoded(draw_image(150, 200, 1), "PNG"),
+        "grey.jpg": encoded(Image.fromarray(draw_image(120, 90, 2)).convert("L")),
+        "cmyk.jpg": encoded(Image.fromarray(draw_image(120, 90, 3)).convert("CMYK")),
+        "tiny.png": encoded(draw_image(3, 2, 4), "PNG"),
+        "one.jpg": encoded(draw_image(1, 1, 5)),
+        "turned.jpg": encoded(draw_image(160, 80, 6), exif=turned),
     }
     for wnid, (name, data) in zip(WNIDS, files.items(), strict=True):
         (tmp_path / "data" / wnid).mkdir(parents=True)
@@ -102,8 +102,8 @@ def test_val_and_predict_agree_on_every_format(
     assert again.probabilities == pytest.approx(found[-1].probabilities, rel=1e-3)
 
 
-def test_every_kind_in_memory_gives_the_same(subject: Classifier, picture: Pixels, encoded: Encoded) -> None:
-    pixels = picture(90, 70, 3)
+def test_every_kind_in_memory_gives_the_same(subject: Classifier, draw_image: Pixels, encoded: Encoded) -> None:
+    pixels = draw_image(90, 70, 3)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     kinds = [pixels, tensor, Image.fromarray(pixels), encoded(pixels, "PNG"), pixels[:, ::-1][:, ::-1]]
     found = subject.predict(kinds)
@@ -112,21 +112,21 @@ def test_every_kind_in_memory_gives_the_same(subject: Classifier, picture: Pixel
     for wrong in (tensor.float(), tensor[0], torch.from_numpy(pixels)):
         with pytest.raises(InputError, match=r"must be uint8 \[3, H, W\], not torch"):
             subject.predict(wrong)
-    with pytest.raises(ImageError, match="cannot decode the bytes given: not a picture"):
-        subject.predict(b"no picture")
+    with pytest.raises(ImageError, match="cannot decode the bytes given: not an image"):
+        subject.predict(b"no image")
     with pytest.raises(InputError, match="cannot predict on a int"):
         subject.predict([pixels, 3])  # type: ignore[list-item]
 
 
-def test_predictions_are_streamed(subject: Classifier, picture: Pixels) -> None:
-    """No more pictures are taken than two batches ahead of what is asked for."""
+def test_predictions_are_streamed(subject: Classifier, draw_image: Pixels) -> None:
+    """No more images are taken than two batches ahead of what is asked for."""
     taken = 0
 
     def endless() -> Iterator[np.ndarray]:
         nonlocal taken
         while True:
             taken += 1
-            yield picture(40, 40, 1)
+            yield draw_image(40, 40, 1)
 
     stream = subject.predict_each(endless(), batch=4, workers=2)
     for _ in range(6):
@@ -135,8 +135,8 @@ def test_predictions_are_streamed(subject: Classifier, picture: Pixels) -> None:
     stream.close()  # type: ignore[attr-defined]
 
 
-def test_damaged_ones_are_passed_over_in_any_batch(subject: Classifier, picture: Pixels, encoded: Encoded) -> None:
-    good = encoded(picture(50, 50, 0))
+def test_damaged_ones_are_passed_over_in_any_batch(subject: Classifier, draw_image: Pixels, encoded: Encoded) -> None:
+    good = encoded(draw_image(50, 50, 0))
     bad: list[ImageError] = []
     sources = [b"", good, good, b"x", good]
     found = list(subject.predict_each(sources, batch=2, on_error=bad.append))

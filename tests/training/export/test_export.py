@@ -37,10 +37,10 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "half": {"half": True},
-    "pictures": {"with_preprocess": True},
+    "images": {"with_preprocess": True},
     "batch of 3": {"batch": 3},
 }
-QUICK = {("onnx", "plain"), ("onnx", "half"), ("onnx", "pictures"), ("openvino", "plain")}
+QUICK = {("onnx", "plain"), ("onnx", "half"), ("onnx", "images"), ("openvino", "plain")}
 QUICK |= {("torchscript", variant) for variant in VARIANTS}
 COMBINATIONS = [
     pytest.param(form, variant, marks=() if (form, variant) in QUICK else pytest.mark.slow)
@@ -73,8 +73,8 @@ def onnx_file(exported: Callable[[str, str], write.Exported]) -> Path:
     return exported("onnx", "plain").files[0]
 
 
-def pixels_of(picture: Callable[..., np.ndarray]) -> list[np.ndarray]:
-    return [picture(90 + 20 * seed, 80, seed) for seed in range(5)]
+def pixels_of(draw_image: Callable[..., np.ndarray]) -> list[np.ndarray]:
+    return [draw_image(90 + 20 * seed, 80, seed) for seed in range(5)]
 
 
 @pytest.mark.parametrize(("form", "variant"), COMBINATIONS)
@@ -84,19 +84,19 @@ def test_every_format_answers_as_its_checkpoint(
     exported: Callable[[str, str], write.Exported],
     weights: Path,
     drawn_data: Path,
-    picture: Callable[..., np.ndarray],
+    draw_image: Callable[..., np.ndarray],
 ) -> None:
     subject, written = Classifier(weights), exported(form, variant)
     out = written.files[0]
     assert out.name == f"a{SUFFIXES[form]}" and written.check is not None and written.check.passed
-    assert not written.check.drawn and written.check.pictures == 20
+    assert not written.check.drawn and written.check.images == 20
     assert sorted(path.name for path in out.parent.iterdir()) == sorted(path.name for path in written.files)
     again = Classifier(out, threads=1)
     assert (again.wnids, again.names, again.size, again.imgsz) == (subject.wnids, subject.names, "n", 64)
     assert again.metrics == subject.metrics
-    pictures = pixels_of(picture)
+    images = pixels_of(draw_image)
     tolerance = 0.05 if variant == "half" else 1e-4
-    for found, expected in zip(again.predict(pictures, topk=10), subject.predict(pictures, topk=10), strict=True):
+    for found, expected in zip(again.predict(images, topk=10), subject.predict(images, topk=10), strict=True):
         rows = [dict(zip(p.wnids, p.probabilities, strict=True)) for p in (found, expected)]
         assert rows[0] == pytest.approx(rows[1], abs=tolerance)
     if variant == "plain":
@@ -115,15 +115,15 @@ def test_torch_export_is_written_checked_and_not_opened(weights: Path, drawn_dat
         Classifier(out)
 
 
-def test_a_picture_of_any_size_goes_into_onnx(
-    weights: Path, exported: Callable[[str, str], write.Exported], picture: Callable[..., np.ndarray]
+def test_an_image_of_any_size_goes_into_onnx(
+    weights: Path, exported: Callable[[str, str], write.Exported], draw_image: Callable[..., np.ndarray]
 ) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(exported("onnx", "pictures").files[0])
+    session = onnxruntime.InferenceSession(exported("onnx", "images").files[0])
     assert json.loads(session.get_modelmeta().custom_metadata_map["transform"])["resize_short_side"] == 64
     for width, height in ((64, 64), (200, 64), (64, 65), (30, 41), (300, 301)):
-        pixels = picture(width, height, 3)
+        pixels = draw_image(width, height, 3)
         (found,) = session.run(["probabilities"], {"images": pixels[None]})
         expected = Classifier(weights).predict(pixels, topk=10)[0]
         assert found[0][expected.indices] == pytest.approx(expected.probabilities, abs=5e-2)
@@ -210,7 +210,7 @@ def _resnet(folder: Path, data: Path, registry: Any) -> Path:
     return folder / "r.pt"
 
 
-def test_int8_is_calibrated_on_pictures_of_every_class(
+def test_int8_is_calibrated_on_images_of_every_class(
     weights: Path, onnx_file: Path, drawn_data: Path, tmp_path: Path
 ) -> None:
     written = Classifier(weights).export("onnx", tmp_path / "q.onnx", int8=True, calibrate=drawn_data)
@@ -223,10 +223,10 @@ def test_int8_is_calibrated_on_pictures_of_every_class(
 
 @pytest.mark.slow
 def test_int8_with_the_transform_and_of_a_fixed_batch(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
-    pictures = Classifier(weights).export(
+    images = Classifier(weights).export(
         "onnx", tmp_path / "w.onnx", int8=True, calibrate=drawn_data, with_preprocess=True
     )
-    assert pictures.check is not None and pictures.check.same >= 15
+    assert images.check is not None and images.check.same >= 15
     fixed = Classifier(weights).export("onnx", tmp_path / "f.onnx", int8=True, calibrate=drawn_data, batch=7)
     assert fixed.calibration == 80 and fixed.check is not None and fixed.check.passed
 
@@ -240,14 +240,14 @@ def test_drawing_by_class_is_even_and_seeded() -> None:
     assert by_class(labels[:0], 5, seed=1) == []
 
 
-def test_without_pictures_it_is_checked_on_drawn_ones(
+def test_without_images_it_is_checked_on_drawn_ones(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(weights, "a.pt")
     result = CliRunner().invoke(main, ["export", "a.pt", "--format", "torchscript"])
     assert result.exit_code == 0, result.output
-    assert "a.torchscript" in result.output and "same class first on 32 of 32 drawn pictures" in result.output
+    assert "a.torchscript" in result.output and "same class first on 32 of 32 drawn images" in result.output
 
 
 def test_an_export_that_differs_leaves_what_was_there(
@@ -321,7 +321,7 @@ def test_an_exported_model_cannot_be_trained_or_exported(onnx_file: Path, drawn_
         subject.train(drawn_data)
     with pytest.raises(InputError, match="is an exported model already"):
         subject.export("torchscript")
-    with pytest.raises(InputError, match="takes pictures of 64 pixels, not 96"):
+    with pytest.raises(InputError, match="takes images of 64 pixels, not 96"):
         subject.predict(clouds(1, 64), imgsz=96)
     with pytest.raises(InputError, match="is opened on cpu already, not on cuda"):
         subject.predict(clouds(1, 64), device="cuda")

@@ -99,16 +99,16 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
         )
 
     for shape, kind, message in (
-        (["n", 3], TensorProto.FLOAT, "no classifier of RGB pictures"),
-        (["n", 1, 28, 28], TensorProto.FLOAT, "no classifier of RGB pictures"),
-        (["n", 3, 32, 32], TensorProto.INT64, "no classifier of RGB pictures"),
+        (["n", 3], TensorProto.FLOAT, "no classifier of RGB images"),
+        (["n", 1, 28, 28], TensorProto.FLOAT, "no classifier of RGB images"),
+        (["n", 3, 32, 32], TensorProto.INT64, "no classifier of RGB images"),
         (["n", 3, 32, 32], TensorProto.FLOAT, r"gives \[1, 3, 32, 32\] for a batch"),
     ):
         with pytest.raises(CheckpointError, match=message):
             Classifier(model(shape, kind))
 
 
-def test_ultralytics_own_export(tmp_path: Path, picture: Callable[..., np.ndarray]) -> None:
+def test_ultralytics_own_export(tmp_path: Path, draw_image: Callable[..., np.ndarray]) -> None:
     """Their .onnx, written by them, answers here as their model does."""
     ultralytics = pytest.importorskip("ultralytics")
     model = ultralytics.YOLO("yolov8n-cls.yaml")
@@ -123,7 +123,7 @@ def test_ultralytics_own_export(tmp_path: Path, picture: Callable[..., np.ndarra
     path = Path(model.export(format="onnx", imgsz=64, simplify=False, verbose=False))
     subject = Classifier(path)
     assert subject.imgsz == 64 and subject.names[3] == "thing 3"
-    pixels = picture(64, 64, 2)
+    pixels = draw_image(64, 64, 2)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         expected: Tensor = model.model(images)[0][0]

@@ -98,7 +98,7 @@ def assert_same_curve(run: Path, alone: Path, said: str, processes: int) -> None
     for ours, theirs in zip(rows(run), rows(alone), strict=True):
         for column in ("train/loss", "val/loss", "lr/pg0"):
             assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-3), column
-        for column in ("metrics/accuracy_top1", "metrics/accuracy_top5"):  # of 20: each picture counted once
+        for column in ("metrics/accuracy_top1", "metrics/accuracy_top5"):  # of 20: each image counted once
             assert abs(float(ours[column]) - float(theirs[column])) < 0.06
     assert said.count("epoch 2/2") == 1, "one process speaks"
     assert "Warning" not in said, said  # of what PyTorch has deprecated, say

@@ -80,10 +80,10 @@ def test_the_operations_are_torchvisions(batch, magnitude):
             assert torch.equal(operation(images, sign * strength), want), name
 
 
-def test_each_picture_draws_an_operation_of_its_own(batch):
+def test_each_image_draws_an_operation_of_its_own(batch):
     images = batch[0][:1].expand(280, -1, -1, -1).clone()
     out = rand_augment(images, 0.5, rng())
-    kinds = {picture.numpy().tobytes() for picture in out}
+    kinds = {image.numpy().tobytes() for image in out}
     assert len(kinds) > 18, "14 operations, 9 of them with two signs"
     unchanged = (out == images).flatten(1).all(1).float().mean()
     assert 0.02 < unchanged < 0.3
@@ -96,9 +96,9 @@ def test_erasing(batch):
     erased = black[black > 0]
     assert erased.min() > 0.015 and erased.max() < 0.35
     rectangle = erase(images[:50], 1.0, rng())[:, 0] == 0
-    for picture in rectangle:
-        rows, columns = picture.any(1), picture.any(0)
-        assert picture.sum() == rows.sum() * columns.sum(), "one rectangle"
+    for image in rectangle:
+        rows, columns = image.any(1), image.any(0)
+        assert image.sum() == rows.sum() * columns.sum(), "one rectangle"
 
 
 def test_mixup_and_cutmix_say_what_they_did(batch):

@@ -39,7 +39,7 @@ class Memory:
         self.closed += 1
 
 
-def test_a_logger_is_given_every_epoch_and_the_pictures(plots: None, memory: Any, toy_recipe: Recipe) -> None:
+def test_a_logger_is_given_every_epoch_and_the_images(plots: None, memory: Any, toy_recipe: Recipe) -> None:
     good, bad = Memory(), Memory(fails_at=2)
     run = Classifier("n").train(recipe=toy_recipe, epochs=3, name="logged", quiet=True, logger=[good, bad]).run
     assert [epoch for epoch, _ in good.rows] == [1, 2, 3]
@@ -61,10 +61,10 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path: Path) -> None:
             run.add_result({name: epoch if name == "epoch" else f"{epoch / 8}" for name in COLUMNS} | {"lr/pg0": ""})
 
     sitting(range(1, 4))
-    picture = np.full((8, 6, 3), 200, np.uint8)
-    Image.fromarray(picture).save(tmp_path / "picture.png")
+    image = np.full((8, 6, 3), 200, np.uint8)
+    Image.fromarray(image).save(tmp_path / "image.png")
     assert run.logger is not None
-    run.logger.image("picture", tmp_path / "picture.png", 3)
+    run.logger.image("image", tmp_path / "image.png", 3)
     run.logger.close()
     run.forget_results_after(2)
     sitting(range(3, 5))  # resumed after epoch 2: epoch 3 is logged again, and stands once
@@ -105,10 +105,10 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.create(tmp_path / "run", quiet=True)
     run.logger = loggers.open_loggers(["wandb"], run.path, {"size": "n", "started": "now"}, 0, run.say)
     run.add_result({name: 1 for name in COLUMNS})
-    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
-    run.logger.image("picture", tmp_path / "picture.png", 1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    run.logger.image("image", tmp_path / "image.png", 1)
     run.logger.close()
     assert not run.logger.loggers and not (run.path / "log.txt").exists()
     (file,) = (run.path / "wandb").glob("offline-run-*/run-*.wandb")
     content = file.read_bytes()
-    assert b"metrics/accuracy_top1" in content and b"picture" in content
+    assert b"metrics/accuracy_top1" in content and b"image" in content

@@ -1,4 +1,4 @@
-"""Pictures of the hierarchy: text, SVG, DOT."""
+"""Images of the hierarchy: text, SVG, DOT."""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ PARTS = ("tests", "model", "loaders", "train", "inference", "accuracy")
 
 @click.command(help=__doc__)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="This part; may be repeated. [all]")
-@click.option(
-    "--src", type=SourcePath(), help="Pictures: ILSVRC2012, or another source with a train split. [drawn ones]"
-)
+@click.option("--src", type=SourcePath(), help="Images: ILSVRC2012, or another source with a train split. [drawn ones]")
 @click.option(
     "--tiny", type=SourcePath(), help="Tiny-ImageNet as a tar or folder, for accuracy. [that part is left out]"
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from imgtool.bench.gpu.pictures import data_set
+from imgtool.bench.gpu.images import data_set
 from imgtool.bench.gpu.plan import Plan
 from imgtool.bench.gpu.record import Record
 from imgtool.bench.gpu.table import Measured, Row, good, median

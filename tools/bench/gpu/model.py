@@ -56,7 +56,7 @@ def _measure_one(plan: Plan, record: Record, size: str, image_size: int, batch: 
 
 
 class Training:
-    """A model in training, its optimiser and average, and a batch of random pictures, all on the device."""
+    """A model in training, its optimiser and average, and a batch of random images, all on the device."""
 
     def __init__(self, size: str, image_size: int, batch: int, device: torch.device) -> None:
         torch.manual_seed(0)

@@ -83,7 +83,7 @@ def _infer(plan: Plan, record: Record, size: str) -> dict[str, Any]:
 
 
 def inference_rows(measured: Measured) -> list[Row]:
-    """Milliseconds of one picture, images a second of more, the fastest runtime first."""
+    """Milliseconds of one image, images a second of more, the fastest runtime first."""
     out = []
     for timing in [timing for one in good(measured) for timing in one["result"]["timings"]]:
         batch, rounds = timing["batch"], timing["milliseconds"]

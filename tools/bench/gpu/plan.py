@@ -17,11 +17,11 @@ class Scale:
     image_sizes: tuple[int, ...] = (224, 160, 128)  # all sizes at the first, n at the others too
     batches: tuple[int, ...] = (512, 1024, 256)  # of the model part, the one that says most first
     threads: tuple[int, ...] = (1, 4, 8, 16)  # of the loaders
-    sides: tuple[int, ...] = (256, 400)  # longer sides of the loaders' stored pictures
+    sides: tuple[int, ...] = (256, 400)  # longer sides of the loaders' stored images
     train_side: int = 500  # as prepare stores them by default
     loader_batch: int = 256
     train_batch: int = 0  # 0: the recipe's
-    pictures: int = 500  # different ones
+    images: int = 500  # different ones
     samples: int = 50_000  # of them, repeated, in a data set
     rounds: int = 5  # measurements that a median is of
     steps: int = 20  # of a round of the model part
@@ -39,7 +39,7 @@ REHEARSAL = Scale(
     train_side=64,
     loader_batch=4,
     train_batch=8,
-    pictures=10,
+    images=10,
     samples=40,
     rounds=2,
     steps=1,
@@ -53,7 +53,7 @@ REHEARSAL = Scale(
 @dataclass(frozen=True)
 class Plan:
     """``out`` is the folder of the JSON files, ``work`` keeps data sets and runs from one call to the next. ``src`` is
-    a source of pictures (None: drawn ones), ``tiny`` is Tiny-ImageNet's. ``limit`` is seconds a part."""
+    a source of images (None: drawn ones), ``tiny`` is Tiny-ImageNet's. ``limit`` is seconds a part."""
 
     device: torch.device
     out: Path

@@ -1,6 +1,6 @@
 """Parts "train" and "accuracy": `imgtool train` as a user starts it, each in a process of its own.
 
-train: a few epochs of each size by its own recipe, at one image size throughout, from shards of repeated pictures;
+train: a few epochs of each size by its own recipe, at one image size throughout, from shards of repeated images;
 rates behind the first epoch, which compiles. accuracy: a real training to its end, resumed from call to call.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from imgtool.bench.gpu.pictures import data_set
+from imgtool.bench.gpu.images import data_set
 from imgtool.bench.gpu.plan import Plan
 from imgtool.bench.gpu.process import Utilisation, imgtool, last_line, run
 from imgtool.bench.gpu.record import Record

@@ -21,7 +21,7 @@ CELLS = 500  # a side, at most: a cell of one pixel would not be seen
 LARGEST_CELL, SMALLEST_SIDE = 56, 240  # pixels
 LARGEST_MATRIX = 4096  # classes up to which confusion.npz is written; more would be gigabytes
 PAIRS = 1000  # most confused ones in confusion.csv
-DPI, LETTER = 100, 13  # of the picture; pixels that a line of a label takes
+DPI, LETTER = 100, 13  # of the image; pixels that a line of a label takes
 WIDEST_NAME = 26  # letters of a label
 INK, SOFT = "#1c2024", "#667079"
 

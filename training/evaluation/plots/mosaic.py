@@ -1,4 +1,4 @@
-"""Pictures side by side with captions below: the first training batches, the surest mistakes."""
+"""Images side by side with captions below: the first training batches, the surest mistakes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from imgtool.training.recipes.augment import Mixed
 SMALLEST_TILE, LARGEST_TILE, GAP = 128, 224, 6  # pixels
 LETTER = 12  # pixels, of the captions
 PAPER, INK, SOFT = (255, 255, 255), (28, 32, 36), (102, 112, 121)
-BATCHES, SHOWN = 3, 16  # training batches that are drawn, pictures of each
+BATCHES, SHOWN = 3, 16  # training batches that are drawn, images of each
 
 
 def save_mosaic(path: Path, images: Tensor, captions: Sequence[str]) -> None:
     """Writes ``images`` (uint8 [N, 3, H, W], any device) as a near-square grid in a JPEG, N at least 1.
 
-    ``captions``: one a picture, of one or more lines each; a line too long for its picture is cut short. Small
-    pictures are enlarged by a whole factor, without smoothing, so that their own pixels can be seen.
+    ``captions``: one an image, of one or more lines each; a line too long for its image is cut short. Small
+    images are enlarged by a whole factor, without smoothing, so that their own pixels can be seen.
 
     Raises OSError when it cannot be written.
     """
@@ -50,7 +50,7 @@ def save_mosaic(path: Path, images: Tensor, captions: Sequence[str]) -> None:
 
 
 def _tile(height: int, width: int) -> tuple[int, int]:
-    """Height and width at which pictures of this size are shown."""
+    """Height and width at which images of this size are shown."""
     longer = max(height, width)
     if longer > LARGEST_TILE:
         return max(round(height * LARGEST_TILE / longer), 1), max(round(width * LARGEST_TILE / longer), 1)
@@ -79,7 +79,7 @@ class BatchMosaics:
     """Draws the first training batches, as the network sees them: train_batch0.jpg, train_batch1.jpg, train_batch2.jpg.
 
     The loop calls it with every batch, after augmentation; behind the first few of the first epoch a call does
-    nothing, and before it copies a few pictures from the device. What goes wrong here is said and training goes on.
+    nothing, and before it copies a few images from the device. What goes wrong here is said and training goes on.
 
     ``names``: of the classes, by index. ``say`` takes a line for the log.
     """
@@ -99,7 +99,7 @@ class BatchMosaics:
 
 
 def batch_captions(names: Sequence[str], labels: Tensor, mixed: Mixed | None = None) -> list[str]:
-    """A caption a picture: its class, or both classes with their shares where pictures are mixed."""
+    """A caption an image: its class, or both classes with their shares where images are mixed."""
     own = [names[label] for label in labels.tolist()]
     if mixed is None:
         return own

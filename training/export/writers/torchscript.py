@@ -17,6 +17,6 @@ from imgtool.training.runtimes.torchscript import METADATA
 def write(deployed: Deployed, plan: Plan, about: ModelMetadata, path: Path) -> None:
     with quietly(), torch.inference_mode():
         if deployed.preprocess is not None:
-            deployed.preprocess = torch.jit.script(deployed.preprocess)  # a trace would keep one size of pictures
+            deployed.preprocess = torch.jit.script(deployed.preprocess)  # a trace would keep one size of images
         traced = torch.jit.freeze(torch.jit.trace(deployed.eval(), plan.example(), check_trace=False))
         torch.jit.save(traced, str(path), _extra_files={METADATA: json.dumps(about.to_strings())})

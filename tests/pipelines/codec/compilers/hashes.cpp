@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "isa.hpp"
-#include "picture.hpp"
+#include "image.hpp"
 #include "recode.hpp"
 
 using namespace imgtool;
@@ -40,9 +40,9 @@ void report_all(const std::string& name, const std::string& file) {
   static Worker worker;
   const auto* data = reinterpret_cast<const uint8_t*>(file.data());
   const size_t size = file.size();
-  Picture picture;
-  report(name + " decode", [&] { return (picture = decode_picture(worker, data, size, {}, true)).rgb; });
-  report(name + " shrink", [&] { return decode_picture(worker, data, size, {0, 50}, false).rgb; });
+  Image image;
+  report(name + " decode", [&] { return (image = decode_image(worker, data, size, {}, true)).rgb; });
+  report(name + " shrink", [&] { return decode_image(worker, data, size, {0, 50}, false).rgb; });
   Header header;
   try {
     header = worker.decoder.open(data, size);
@@ -61,12 +61,12 @@ void report_all(const std::string& name, const std::string& file) {
     report(name + " crop " + which, [&, c = crop, n = side] {
       return decode_crop(worker, data, size, w, h, c, out.data(), n, n), out;
     });
-    if (picture.width != w || picture.rgb.empty()) continue;
+    if (image.width != w || image.rgb.empty()) continue;
     report(name + " raw " + which, [&, c = crop, n = side] {
-      return crop_raw(worker, picture.rgb.data(), picture.rgb.size(), w, h, c, out.data(), n, n), out;
+      return crop_raw(worker, image.rgb.data(), image.rgb.size(), w, h, c, out.data(), n, n), out;
     });
     report(name + " resize " + which, [&, c = crop, n = side] {
-      return resize_crop(worker, picture.rgb.data(), w, h, c, out.data(), n, n), out;
+      return resize_crop(worker, image.rgb.data(), w, h, c, out.data(), n, n), out;
     });
   }
   for (int quality : {1, 75, 90, 100})
@@ -78,9 +78,9 @@ void report_all(const std::string& name, const std::string& file) {
           const Coding coding{quality, s, restart};
           report(name + " recode " + which,
                  [&] { return recode(worker, data, size, {max_side, 0}, coding, true, false).data; });
-          if (max_side == 0 && !picture.rgb.empty())
+          if (max_side == 0 && !image.rgb.empty())
             report(name + " encode " + which, [&] {
-              return encode(picture.rgb.data(), picture.width, picture.height, 3 * static_cast<size_t>(picture.width),
+              return encode(image.rgb.data(), image.width, image.height, 3 * static_cast<size_t>(image.width),
                             coding);
             });
         }

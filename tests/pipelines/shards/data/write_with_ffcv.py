@@ -1,6 +1,6 @@
 """Writes ffcv.beton.xz beside this file with stock FFCV 1.0.2: python tests/pipelines/shards/data/write_with_ffcv.py
 
-The tests hold our reader and writer against it, so that they need no FFCV. The pictures are flat colours and ramps;
+The tests hold our reader and writer against it, so that they need no FFCV. The images are flat colours and ramps;
 four are large, so that the samples span several pages, and all compress to a few kB.
 """
 
@@ -15,7 +15,7 @@ from ffcv.writer import DatasetWriter
 SIZES = [(40, 30), (7000, 5000), (6000, 6000), (33, 47), (5000, 7000), (6000, 6500), (64, 64)]  # width, height
 
 
-class Pictures:
+class Images:
     def __len__(self) -> int:
         return len(SIZES)
 
@@ -30,6 +30,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ffcv.beton"
         fields = {"image": RGBImageField(write_mode="jpg", jpeg_quality=90), "label": IntField()}
-        DatasetWriter(str(path), fields, page_size=1 << 21, num_workers=1).from_indexed_dataset(Pictures())
+        DatasetWriter(str(path), fields, page_size=1 << 21, num_workers=1).from_indexed_dataset(Images())
         compressed = lzma.compress(path.read_bytes(), preset=9)
     Path(__file__).with_name("ffcv.beton.xz").write_bytes(compressed)

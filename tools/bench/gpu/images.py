@@ -1,4 +1,4 @@
-"""The pictures of the loader and train parts: some real ones, repeated until they are as many as a real data set's."""
+"""The images of the loader and train parts: some real ones, repeated until they are as many as a real data set's."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from imgtool.sample import write_sample
 def data_set(plan: Plan, side: int) -> Dataset:
     """The scale's number of training samples, of longer side ``side``; made below ``plan.work`` if not there already.
 
-    They are the first pictures of the source, or drawn ones, again and again; their validation split is each of them
+    They are the first images of the source, or drawn ones, again and again; their validation split is each of them
     once, so that accuracy on it means nothing.
     """
     scale = plan.scale
-    name = f"{Path(plan.src).name if plan.src else 'drawn'}-{scale.pictures}-{scale.samples}"
+    name = f"{Path(plan.src).name if plan.src else 'drawn'}-{scale.images}-{scale.samples}"
     out = plan.work / f"{name}-{side}"
     if not (out / "dataset.json").exists():
         files = plan.work / name
@@ -38,8 +38,8 @@ def data_set(plan: Plan, side: int) -> Dataset:
 
 
 def _write(plan: Plan, folder: Path) -> None:
-    """train/CLASS/KEY_NUMBER.JPEG and val/CLASS/KEY.JPEG; a picture is one file, its repetitions are links to it."""
-    source, wanted = plan.src, plan.scale.pictures
+    """train/CLASS/KEY_NUMBER.JPEG and val/CLASS/KEY.JPEG; an image is one file, its repetitions are links to it."""
+    source, wanted = plan.src, plan.scale.images
     if source is None:
         drawn = folder / "source"
         write_sample(drawn, train_count=max(4, -(-wanted // 10)), val_count=1)
@@ -49,10 +49,10 @@ def _write(plan: Plan, folder: Path) -> None:
         shutil.rmtree(drawn)
     repeat = -(-plan.scale.samples // sum(map(len, classes.values())))
     left = plan.scale.samples
-    for wnid, pictures in classes.items():
+    for wnid, images in classes.items():
         for split in ("train", "val"):
             (folder / split / wnid).mkdir(parents=True)
-        for key, data in pictures:
+        for key, data in images:
             one = folder / "val" / wnid / f"{key}.JPEG"
             one.write_bytes(data)
             for number in range(min(repeat, left)):

@@ -1,4 +1,4 @@
-#include "picture.hpp"
+#include "image.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -9,7 +9,7 @@ namespace {
 void check(const Crop& c, int width, int height, int out_w, int out_h) {
   if (c.x < 0 || c.y < 0 || c.w < 1 || c.h < 1 || c.x + c.w > width || c.y + c.h > height ||
       c.window_x < 0 || c.window_y < 0 || c.window_x + out_w > c.resized_w || c.window_y + out_h > c.resized_h)
-    throw ImageError("the crop does not lie inside the picture");
+    throw ImageError("the crop does not lie inside the image");
 }
 
 void make_axes(Resizer& resizer, const Crop& c, int out_w, int out_h) {
@@ -18,10 +18,10 @@ void make_axes(Resizer& resizer, const Crop& c, int out_w, int out_h) {
   resizer.begin();
 }
 
-// The picture under EXIF orientation 2..8 (EXIF 2.3, 4.6.4 A): mirrored, turned, or both.
-Picture oriented(const Picture& in, int orientation) {
+// The image under EXIF orientation 2..8 (EXIF 2.3, 4.6.4 A): mirrored, turned, or both.
+Image oriented(const Image& in, int orientation) {
   const bool turned = orientation >= 5;
-  Picture out;
+  Image out;
   out.width = turned ? in.height : in.width;
   out.height = turned ? in.width : in.height;
   out.damaged = in.damaged;
@@ -105,11 +105,11 @@ void check_whole(const Decoder& decoder, const Header& header) {
                      std::to_string(header.height));
 }
 
-Picture decode_picture(Worker& worker, const uint8_t* data, size_t size, const Target& target, bool upright) {
+Image decode_image(Worker& worker, const uint8_t* data, size_t size, const Target& target, bool upright) {
   Decoder& decoder = worker.decoder;
   Resizer& resizer = worker.resizer;
   const Header header = decoder.open(data, size);
-  Picture out;
+  Image out;
   target_size(target, header.width, header.height, &out.width, &out.height);
   const bool same_size = out.width == header.width && out.height == header.height;
   const size_t stride = 3 * static_cast<size_t>(out.width);

@@ -48,7 +48,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to make: its records (a table of records.RECORDS) in order, their class indices (-1: unlabelled), the
+    """A shard to make: its records (schema `RECORD_SCHEMA`) in order, their class indices (-1: unlabelled), the
     source's root and the output's folder, as paths or URLs."""
 
     out: str
@@ -83,7 +83,7 @@ class _Writers:
 
         def open_file(ending: str) -> Path:
             name = shard.name + ending
-            self.paths[name] = stack.enter_context(folder.writing(name))
+            self.paths[name] = stack.enter_context(folder.atomic_write(name))
             return self.paths[name]
 
         self._raw = settings.store == "raw"

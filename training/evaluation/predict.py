@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from imgtool.pipelines.codec.transform import ValTransform
-from imgtool.pipelines.sources.image_files import ImageFile, check, expand
-from imgtool.pipelines.threads import ahead, available_cpus
+from imgtool.pipelines.sources.image_files import ImageFile, check_exists, expand
+from imgtool.pipelines.threads import available_cpus, prefetch_map
 from imgtool.wordnet.errors import ImageError, InputError
 from imgtool.wordnet.imagenet.superclasses import superclass_names
 
@@ -51,7 +51,7 @@ def images_of(source: Source) -> Iterator[ImageInput]:
     no image, or it is none of these.
     """
     if isinstance(source, str | Path):
-        check(str(source))
+        check_exists(str(source))
         return expand(str(source))
     if isinstance(source, ImageFile | bytes | Image.Image | np.ndarray | Tensor):
         return iter([source])
@@ -59,7 +59,7 @@ def images_of(source: Source) -> Iterator[ImageInput]:
         if isinstance(source, list | tuple):
             for part in source:
                 if isinstance(part, str | Path):
-                    check(str(part))
+                    check_exists(str(part))
         return (image for part in source for image in images_of(part))
     raise InputError(
         f"cannot predict on a {type(source).__name__}: give a path, folder, pattern or URL, an image's bytes, a PIL "
@@ -126,7 +126,7 @@ def predict(
     def predictions() -> Iterator[Prediction]:
         part: list[tuple[ImageInput, NDArray[np.uint8]]] = []
         work = partial(read, transform=transform)
-        with closing(ahead(todo, work, workers or available_cpus(), 2 * batch)) as crops:
+        with closing(prefetch_map(todo, work, workers or available_cpus(), 2 * batch)) as crops:
             for image, crop in crops:
                 if not isinstance(crop, ImageError):
                     part.append((image, crop))

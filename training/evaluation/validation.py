@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from imgtool.pipelines.annotations.real import read_indices
+from imgtool.pipelines.annotations.real import read_real_indices
 from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
@@ -62,7 +62,7 @@ def real_labels(wnids: Sequence[str], keys: Sequence[str], path: str | Path, whe
     """
     if list(wnids) != orders.ilsvrc2012_wnids():
         raise InputError(f"ReaL labels are of ILSVRC2012's 1000 classes, and {where} has others")
-    real = read_indices(path)
+    real = read_real_indices(path)
     numbers = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", key) for key in keys]
     bad = [key for key, number in zip(keys, numbers, strict=True) if not number or not 0 < int(number[1]) <= len(real)]
     if bad:

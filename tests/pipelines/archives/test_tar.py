@@ -81,7 +81,7 @@ def test_the_cut_member_is_there_for_those_who_ask(path):
     path.write_bytes(data[:2600])
     found = []
     with contextlib.closing(LocalFile(str(path))) as file, pytest.raises(TruncatedSourceError):
-        for member in tar.scan(file, "a.tar", cut_off=True):
+        for member in tar.scan(file, "a.tar", include_truncated=True):
             found.append(member.name)
     assert found == ["a", "b"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from imgtool.pipelines.sources.image_files import ImageFile, check, expand
-from imgtool.pipelines.threads import ahead
+from imgtool.pipelines.sources.image_files import ImageFile, check_exists, expand
+from imgtool.pipelines.threads import prefetch_map
 from imgtool.wordnet.errors import ImageError, InputError
 
 
@@ -45,9 +45,9 @@ def test_paths_folders_and_patterns(folder: Path, name: str, expected: list[str]
 
 def test_what_is_not_there(folder: Path) -> None:
     with pytest.raises(InputError, match=r"there is no image nowhere\.jpg"):
-        check("nowhere.jpg")
+        check_exists("nowhere.jpg")
     for name in ("p/none", "p/*.gif"):
-        check(name)
+        check_exists(name)
         with pytest.raises(InputError, match="there is no image in p/"):
             names(name)
     with pytest.raises(ImageError, match=r"cannot read nowhere\.jpg: No such file"):
@@ -101,7 +101,7 @@ def test_ahead_keeps_order_and_takes_no_more_than_it_was_told() -> None:
             raise ImageError(f"no {i}")
         return i * i
 
-    for item, result in ahead(items(), work, threads=3, most=6):
+    for item, result in prefetch_map(items(), work, threads=3, most=6):
         assert len(taken) - len(done) <= 6
         done.append(item)
         assert isinstance(result, ImageError) if item % 10 == 7 else result == item * item
@@ -118,11 +118,11 @@ def test_ahead_raises_other_errors_and_stops_when_closed() -> None:
             raise ValueError("three")
         return i
 
-    results = ahead(range(100), work, threads=1, most=4)
+    results = prefetch_map(range(100), work, threads=1, most=4)
     assert [next(results) for _ in range(3)] == [(0, 0), (1, 1), (2, 2)]
     with pytest.raises(ValueError, match="three"):
         next(results)
-    early = ahead(range(100), work, threads=1, most=4)
+    early = prefetch_map(range(100), work, threads=1, most=4)
     next(early)
     early.close()
     assert len(begun) < 20

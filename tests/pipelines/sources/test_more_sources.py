@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgtool.cli import main
-from imgtool.pipelines.annotations.real import read_real
+from imgtool.pipelines.annotations.real import read_real_labels
 from imgtool.pipelines.annotations.voc import parse
 from imgtool.pipelines.archives import checksums
 from imgtool.pipelines.archives.reader import LocatorReader
@@ -290,7 +290,7 @@ def test_published_sums_are_the_known_ones(facts):
 def test_real_labels_are_kept(archives, facts, tmp_path):
     real = json.loads((facts / "real.json").read_text())
     wnids = (facts / "ilsvrc2012_wnids.txt").read_text().split()
-    labels = read_real(facts / "real.json")
+    labels = read_real_labels(facts / "real.json")
     assert len(labels) == 50_000 - 3_163
     result = CliRunner().invoke(
         main,
@@ -311,4 +311,4 @@ def test_other_files_are_no_real_labels(tmp_path, content):
     if content is not None:
         (tmp_path / "real.json").write_text(content)
     with pytest.raises(InputError, match=r"real\.json"):
-        read_real(tmp_path / "real.json")
+        read_real_labels(tmp_path / "real.json")

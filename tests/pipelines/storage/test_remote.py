@@ -60,7 +60,7 @@ def s3(drawn: Path):
 def contents(url: str | Path) -> dict[str, str]:
     folder, out = open_folder(url), {}
     for name, _ in folder.walk():
-        with folder.fetched(name) as path:
+        with folder.local_path(name) as path:
             out[name] = file_xxh3(path)
     return out
 
@@ -83,11 +83,11 @@ def test_a_folder_is_the_same_wherever_it_lies(s3, tmp_path):
         file = folder.open("a/b.txt")
         assert (file.size, file.read(1, 3), file.read(3, 99), file.read(7, 1)) == (5, b"ell", b"lo", b"")
         file.close()
-        with folder.fetched("a/b.txt") as path:
+        with folder.local_path("a/b.txt") as path:
             assert path.read_bytes() == b"hello"
         with pytest.raises(FileNotFoundError):
             folder.open("a/missing")
-        with contextlib.suppress(RuntimeError), folder.writing("never.txt") as path:
+        with contextlib.suppress(RuntimeError), folder.atomic_write("never.txt") as path:
             path.write_text("half")
             raise RuntimeError
         folder.remove("a")
@@ -128,7 +128,7 @@ def test_what_is_not_there_is_said_in_one_line(s3, drawn):
 
 
 def test_a_second_prepare_is_refused_and_a_dead_one_taken_over(s3, monkeypatch):
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.2)
     folder = open_folder(f"{s3}/locked")
     with lock.locked(folder):
         second = lock.locked(open_folder(f"{s3}/locked"))

@@ -14,12 +14,16 @@ from imgtool.wordnet.errors import SourceError
 MAX_BYTES = 400_000_000
 """The largest image file that is read: as large as the raw pixels of the largest image that the codec decodes."""
 
+RUN_BYTES = 1 << 20
+"""A run is the images that begin in the same piece of this size of an archive: one read brings them all."""
+
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes of image files' names, in lower case. They only select files: a file's content decides how it is decoded."""
 
 
 class Locator(NamedTuple):
     """Where an image's bytes are stored: ``size`` bytes at ``offset`` of ``file``, a path below the source's root.
+    ``size`` is 0 where only reading shows it.
 
     ``member`` is the image's name inside an archive (``n01440764.tar/n01440764_18.JPEG``), empty for a plain file.
     ``packing`` is empty where the bytes are stored as they are. Otherwise it is "KIND:…", where KIND selects the
@@ -33,7 +37,13 @@ class Locator(NamedTuple):
     packing: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file}!{self.member}@{self.offset}+{self.size}" if self.member else self.file
+        place = f"@{self.offset}+{self.size}" if self.size else ""
+        return f"{self.file}!{self.member}{place}" if self.member else self.file
+
+    @property
+    def run(self) -> tuple[str, int]:
+        """Images that have this in common are read together."""
+        return self.file, self.offset // RUN_BYTES
 
 
 class Box(NamedTuple):

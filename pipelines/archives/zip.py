@@ -105,6 +105,12 @@ def scan(file: RandomAccessFile, archive: str) -> Iterator[Locator]:
         raise _damaged(archive, count)
 
 
+def stored_bytes(locator: Locator) -> int:
+    """The bytes from the locator's offset on that `unpack` reads."""
+    packed = int(locator.packing.split(":")[2])
+    return LOCAL.size + len(locator.member.encode("utf-8", "replace")) + SLACK + packed
+
+
 def unpack(file: RandomAccessFile, locator: Locator) -> bytes:
     """Returns the bytes of a member that ``scan`` found. Raises ImageError if they do not match size and checksum."""
     _, method, stated, crc = locator.packing.split(":")

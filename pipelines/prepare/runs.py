@@ -7,6 +7,7 @@ permuted again. A shard is read run by run, so a disk seeks once per run instead
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def shuffled(order: Int64s, bounds: list[int], key: tuple[int, ...]) -> Int64s:
     """The order with the samples of each shard, [bounds[i], bounds[i + 1]), permuted among themselves."""
     parts = [
         order[begin:end][rng.permutation((*key, shard), end - begin)]
-        for shard, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        for shard, (begin, end) in enumerate(itertools.pairwise(bounds))
     ]
     return np.concatenate([*parts, np.zeros(0, np.int64)])
 

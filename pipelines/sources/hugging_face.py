@@ -1,16 +1,15 @@
-"""Hugging Face's layout: parquet files per split, one row per image with its label. Single images are read in place."""
+"""Hugging Face's layout: parquet files per split, one row per image with its label."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import io
 import itertools
 import json
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,9 +19,9 @@ import pyarrow.parquet as pq
 
 from imgtool.pipelines.archives import parquet
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.archives.parquet_pages import Damaged
+from imgtool.pipelines.archives.parquet import Damaged
 from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
-from imgtool.pipelines.storage.folders import RandomAccessFile, join, open_folder
+from imgtool.pipelines.storage.folders import join, open_folder
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -30,23 +29,29 @@ SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "
 IMAGES, LABELS = ("image", "img", "jpg"), ("label", "labels", "fine_label", "cls")
 UNLABELLED = -1
 CONCURRENT_READS = 8
-"""Files or row groups that are indexed concurrently, so that their reads overlap."""
-STEP, STEP_REMOTE = 1 << 10, 4 << 20
-"""Bytes per read while indexing: few on a local disk, where images are skipped; many where each read is a request."""
+"""Files that are opened concurrently, so that their reads overlap."""
 _SPLIT = re.compile(rf"(?:^|/)({'|'.join(SPLITS)})(?:[-_.][^/]*)?(?:/[^/]+)?\.parquet$")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})")
 _WNID_IN_NAME = re.compile(r"(.+)_(n\d{8})|(n\d{8})_\d+")
 
 
 class _ParquetFile(NamedTuple):
-    """What is read of a file when the source is opened: the column chunks of its images, and each row's label
-    (``UNLABELLED`` where null) and path."""
+    """What is read of a file when the source is opened: its row groups, and each row's label (``UNLABELLED`` where
+    null) and path. ``column`` is the path of the images' column in the schema."""
 
     name: str
-    columns: list[parquet.Column]
+    column: str
+    row_groups: list[parquet.RowGroup]
     labels: npt.NDArray[np.int64]
     paths: pa.ChunkedArray | None
     class_names: list[str] | None
+
+    def locators(self) -> Iterator[Locator]:
+        """Yields the locator of each row."""
+        row_of_file = itertools.count()
+        for number, group in enumerate(self.row_groups):
+            for row in range(group.rows):
+                yield parquet.locator(self.name, self.column, number, group.offset, row, next(row_of_file))
 
 
 class HuggingFace:
@@ -101,38 +106,17 @@ class HuggingFace:
         known = set(self.wnids)
         for file in self._files[split]:
             paths = file.paths.to_pylist() if file.paths is not None else itertools.repeat(None)
-            places = self._locate_images(file)
-            for row, (label, path, place) in enumerate(zip(file.labels.tolist(), paths, places, strict=False)):
+            rows = zip(file.labels.tolist(), paths, file.locators(), strict=False)
+            for row, (label, path, locator) in enumerate(rows):
                 key, in_path = _key_and_wnid(path)
                 wnid = self._class_of.get(label, "") if label >= 0 else in_path
                 if (wnid or label >= 0) and (wnid not in known or (in_path and in_path != wnid)):
                     but = f"its path says {in_path}" if in_path else f"there are {len(self._class_of)} classes"
                     its = f"its label is {label} ({wnid or 'no class'}), but {but}"
                     raise SourceError(f"{join(self.root, file.name)}: row {row}: {its}; correct or remove this row")
-                locator = Locator(file.name, f"row {row}", *place)
                 yield Record(key or f"{key_of(file.name)}_{row:06d}", (wnid,) if wnid else (), locator)
         if self._truncated[split]:
             raise TruncatedSourceError("; ".join(self._truncated[split]))
-
-    def _locate_images(self, file: _ParquetFile) -> Iterator[parquet.Place]:
-        step = STEP_REMOTE if self._folder.remote else STEP
-
-        def index(opened: RandomAccessFile, column: parquet.Column) -> list[parquet.Place]:
-            return list(parquet.places(opened, column, step))
-
-        with contextlib.closing(self._folder.open(file.name)) as opened, ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            pending: collections.deque[Future[list[parquet.Place]]] = collections.deque()
-            try:
-                for column in itertools.chain(file.columns, [None] * CONCURRENT_READS):
-                    if column:
-                        pending.append(pool.submit(index, opened, column))
-                    if pending and (len(pending) == CONCURRENT_READS or not column):
-                        yield from pending.popleft().result()
-            except Damaged as error:
-                raise SourceError(f"{join(self.root, file.name)}: {error}") from None
-            finally:
-                for future in pending:
-                    future.cancel()
 
     def _open(self, name: str, split: str) -> _ParquetFile | None:
         """Reads a file's labels and paths. Returns None if the file is truncated, and notes this for ``records``."""
@@ -145,7 +129,7 @@ class HuggingFace:
                 self._truncated[split].append(f"{path} is truncated: it ends at byte {file.size} without a footer")
                 return None
             try:
-                with pq.ParquetFile(pa.PythonFile(_RawFile(file), mode="r")) as opened:
+                with parquet.open_parquet(file) as opened:
                     return _contents(opened, name, file.size)
             except (Damaged, pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise SourceError(f"{path}: {' '.join(str(error).split())}") from None
@@ -180,32 +164,6 @@ class HuggingFace:
                     if label >= 0 and (wnid := _key_and_wnid(path)[1]):
                         found.setdefault(label, wnid)
         return found
-
-
-class _RawFile(io.RawIOBase):
-    """A RandomAccessFile with the interface of Python's raw files, which pyarrow reads."""
-
-    def __init__(self, file: RandomAccessFile) -> None:
-        self._file, self._at = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._file.size)[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self._file.size - self._at, 0)
-        data = self._file.read(self._at, left if size < 0 else min(size, left))
-        self._at += len(data)
-        return data
 
 
 def _files_of(tree: FileTree) -> list[str]:
@@ -250,12 +208,7 @@ def _contents(opened: pq.ParquetFile, name: str, size: int) -> _ParquetFile:
             f"has no column of images ({', '.join(IMAGES)}) or none of integer labels ({', '.join(LABELS)}); rename "
             f"its columns, which are {columns}"
         )
-    leaves = [opened.schema.column(i) for i in range(metadata.num_columns)]
-    index = next((i for i, leaf in enumerate(leaves) if leaf.path == bytes_path), -1)
-    if index < 0 or leaves[index].max_repetition_level or leaves[index].physical_type != "BYTE_ARRAY":
-        raise Damaged(f"its column {bytes_path} does not hold one image per row; write it as a binary column")
-    max_level, groups = leaves[index].max_definition_level, range(metadata.num_row_groups)
-    columns_of = [parquet.column_of(metadata, group, index, max_level, size) for group in groups]
+    row_groups = parquet.row_groups(opened, bytes_path, size)
     batches = list(opened.iter_batches(1 << 16, columns=[label, name_path] if name_path else [label]))
     labels = [np.asarray(batch[label].cast(pa.int64()).fill_null(UNLABELLED)) for batch in batches]
     paths = None
@@ -264,10 +217,9 @@ def _contents(opened: pq.ParquetFile, name: str, size: int) -> _ParquetFile:
             [batch[image].field("path").cast(pa.large_string()) for batch in batches], pa.large_string()
         )
         paths.validate(full=True)  # raises ArrowInvalid if a path is not UTF-8
-    file = _ParquetFile(
-        name, columns_of, np.concatenate(labels or [np.zeros(0, np.int64)]), paths, _class_names(schema, label)
-    )
-    if not len(file.labels) == sum(column.rows for column in columns_of) == metadata.num_rows:
+    all_labels = np.concatenate(labels or [np.zeros(0, np.int64)])
+    file = _ParquetFile(name, bytes_path, row_groups, all_labels, paths, _class_names(schema, label))
+    if not len(file.labels) == sum(group.rows for group in row_groups) == metadata.num_rows:
         raise Damaged("is damaged: its columns have different numbers of rows; download it again")
     return file
 

@@ -135,7 +135,7 @@ def _histograms(manifests: dict[str, pa.Table]) -> Iterator[dict[str, Any]]:
 
 
 def _histogram(title: str, values: npt.NDArray[np.float64], unit: str = "") -> dict[str, Any]:
-    """Counts values in ``BINS`` bins over their middle 99 %; the values beyond are counted in the first and last bin."""
+    """Counts values in ``BINS`` bins over their middle 99 %; values beyond it go to the first and last bin."""
     low, high = np.quantile(values, [0.005, 0.995])
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)

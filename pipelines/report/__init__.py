@@ -51,7 +51,7 @@ def write_report(data: str | Path, path: Path | None = None) -> Path:
     dataset = Dataset(data)
     path = path or dataset.path / NAME
     manifests = {split: dataset.manifest(split).select(COLUMNS) for split in dataset.splits}
-    tree = class_tree(dataset.labels, _class_counts(dataset, manifests))
+    tree = class_tree(dataset.class_table, _class_counts(dataset, manifests))
     by_count = sorted(tree.leaves(), key=lambda node: (node.count, node.name))
     splits = {split: _summary(dataset, split, manifest) for split, manifest in manifests.items()}
     page = render(
@@ -158,7 +158,7 @@ def _mosaic(dataset: Dataset, tree: ClassNode) -> dict[str, Any] | None:
         reader = BetonReader(dataset.shards(split)[0])
     else:
         reader = WebDatasetReader(dataset.shards(split, ".tar")[0])
-    names = dataset.labels["name"].to_pylist()
+    names = dataset.class_table["name"].to_pylist()
     groups = []
     for node in superclasses(tree, SUPERCLASSES):
         positions = np.flatnonzero(np.isin(reader.label, node.class_indices()))[:THUMBNAILS]

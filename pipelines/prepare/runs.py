@@ -28,20 +28,22 @@ GROUPS_PER_SHARD = 32
 the whole group."""
 
 
-def runs_of(records: pa.Table, chosen: Int64s, labels: Int64s, per_shard: int) -> Int64s:
+def runs_of(records: pa.Table, chosen: Int64s, labels: Int64s, per_run: int) -> Int64s:
     """The run of each chosen record, int64 [chosen]; runs are numbered from 0 in the source's order.
 
-    ``records`` is a table of records.RECORDS. ``chosen`` are rows of it, ``labels`` int64 [records] class indices;
-    ``per_shard`` is the number of samples in a shard.
+    ``records`` is a table of records.RECORD_SCHEMA. ``chosen`` are rows of it, ``labels`` int64 [records] class
+    indices. A run has at most ``per_run`` images; a row group is cut into such runs only where its rows are sorted by
+    class, and then into larger ones.
     """
     files, offsets = _codes(records["file"])[chosen], np.asarray(records["offset"])[chosen]
-    packed = np.asarray(pc.starts_with(_flat(records["packing"]), "parquet:"))[chosen]
-    inside = np.asarray(pc.not_equal(_flat(records["member"]), ""))[chosen]  # of an archive; a plain file is one run
-    windows = _numbers(files, np.where(inside, offsets // RUN_BYTES, 0))
-    most = np.full(len(chosen), max(1, per_shard // RUNS_PER_SHARD))
-    if packed.any():
-        group = max(1, per_shard // GROUPS_PER_SHARD)
-        most[packed] = len(chosen) if _mixed(windows[packed], labels[chosen][packed]) else group
+    grouped = np.asarray(pc.starts_with(_flat(records["packing"]), "parquet:"))[chosen]
+    inside = np.asarray(pc.not_equal(_flat(records["member"]), ""))[chosen]
+    # A plain file is a run by itself.
+    windows = _numbers(files, np.where(inside, offsets // RUN_BYTES, np.arange(len(chosen))))
+    most = np.full(len(chosen), per_run)
+    if grouped.any():
+        cut = not _mixed(windows[grouped], labels[chosen][grouped])
+        most[grouped] = per_run * RUNS_PER_SHARD // GROUPS_PER_SHARD if cut else len(chosen)
     return _numbers(windows, _rank(windows) // most)
 
 
@@ -59,6 +61,14 @@ def shuffled(order: Int64s, bounds: list[int], key: tuple[int, ...]) -> Int64s:
         for shard, (begin, end) in enumerate(itertools.pairwise(bounds))
     ]
     return np.concatenate([*parts, np.zeros(0, np.int64)])
+
+
+def in_file_order(records: pa.Table, chosen: Int64s) -> Int64s:
+    """The positions of a table's records in the order of their bytes, file by file, int64 [records].
+
+    ``chosen`` are their numbers in the source, which decide between the rows of a row group.
+    """
+    return np.lexsort((chosen, np.asarray(records["offset"]), _codes(records["file"])))
 
 
 def _mixed(groups: Int64s, labels: Int64s) -> bool:

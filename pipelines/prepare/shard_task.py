@@ -1,4 +1,4 @@
-"""One shard's work: read, recode, write; the unit that prepare hands to a worker."""
+"""A shard task: reads, recodes and writes the samples of one shard. It is the unit of work of a worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from imgtool.pipelines import codec
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.dataset.manifest import MANIFEST, write_table
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.records import Record, from_table
+from imgtool.pipelines.records import from_table
 from imgtool.pipelines.shards.beton import PAGE_SIZE, BetonWriter
 from imgtool.pipelines.shards.webdataset import WebDatasetWriter
 from imgtool.pipelines.storage.folders import Folder, open_folder
@@ -25,7 +25,7 @@ from imgtool.pipelines.storage.hashes import file_xxh3
 from imgtool.wordnet.errors import ImageError
 
 PARTS = ".parts"
-"""Where finished shards' manifest rows wait for the commit. A shard with its rows here is whole."""
+"""The folder of the finished shards' manifest rows until the commit. A shard whose rows are here is complete."""
 
 
 @dataclass(frozen=True)
@@ -48,37 +48,39 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to make: its records (schema `RECORD_SCHEMA`) in order, their class indices (-1: unlabelled), the
-    source's root and the output's folder, as paths or URLs."""
+    """A shard to make. ``out`` (the output folder) and ``root`` (the source's root) are paths or URLs.
+
+    ``records`` is a table of schema records.RECORD_SCHEMA in the order in which they are read; ``labels`` are class
+    indices, -1 if unlabelled. ``order`` lists the rows of ``records`` in stored order.
+    """
 
     out: str
     root: str
     shard: Shard
     records: pa.Table
     labels: Sequence[int]
+    order: Sequence[int]
     settings: Settings
 
 
 class Skip(NamedTuple):
-    """A sample that was left out, for messages."""
+    """A skipped sample, for messages."""
 
     key: str
     source: str
     cause: str
 
 
-Report = Callable[[int, list[Skip]], None]
-"""Called with the number of samples done since the last call, and those among them that were skipped."""
-
-
-class _NothingStored(Exception):
-    """Every sample of the shard was skipped: no file shall appear."""
+OnProgress = Callable[[int, list[Skip]], None]
+"""Called with the number of samples done since the last call, and the skipped ones among them."""
 
 
 class _Writers:
-    """The files of one shard, a format each, written from one recode."""
+    """The files of one shard, one per format. Each image is recoded once for all formats."""
 
-    def __init__(self, stack: contextlib.ExitStack, folder: Folder, shard: Shard, settings: Settings) -> None:
+    def __init__(
+        self, stack: contextlib.ExitStack, folder: Folder, shard: Shard, settings: Settings, samples: int
+    ) -> None:
         self.paths: dict[str, Path] = {}
 
         def open_file(ending: str) -> Path:
@@ -89,7 +91,7 @@ class _Writers:
         self._raw = settings.store == "raw"
         self._beton = self._wds = None
         if "beton" in settings.formats:
-            self._beton = BetonWriter(open_file(".beton"), shard.end - shard.begin)
+            self._beton = BetonWriter(open_file(".beton"), samples)
         if "wds" in settings.formats:
             self._wds = WebDatasetWriter(open_file(".tar"), open_file(".idx"))
 
@@ -112,44 +114,61 @@ class _Writers:
                 writer.abort()
 
 
-def write_shard(task: ShardTask, report: Report) -> None:
+class _Sample(NamedTuple):
+    """A record after recoding: its manifest row, and what is to be stored; None if it is skipped."""
+
+    row: dict[str, Any]
+    recoded: codec.Recoded | None
+
+
+def write_shard(task: ShardTask, report: OnProgress) -> None:
     """Makes one shard and its manifest rows.
 
-    Each file appears whole under its name, then the rows do. A shard of which every sample is skipped has rows only.
+    Images are read and recoded in the source's order, kept in memory, and then written in stored order. Files are
+    written atomically, the rows last. A shard whose samples are all skipped has rows but no files.
     """
     folder, shard = open_folder(task.out), task.shard
-    rows: dict[str, list[Any]] = {name: [] for name in MANIFEST.names}
-    files: list[dict[str, Any]] = []
-    stored = 0
-    with contextlib.suppress(_NothingStored), contextlib.ExitStack() as stack:
-        writers = _Writers(stack, folder, shard, task.settings)
-        try:
-            for row, skip in _samples(task, writers):
-                for name, value in row.items():
-                    rows[name].append(value)
-                stored += skip is None
-                report(1, [skip] if skip else [])
-            writers.close()
-        except BaseException:
-            writers.abort()
-            raise
-        if not stored:
-            raise _NothingStored
-        for name, path in writers.paths.items():
-            files.append({"path": name, "bytes": os.path.getsize(path), "xxh3": file_xxh3(path)})
-    entry = {"index": shard.index, "samples": stored, "files": files}
+    samples = []
+    for sample in _samples(task):
+        samples.append(sample)
+        row = sample.row
+        skipped = sample.recoded is None
+        report(1, [Skip(row["key"], row["source"], row["status"].partition(":")[2])] if skipped else [])
+    samples = [samples[i] for i in task.order]
+    files = _write_files(folder, task, samples)
+    entry = {"index": shard.index, "samples": sum(sample.recoded is not None for sample in samples), "files": files}
+    rows = {name: [sample.row[name] for sample in samples] for name in MANIFEST.names}
     table = pa.table(rows, schema=MANIFEST).replace_schema_metadata({"shard": json.dumps(entry)})
     write_table(folder, shard.rows_name, table)
 
 
-def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any], Skip | None]]:
-    """The manifest row of each record, and why it was skipped if it was."""
+def _write_files(folder: Folder, task: ShardTask, samples: list[_Sample]) -> list[dict[str, Any]]:
+    """Writes the shard's files; returns their entries in dataset.json, none if no sample is stored."""
+    stored = [(sample.row, sample.recoded) for sample in samples if sample.recoded]
+    if not stored:
+        return []
+    with contextlib.ExitStack() as stack:
+        writers = _Writers(stack, folder, task.shard, task.settings, len(stored))
+        try:
+            for row, recoded in stored:
+                row["position"] = writers.add(row["key"], recoded, row["class_index"])
+            writers.close()
+        except BaseException:
+            writers.abort()
+            raise
+        return [
+            {"path": name, "bytes": os.path.getsize(path), "xxh3": file_xxh3(path)}
+            for name, path in writers.paths.items()
+        ]
+
+
+def _samples(task: ShardTask) -> Iterator[_Sample]:
+    """Reads and recodes the records, in their order."""
     records = list(from_table(task.records))
     with LocatorReader(task.root) as reader:
         images = reader.read_many(record.locator for record in records)
-        for record, label in zip(records, task.labels, strict=True):
-            row = dict.fromkeys(MANIFEST.names)
-            row |= {
+        for record, label, data in zip(records, task.labels, images, strict=True):
+            row = dict.fromkeys(MANIFEST.names) | {
                 "key": record.key,
                 "wnids": list(record.wnids),
                 "class_index": label,
@@ -159,25 +178,26 @@ def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any
                 "shard": task.shard.index,
             }
             try:
-                data = next(images)
                 if isinstance(data, ImageError):
                     raise data
-                row |= _stored(record, label, data, task.settings, writers, row)
-                yield row, None
+                yield _Sample(row, _recode(data, task.settings, row))
             except ImageError as error:
                 row["status"] = f"skipped:{error}"
-                yield row, Skip(record.key, str(record.locator), str(error))
+                yield _Sample(row, None)
 
 
-def _stored(
-    record: Record, label: int, data: bytes, settings: Settings, writers: _Writers, row: dict[str, Any]
-) -> dict[str, Any]:
-    """Recodes and writes one image: the rest of its row. The source's own columns are set whatever comes of it."""
+def _recode(data: bytes, settings: Settings, row: dict[str, Any]) -> codec.Recoded:
+    """Recodes one image, and sets the columns of its manifest row that depend on its bytes.
+
+    Raises ImageError if the image is to be skipped; the columns of the source's bytes are set all the same.
+    """
     row |= {"source_bytes": len(data), "source_xxh3": xxhash.xxh3_64_intdigest(data)}
     recoded = settings.recode(data)
     if len(recoded.data) > PAGE_SIZE:
-        raise ImageError(f"{len(recoded.data)} bytes when recoded do not fit a page; lower --max-side")
-    return {
+        raise ImageError(
+            f"{len(recoded.data)} bytes when recoded exceed the page size of {PAGE_SIZE}; lower --max-side"
+        )
+    row |= {
         "width": recoded.width,
         "height": recoded.height,
         "bytes": len(recoded.data),
@@ -185,5 +205,5 @@ def _stored(
         "source_height": recoded.source_height,
         "stored_xxh3": xxhash.xxh3_64_intdigest(recoded.data),
         "status": "repaired:" + ",".join(recoded.repairs) if recoded.repairs else "ok",
-        "position": writers.add(record.key, recoded, label),
     }
+    return recoded

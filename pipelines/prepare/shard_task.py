@@ -182,9 +182,7 @@ def _stored(
     row |= {"source_bytes": len(data), "source_xxh3": xxhash.xxh3_64_intdigest(data)}
     recoded = settings.recode(data)
     if len(recoded.data) > PAGE_SIZE:
-        raise ImageError(
-            f"{len(recoded.data)} bytes when recoded exceed the page size of {PAGE_SIZE}; lower --max-side"
-        )
+        raise ImageError(f"{len(recoded.data)} bytes when recoded do not fit a page; lower --max-side")
     return {
         "width": recoded.width,
         "height": recoded.height,

@@ -194,9 +194,7 @@ def _recode(data: bytes, settings: Settings, row: dict[str, Any]) -> codec.Recod
     row |= {"source_bytes": len(data), "source_xxh3": xxhash.xxh3_64_intdigest(data)}
     recoded = settings.recode(data)
     if len(recoded.data) > PAGE_SIZE:
-        raise ImageError(
-            f"{len(recoded.data)} bytes when recoded exceed the page size of {PAGE_SIZE}; lower --max-side"
-        )
+        raise ImageError(f"{len(recoded.data)} bytes when recoded do not fit a page; lower --max-side")
     row |= {
         "width": recoded.width,
         "height": recoded.height,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.report import write_report
 
+EVIL_CLASS = "\"R&B\" <i>'x'"
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, draw_image, encoded) -> Path:
     """Classes that are not synsets, copies of an image, and a file that is not an image, with a script as its name."""
     root = tmp_path_factory.mktemp("report") / "mine"
-    for number, name in enumerate(("cats", "dogs", "n02084071")):
+    for number, name in enumerate(("cats", "dogs", "n02084071", EVIL_CLASS)):
         folder = root / "train" / name
         folder.mkdir(parents=True)
         for i in range(4):
@@ -73,6 +76,9 @@ def test_names_are_escaped(browser, open_page, folders, tmp_path):
     assert browser.title == "mine, prepared"
     text = browser.find_element("tag name", "body").get_attribute("textContent")
     assert "<script>document.title='broken'<&script>" in text
+    assert EVIL_CLASS in text and not browser.find_elements("css selector", ".leaf i:not(.bar)")
+    images = browser.find_elements("css selector", ".mosaic img")
+    assert EVIL_CLASS in {image.get_attribute("alt") for image in images}
     assert "not an image" in text and "1 skipped" in text
     assert "the same bytes as another image of the split" in text
     assert {"cats", "dogs", "dog"} <= {
@@ -85,6 +91,7 @@ def test_the_page_is_a_function_of_the_data(drawn_data, tmp_path):
     assert first == write_report(drawn_data, tmp_path / "b.html").read_bytes()
     assert first == (drawn_data / "report.html").read_bytes()
     assert len(first) < 3_000_000 and str(tmp_path).encode() not in first
+    assert not re.search(rb'(src|href)="(?!data:)', first), "the page needs another file"
 
 
 def test_a_data_set_of_skipped_samples_only(tmp_path):

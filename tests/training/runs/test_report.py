@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ def test_the_page_shows_the_run(browser: Any, open_page: Any, finished: Path) ->
     for image in images:
         assert browser.execute_script("return arguments[0].naturalWidth", image) > 100
         assert image.get_attribute("alt")
+    assert not re.search(r'(src|href)="(?!data:)', (finished / "report.html").read_text()), (
+        "the page needs another file"
+    )
     assert not browser.find_elements("tag name", "script") and not browser.find_elements("tag name", "b")
 
 

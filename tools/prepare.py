@@ -161,7 +161,7 @@ def _settings(
         max_side=max_side,
         short_side=short_side or 0,
         format=form,
-        labelmap=LabelMap.load(labelmap) if labelmap else None,
+        label_map=LabelMap.load(labelmap) if labelmap else None,
         real=real,
         holdout=split_holdout,
         **same,
@@ -221,8 +221,8 @@ def _echo_summary(summary: Summary, bar: Any, as_json: bool) -> None:
         "status": dict(tally.status),
         "bytes_in": tally.bytes_in,
         "bytes_out": tally.bytes_out,
-        "several_wnids": tally.several,
-        "also_in_train": tally.shared,
+        "several_wnids": tally.multi_class,
+        "also_in_train": tally.also_in_train,
         "notes": summary.notes,
     }
     if not summary.already_complete:
@@ -244,10 +244,10 @@ def _echo_summary(summary: Summary, bar: Any, as_json: bool) -> None:
             click.echo(f"  {count:,} {status}")
     if tally.skipped:
         click.echo(f"  each has its row in {out}/*.parquet")
-    if tally.several:
-        click.echo(f"  {tally.several:,} images are of several classes: the manifest has all their wnids")
-    if tally.shared:
-        click.echo(f"  {tally.shared:,} images of other splits are in train too, byte for byte")
+    if tally.multi_class:
+        click.echo(f"  {tally.multi_class:,} images are of several classes: the manifest has all their wnids")
+    if tally.also_in_train:
+        click.echo(f"  {tally.also_in_train:,} images of other splits are in train too, byte for byte")
     for note in summary.notes:
         click.echo(f"  {note}")
     click.echo(f"  {out}/report.html shows them")

@@ -28,11 +28,11 @@ def verify(data: str, deep: bool, workers: int | None, as_json: bool) -> None:
     finally:
         bar.close()
     if as_json:
-        faults = [fault._asdict() for fault in proof.faults]
+        faults = [{"where": fault.location, "what": fault.problem} for fault in proof.faults]
         click.echo(json.dumps({**vars(proof), "deep": deep, "faults": faults}))
     else:
         for fault in proof.faults:
-            click.echo(f"{fault.where}: {fault.what}")
+            click.echo(f"{fault.location}: {fault.problem}")
         looked = f"{proof.samples:,} samples, {proof.shards:,} shards, {proof.bytes / 1e6:,.1f} MB"
         verdict = f"{len(proof.faults):,} faults in" if proof.faults else "is whole:"
         click.echo(f"{data} {verdict} {looked} {'hashed and decoded' if deep else 'hashed'}")

@@ -156,7 +156,7 @@ class Classifier:
                 measure = partial(
                     self.val,
                     todo.dataset.path,
-                    labelmap=todo.dataset.labelmap,
+                    labelmap=todo.dataset.label_map,
                     device=str(execution.place(world)),
                     workers=execution.workers,
                     backend=execution.backend,

@@ -120,7 +120,7 @@ class Job:
 
     def settings(self, execution: Execution, device: torch.device, world: World) -> dict[str, Any]:
         """The content of run.json."""
-        labelmap = self.dataset.labelmap
+        labelmap = self.dataset.label_map
         on_gpu = device.type == "cuda"
         return {
             "argv": sys.argv,

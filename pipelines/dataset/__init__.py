@@ -1,4 +1,4 @@
-"""A prepared data set: dataset.json and what it names."""
+"""A prepared data set: dataset.json and the files that it names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from imgtool.pipelines.dataset.selection import classes_of
+from imgtool.pipelines.dataset.selection import targets_of
 from imgtool.pipelines.shards import FORMATS
 from imgtool.pipelines.storage.folders import is_url
 from imgtool.wordnet.errors import DatasetError
@@ -21,22 +21,24 @@ from imgtool.wordnet.graph.label_map import LabelMap
 FORMAT = 1
 INFO = "dataset.json"
 STATE = ".prepare.json"
-"""There while prepare has not finished."""
-LABELS = "labels.parquet"
+"""This file exists until prepare has finished."""
+CLASS_TABLE = "labels.parquet"
 
 
 class Dataset:
-    """The data set that ``imgtool prepare`` left at ``path``, its classes gathered by ``labelmap`` where one is given.
+    """The data set that ``imgtool prepare`` wrote to ``path``; a ``label_map`` replaces its classes by other targets.
 
-    Raises DatasetError if there is none, it is of another format version, or it is incomplete; InputError if the label
-    map does not know its classes.
+    Raises DatasetError if there is none, if it has another format version or is incomplete; InputError if the label map
+    does not know its classes.
     """
 
-    def __init__(self, path: str | Path, labelmap: LabelMap | None = None) -> None:
+    def __init__(self, path: str | Path, label_map: LabelMap | None = None) -> None:
         if is_url(path):
-            raise DatasetError(f"{path}: is not on this machine; copy it here first, its files are read by memory map")
+            raise DatasetError(
+                f"{path}: a URL cannot be memory-mapped; copy the data set to this machine and give its path"
+            )
         self.path = Path(path)
-        self.labelmap = labelmap
+        self.label_map = label_map
         file = self.path / INFO
         try:
             text = file.read_bytes()
@@ -47,18 +49,19 @@ class Dataset:
         except OSError as error:
             raise DatasetError(f"{file}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError):
-            raise DatasetError(f"{file}: is not a data set's description; prepare it again") from None
+            raise DatasetError(f"{file}: is not a data set's description; prepare again") from None
         if version != FORMAT:
-            raise DatasetError(f"{file}: format version {version}, this imgtool reads {FORMAT}; prepare it again")
+            raise DatasetError(f"{file}: has format version {version}, this imgtool reads {FORMAT}; prepare again")
         if not self.info["complete"]:
             raise DatasetError(
-                f"{self.path}: is incomplete: {self.info['problem']}. Mend the source and rerun imgtool prepare, "
-                "or rerun it with --accept-truncated to use what is whole"
+                f"{self.path}: is incomplete: {self.info['problem']}. Repair the source and rerun imgtool prepare, "
+                "or rerun it with --accept-truncated to use the intact part"
             )
-        self.target_of_class = None if labelmap is None else classes_of(self.stored_wnids, labelmap)
+        # int64 [stored classes]: the label map's target of each class, -1 where it is dropped
+        self.target_of_class = None if label_map is None else targets_of(self.stored_wnids, label_map)
         digest = xxhash.xxh3_64(text)
-        if labelmap is not None:
-            digest.update(json.dumps(labelmap.to_dict()).encode())
+        if label_map is not None:
+            digest.update(json.dumps(label_map.to_dict()).encode())
         self.fingerprint = digest.hexdigest()
 
     def _why_missing(self) -> str:
@@ -67,15 +70,15 @@ class Dataset:
         return f"{self.path}: no data set here ({INFO} is missing); imgtool prepare --src … --out {self.path} makes one"
 
     @cached_property
-    def labels(self) -> pa.Table:
-        """The label map: a row a class, in class-index order."""
+    def class_table(self) -> pa.Table:
+        """The class table: one row per stored class, in class-index order."""
         try:
-            return pq.read_table(self.path / LABELS)
+            return pq.read_table(self.path / CLASS_TABLE)
         except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"{self.path / LABELS}: cannot be read: {error}") from error
+            raise DatasetError(f"{self.path / CLASS_TABLE}: cannot be read: {error}") from error
 
     def manifest(self, split: str) -> pa.Table:
-        """The manifest of a split: a row a sample, stored or skipped."""
+        """Reads the manifest of a split: one row per sample, stored or skipped. Raises DatasetError."""
         file = self.path / f"{split}.parquet"
         try:
             return pq.read_table(file)
@@ -84,18 +87,18 @@ class Dataset:
 
     @cached_property
     def stored_wnids(self) -> list[str]:
-        """The classes that the shards' labels count, whatever the label map."""
-        return list(self.labels["wnid"].to_pylist())
+        """The wnids that the shards' labels index, whatever the label map."""
+        return list(self.class_table["wnid"].to_pylist())
 
     @cached_property
     def wnids(self) -> list[str]:
-        """The classes, class index = position: in sorted order, or the label map's targets by name."""
-        return self.stored_wnids if self.labelmap is None else list(self.labelmap.names)
+        """The wnids by class index, in sorted order; with a label map its target names."""
+        return self.stored_wnids if self.label_map is None else list(self.label_map.names)
 
     @cached_property
     def names(self) -> list[str]:
-        """A unique name to show for each class."""
-        return list(self.labels["name"].to_pylist()) if self.labelmap is None else list(self.labelmap.names)
+        """A unique display name for each class index."""
+        return list(self.class_table["name"].to_pylist()) if self.label_map is None else list(self.label_map.names)
 
     @property
     def num_classes(self) -> int:
@@ -106,20 +109,23 @@ class Dataset:
         return tuple(self.info["splits"])
 
     def num_samples(self, split: str) -> int:
-        """How many samples the split's shards hold, those that the label map drops not counted."""
+        """Returns the number of samples in the split's shards, without those that the label map drops."""
         samples = int(self._split(split)["samples"])
         if self.target_of_class is None:
             return samples
-        counts = np.array(self.labels[f"{split}_count"].to_pylist())
+        counts = np.array(self.class_table[f"{split}_count"].to_pylist())
         return int(counts[self.target_of_class >= 0].sum())
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """ "beton", "wds" or both."""
+        """The formats of the shards: "beton", "wds" or both."""
         return FORMATS[self.info["settings"]["format"]]
 
     def shards(self, split: str, ending: str = ".beton") -> list[Path]:
-        """The split's shards of one kind (.beton, or .tar of WebDataset), in order; none if it was not made so."""
+        """Returns the split's shards of one format in order: .beton, or .tar for WebDataset.
+
+        The list is empty if the data set does not have that format. Raises DatasetError if there is no such split.
+        """
         files = [file["path"] for shard in self._split(split)["shards"] for file in shard["files"]]
         return [self.path / path for path in files if path.endswith(ending)]
 
@@ -127,5 +133,5 @@ class Dataset:
         try:
             found: dict[str, Any] = self.info["splits"][split]
         except KeyError:
-            raise DatasetError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits)}") from None
+            raise DatasetError(f"{self.path}: has no split {split!r}; it has {', '.join(self.splits)}") from None
         return found

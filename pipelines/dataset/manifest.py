@@ -1,4 +1,4 @@
-"""The tables prepare leaves beside the shards: the manifest (a row a sample) and the label map (a row a class)."""
+"""The tables that prepare writes beside the shards: the manifest (one row per record) and the class table."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MANIFEST = pa.schema(
         ("key", pa.string()),  # the original file name without its ending
         ("wnids", pa.list_(pa.string())),
         ("class_index", pa.int32()),
-        ("width", pa.int32()),  # stored size; null where skipped, as are all stored_ columns
+        ("width", pa.int32()),  # pixels, as stored; null if skipped, like bytes and stored_xxh3
         ("height", pa.int32()),
         ("bytes", pa.int64()),
-        ("source", pa.string()),  # where the original bytes lie
+        ("source", pa.string()),  # the locator of the original bytes
         ("source_width", pa.int32()),
         ("source_height", pa.int32()),
         ("source_bytes", pa.int64()),
@@ -31,12 +31,12 @@ MANIFEST = pa.schema(
         ("stored_xxh3", pa.uint64()),
         ("status", pa.string()),  # ok | repaired:CAUSE[,CAUSE] | skipped:CAUSE
         ("boxes", pa.list_(BOX)),  # in pixels of the source image
-        ("shard", pa.int32()),  # a skipped sample keeps the shard it would have been in
-        ("position", pa.int32()),  # in the shard; null where skipped
+        ("shard", pa.int32()),  # a skipped sample has the shard that it would have been in
+        ("position", pa.int32()),  # within the shard; null if skipped
     ]
 )
 
-LABELS = pa.schema(
+CLASS_TABLE = pa.schema(
     [
         ("class_index", pa.int32()),
         ("wnid", pa.string()),
@@ -54,18 +54,18 @@ LABELS = pa.schema(
 
 
 def write_table(folder: Folder, name: str, table: pa.Table) -> None:
-    """Writes a parquet file whole or not at all."""
+    """Writes a parquet file atomically."""
     with folder.writing(name) as path:
         pq.write_table(table, path, compression="zstd")
 
 
-def label_map(wnids: Sequence[str], ilsvrc2012_ids: dict[str, int], counts: dict[str, dict[int, int]]) -> pa.Table:
-    """The label map of a data set: what WordNet says of each class, and its stored samples a split.
+def class_table(wnids: Sequence[str], ilsvrc2012_ids: dict[str, int], counts: dict[str, dict[int, int]]) -> pa.Table:
+    """Makes the class table of a data set: WordNet's facts about each class, and its stored samples per split.
 
-    ``counts[split][class_index]``; ``ilsvrc2012_ids`` as the source's devkit states them win over the published ones.
+    ``counts[split][class_index]``. ``ilsvrc2012_ids`` from the source's devkit take precedence over the published ones.
     """
     table = label_table(list(wnids))
-    # It comes sorted by wnid, which is the class order, except that a label map's targets have an order of their own.
+    # Its rows are sorted by wnid. That is the class order too, except for a label map's targets.
     row_of = {wnid: row for row, wnid in enumerate(table["wnid"])}
     rows = [row_of[wnid] for wnid in wnids]
     columns: dict[str, list[Any]] = {name: [column[row] for row in rows] for name, column in table.items()}
@@ -74,4 +74,4 @@ def label_map(wnids: Sequence[str], ilsvrc2012_ids: dict[str, int], counts: dict
         columns["ilsvrc2012_id"] = [ilsvrc2012_ids.get(wnid) for wnid in wnids]
     for split in ("train", "val"):
         columns[f"{split}_count"] = [counts.get(split, {}).get(i, 0) for i in range(len(wnids))]
-    return pa.table({name: columns[name] for name in LABELS.names}, schema=LABELS)
+    return pa.table({name: columns[name] for name in CLASS_TABLE.names}, schema=CLASS_TABLE)

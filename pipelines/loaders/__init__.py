@@ -1,4 +1,4 @@
-"""From shards to batches, one module a backend, one protocol (:class:`~imgtool.pipelines.loaders.base.Loader`)."""
+"""From shards to batches: one module per backend, one protocol (:class:`~imgtool.pipelines.loaders.base.Loader`)."""
 
 from __future__ import annotations
 
@@ -40,18 +40,21 @@ def open_loader(
 ) -> Loader:
     """Opens a loader over a split of a prepared data set.
 
-    It yields uint8 [N, 3, image_size, image_size] channels_last and int64 [N] on ``device``. ``batch_size`` is a
-    rank's. ``augment`` (default: for the split "train") shuffles, crops at random (area ``scale``, aspect ``ratio``)
-    and flips; else the samples come in stored order under the validation transform. ``num_workers`` is threads
-    (default: this machine's cores). ``backend`` is one of ``BACKENDS``; "auto" is native. ``order`` of an augmented
-    epoch: "random", or "quasi" for disks that must not seek. A damaged sample raises ImageError when its batch is due;
-    with ``on_error`` "skip" it is left out and counted in ``loader.skipped``. Raises DatasetError; InputError also for
-    a backend that cannot be used here.
+    It yields images, uint8 [N, 3, image_size, image_size] channels_last, and labels, int64 [N], on ``device``.
+    ``batch_size`` is that of one rank. ``augment`` (default: only for the split "train") shuffles, takes random crops
+    (area ``scale``, aspect ratio ``ratio``) and flips; otherwise the samples come in stored order under the validation
+    transform. ``num_workers`` is the number of threads (default: this machine's cores). ``backend`` is one of
+    ``BACKENDS``, or "auto" for native. ``order`` is that of an augmented epoch: "random", or "quasi" (quasi-random) for
+    slow disks. A damaged sample raises ImageError when its batch is due; with ``on_error`` "skip" it is left out and
+    counted in ``loader.skipped``.
+
+    Raises DatasetError if the data set cannot be read, InputError for a wrong argument or a backend that is not
+    available.
     """
-    from imgtool.pipelines.loaders.sampling import Augmentation
+    from imgtool.pipelines.loaders.sampling import CropAndFlip
 
     if backend not in ("auto", *BACKENDS):
-        raise InputError(f"no loader backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
+        raise InputError(f"unknown loader backend {backend!r}; choose one of auto, {', '.join(BACKENDS)}")
     if augment is None:
         augment = split == "train"
     return _class_of("native" if backend == "auto" else backend)(
@@ -64,7 +67,7 @@ def open_loader(
         rank=rank,
         world_size=world_size,
         num_workers=available_cpus() if num_workers is None else num_workers,
-        augmentation=Augmentation(scale, ratio, hflip) if augment else None,
+        augmentation=CropAndFlip(scale, ratio, hflip) if augment else None,
         drop_last=drop_last,
         order=order,
         on_error=on_error,
@@ -90,7 +93,7 @@ def _class_of(backend: str) -> type[Loader]:
 
 
 def missing(backend: str) -> str | None:
-    """Why a backend cannot be used on this machine, and what to do; None if it can."""
+    """Returns why a backend cannot be used on this machine and what to do, or None if it can."""
     if backend in ("ffcv", "dali"):
         module = importlib.import_module(f"imgtool.pipelines.loaders.{backend}")
         reason: str | None = module.missing()

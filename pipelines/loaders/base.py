@@ -1,4 +1,4 @@
-"""What all loaders have in common: order, crops, position, device. A backend only turns requests into pixels."""
+"""The base class of all loaders: order, crops, position, device. A backend only turns requests into pixels."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import torch
 
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders.samples import Samples
-from imgtool.pipelines.loaders.sampling import ORDERS, Augmentation, Request, batch_of, crops_for, epoch_order
+from imgtool.pipelines.loaders.sampling import ORDERS, CropAndFlip, Request, batch_of, crops_for, epoch_order
 from imgtool.wordnet.errors import ImageError, InputError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images and labels."""
 
 
 class Loader(ABC):
-    """Iterates over one epoch of a split: (images, labels) a batch.
+    """Iterates over one epoch of a split and yields batches (images, labels).
 
-    images: uint8 [N, 3, H, W], channels_last, on ``device``; labels: int64 [N], there too. ``image_size`` may be set
-    between epochs. Order and crops are functions of (seed, epoch, sample). With an ``augmentation`` the order is
-    shuffled; without, the samples come in stored order under the validation transform. Close it, or use it in a
-    ``with``; iterating again after :meth:`close` is an error.
+    images: uint8 [N, 3, H, W], channels_last; labels: int64 [N]; both on ``device``. ``image_size`` may be set between
+    epochs. Order and crops are functions of (seed, epoch, sample). With an ``augmentation`` the order is shuffled;
+    without one the samples come in stored order under the validation transform. Close the loader, or use it in a
+    ``with`` statement; iterating after :meth:`close` is an error.
     """
 
     skipped = 0
-    """Damaged samples left out of the batches so far (``on_error="skip"``)."""
+    """The number of damaged samples that were left out of batches (``on_error="skip"``)."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Loader(ABC):
         rank: int,
         world_size: int,
         num_workers: int,
-        augmentation: Augmentation | None,
+        augmentation: CropAndFlip | None,
         drop_last: bool,
         order: str = "random",
         on_error: str = "raise",
@@ -51,53 +52,55 @@ class Loader(ABC):
             if value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
         if not 0 <= rank < world_size:
-            raise InputError(f"rank {rank} does not exist in a world of {world_size}")
+            raise InputError(f"rank {rank} does not exist with world_size {world_size}")
         self.dataset, self.split = dataset, split
         self.batch_size, self.image_size = batch_size, image_size
         self.device = torch.device(device)
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.num_workers, self.augmentation, self.drop_last = num_workers, augmentation, drop_last
-        if order not in ORDERS or on_error not in ("raise", "skip"):
-            raise InputError(
-                f"order {order!r}, on_error {on_error!r}: order is random or quasi, on_error raise or skip"
-            )
+        for name, text, choices in (("order", order, ORDERS), ("on_error", on_error, ("raise", "skip"))):
+            if text not in choices:
+                raise InputError(f"{name} is {text!r}; it must be {' or '.join(choices)}")
         self.order, self.on_error = order, on_error
         self.samples = Samples(dataset, split)
         self._epoch = 0
-        self._position = 0  # batches of this epoch handed out
+        self._position = 0  # batches of this epoch that were yielded
 
     @abstractmethod
     def _produce(self, requests: Iterator[Request]) -> Generator[Batch]:
-        """Makes the requested batches, in order, on the CPU (pinned where CUDA is the device)."""
+        """Yields the requested batches in order, in CPU memory (pinned if the device is CUDA) or on the device."""
 
-    def _sound(self, request: Request, images: torch.Tensor, errors: Sequence[tuple[int, str]]) -> Batch:
-        """A batch and its labels. ``errors``: which of its samples could not be decoded, and why; the first is raised
-        as ImageError, or they are left out and counted."""
+    def _finished(self, request: Request, images: torch.Tensor, errors: Sequence[tuple[int, str]]) -> Batch:
+        """Returns the batch of these images. ``errors``: the positions of samples that could not be decoded, and why.
+
+        The first one is raised as ImageError; with ``on_error`` "skip" they are left out and counted.
+        """
         labels = torch.from_numpy(self.samples.label[request.samples])
         if errors:
-            self._fail(request, errors)
+            self._report_damage(request, errors)
             kept = np.setdiff1d(np.arange(len(labels)), [i for i, _ in errors])
             images, labels = images[kept].contiguous(memory_format=torch.channels_last), labels[kept]
         return images, labels
 
-    def _fail(self, request: Request, errors: Sequence[tuple[int, str]]) -> None:
+    def _report_damage(self, request: Request, errors: Sequence[tuple[int, str]]) -> None:
+        """Raises the first error as ImageError, or counts them all, as ``on_error`` says."""
         if self.on_error == "raise":
             i, message = errors[0]
             raise ImageError(f"{self.samples.name(int(request.samples[i]))}: {message}")
         self.skipped += len(errors)
 
     def __len__(self) -> int:
-        """Batches an epoch, on this rank."""
-        whole, rest = divmod(len(self.samples), self.batch_size * self.world_size)
-        return whole + (rest > self.rank and not self.drop_last)
+        """The number of batches per epoch on this rank."""
+        full, rest = divmod(len(self.samples), self.batch_size * self.world_size)
+        return full + (rest > self.rank and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch the next iteration runs over; its order and crops follow from it."""
+        """Sets the epoch of the next iteration; order and crops depend on it. A new epoch starts at its first batch."""
         if epoch != self._epoch:
             self._epoch, self._position = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and batches handed out of it, and what makes them these batches."""
+        """Returns the epoch, the number of its batches that were yielded, and the settings that determine them."""
         return {"epoch": self._epoch, "batch": self._position, **self._identity()}
 
     def _identity(self) -> dict[str, Any]:
@@ -109,18 +112,19 @@ class Loader(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next iteration goes on behind the last batch that was handed out, on any number of ranks of the same
-        global batch. Raises InputError if the state is of other batches."""
+        """Makes the next iteration resume after the last batch that was yielded when the state was taken.
+
+        The number of ranks may differ, but not the global batch size. Raises InputError if the state belongs to another
+        sequence of batches.
+        """
         for name, value in self._identity().items():
             if state.get(name, value) != value:
-                raise InputError(
-                    f"the loader's state has {name} {state[name]}, this loader {value}: it cannot go on from it"
-                )
+                raise InputError(f"cannot resume a loader with {name}={value}: its state has {name}={state[name]}")
         self._epoch, self._position = int(state["epoch"]), int(state["batch"])
 
     def __iter__(self) -> Iterator[Batch]:
         with closing(self._produce(self._requests(self._position))) as batches:
-            for batch in on_device(batches, self.device):
+            for batch in to_device(batches, self.device):
                 self._position += 1
                 yield batch
         self._position = 0
@@ -135,7 +139,7 @@ class Loader(ABC):
             yield Request(chosen, crops, size)
 
     def close(self) -> None:  # noqa: B027 - a backend without threads has nothing to close
-        """Frees threads and memory maps."""
+        """Ends threads and frees memory maps."""
 
     def __enter__(self) -> Loader:
         return self
@@ -144,8 +148,8 @@ class Loader(ABC):
         self.close()
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Each batch on the device. With CUDA the next is copied, on a stream of its own, while one is in use."""
+def to_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copies each batch to the device. With CUDA, the next batch is copied on a separate stream while one is in use."""
     if device.type == "cpu":
         yield from batches
     elif device.type != "cuda":
@@ -153,21 +157,21 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
             yield images.to(device), labels.to(device)
     else:
         stream = torch.cuda.Stream(device)
-        ahead: tuple[Batch, torch.cuda.Event] | None = None
+        previous: tuple[Batch, torch.cuda.Event] | None = None
         for images, labels in batches:
             with torch.cuda.stream(stream):
                 copied = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
                 done = stream.record_event()
-            if ahead is not None:
-                yield _arrived(*ahead)
-            ahead = copied, done
-        if ahead is not None:
-            yield _arrived(*ahead)
+            if previous is not None:
+                yield _wait_for_copy(*previous)
+            previous = copied, done
+        if previous is not None:
+            yield _wait_for_copy(*previous)
 
 
-def _arrived(batch: Batch, done: torch.cuda.Event) -> Batch:
+def _wait_for_copy(batch: Batch, done: torch.cuda.Event) -> Batch:
     stream = torch.cuda.current_stream(batch[0].device)
     stream.wait_event(done)
-    for tensor in batch:  # made on another stream: their memory must not be given away before this one is through
+    for tensor in batch:  # allocated on the copy stream: their memory must not be reused before this stream is done
         tensor.record_stream(stream)
     return batch

@@ -1,8 +1,8 @@
-"""NVIDIA DALI decoding our shards, behind the protocol that all loaders share.
+"""The backend ``dali``: NVIDIA DALI decodes our shards under the protocol that all loaders share.
 
-The bytes go in through an external source, a view of the mapped shard each, so that order, crops, sharding and the last
-batch are exactly those of the other loaders: DALI's own readers shuffle in a buffer, pad, and cannot be resumed.
-Without a GPU its CPU operators run; with one, JPEG is decoded there (``mixed``: by the hardware engine where there is
+An external source gives DALI the bytes, as views of the memory-mapped shards. Order, crops, sharding and the last batch
+are therefore exactly those of the other loaders; DALI's own readers shuffle in a buffer, pad, and cannot be resumed.
+Without a GPU, DALI's CPU operators run. With one, JPEG is decoded on it (``mixed``: by the hardware decoder if there is
 one).
 """
 
@@ -21,12 +21,12 @@ from imgtool.pipelines.loaders.samples import Samples
 from imgtool.pipelines.loaders.sampling import Request
 from imgtool.wordnet.errors import ImageError, InputError
 
-AHEAD = 2
-"""Batches under way before they are asked for."""
+PREFETCH = 2
+"""The number of batches that are made in advance."""
 
 
 def missing() -> str | None:
-    """Why DALI cannot be used here; None if it can."""
+    """Returns why DALI cannot be used on this machine, or None if it can."""
     try:
         import nvidia.dali  # noqa: F401
     except Exception as error:  # a missing module, or a library that does not load
@@ -35,8 +35,7 @@ def missing() -> str | None:
 
 
 class DALILoader(Loader):
-    """``num_workers`` is the number of DALI's threads. The same order, crops and flips as the native loader; the pixels
-    are DALI's."""
+    """Same order, crops and flips as the native loader; DALI decodes and resizes. ``num_workers``: DALI's threads."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,14 +51,14 @@ class DALILoader(Loader):
         if first is None:
             return
         size = first.size
-        left: Iterator[Request] | None = itertools.chain([first], requests)
-        while left is not None:
-            # Taken out while it works: one that is left in the middle of an epoch has batches under way, and is dropped
+        remaining: Iterator[Request] | None = itertools.chain([first], requests)
+        while remaining is not None:
+            # Removed while it runs: a pipeline that is left in mid-epoch has batches in progress and is not used again
             if size in self._pipelines:
                 pipeline, feed = self._pipelines.pop(size)
             else:
                 pipeline, feed = _build(self.samples, size, self.batch_size, self.num_workers, self.device)
-            feed.requests, left = left, None
+            feed.requests, remaining = remaining, None
             while True:
                 try:
                     (output,) = pipeline.run()
@@ -67,15 +66,18 @@ class DALILoader(Loader):
                     pipeline.reset()
                     self._pipelines[size] = pipeline, feed
                     break
-                except RuntimeError as error:  # the pipeline has come to its end too
-                    again = self._without_damaged(feed.fed.popleft(), error)
-                    left = itertools.chain([again], list(feed.fed), feed.requests)
+                except RuntimeError as error:  # the pipeline cannot be used after an error
+                    retry = self._without_damaged(feed.fed.popleft(), error)
+                    remaining = itertools.chain([retry], list(feed.fed), feed.requests)
                     break
                 images = _to_torch(output, self.device).permute(0, 3, 1, 2)
-                yield self._sound(feed.fed.popleft(), images, [])
+                yield self._finished(feed.fed.popleft(), images, [])
 
     def _without_damaged(self, request: Request, error: RuntimeError) -> Request:
-        """DALI fails whole batches: which samples are damaged is found by decoding them, and the others are kept."""
+        """Returns the request without its damaged samples. DALI fails whole batches, so each is decoded.
+
+        Raises ImageError if none is damaged, or as ``on_error`` says.
+        """
         errors = []
         for i, sample in enumerate(request.samples.tolist()):
             try:
@@ -84,14 +86,14 @@ class DALILoader(Loader):
                 errors.append((i, str(damage)))
         if not errors:
             raise ImageError(f"DALI: {str(error).splitlines()[0]}") from error
-        self._fail(request, errors)
+        self._report_damage(request, errors)
         kept = np.setdiff1d(np.arange(len(request.samples)), [i for i, _ in errors])
         return Request(request.samples[kept], request.crops[kept], request.size)
 
 
 class _Feed:
-    """Gives a pipeline the inputs of the next request: encoded bytes (or raw pixels), the crop in the image, what of
-    it becomes the output, and whether that is mirrored."""
+    """A pipeline's external source. Gives it the inputs of the next request: encoded bytes (or raw pixels), the crop in
+    the image, the part of the crop that becomes the output, and whether the output is mirrored."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples, self.raw = samples, bool(samples.raw.any())
@@ -124,7 +126,7 @@ def _build(samples: Samples, size: int, batch_size: int, threads: int, device: t
     from nvidia.dali.pipeline import Pipeline
 
     feed, gpu = _Feed(samples), device.type == "cuda"
-    pipeline = Pipeline(batch_size, threads, (device.index or 0) if gpu else None, prefetch_queue_depth=AHEAD)
+    pipeline = Pipeline(batch_size, threads, (device.index or 0) if gpu else None, prefetch_queue_depth=PREFETCH)
     with pipeline:
         data, anchor, shape, start, end, flip = fn.external_source(
             feed,
@@ -152,7 +154,7 @@ def _build(samples: Samples, size: int, batch_size: int, threads: int, device: t
 
 
 def _to_torch(output: Any, device: torch.device) -> torch.Tensor:
-    """A copy of DALI's batch, uint8 [N, H, W, 3] on ``device``: DALI uses its memory again."""
+    """Copies DALI's batch, uint8 [N, H, W, 3], to ``device``: DALI reuses its memory."""
     from nvidia.dali.plugin.pytorch import feed_ndarray
 
     tensor = output.as_tensor()

@@ -1,9 +1,9 @@
-"""Stock FFCV decoding our .beton shards, behind the protocol that all loaders share.
+"""The backend ``ffcv``: stock FFCV decodes our .beton shards under the protocol that all loaders share.
 
-FFCV's reader knows one file, draws its crops from an unseeded generator, gives a black image for a damaged one, and
-hangs when its thread dies. So it gets all shards of a split as one stretch of memory; each sample's crop and flip in
-columns beside its metadata, which also take whether its decoder failed; and an epoch that passes its errors on. Its
-compiled pipeline, its decoder and its resize (OpenCV's INTER_AREA) are its own. Source: FFCV 1.0.2.
+FFCV reads one file, draws its crops from an unseeded generator, returns a black image for a damaged one, and hangs when
+its thread dies. So we give it all shards of a split as one contiguous range of memory; each sample's crop and flip in
+additional metadata columns, with one more for whether the decoder failed; and an epoch iterator that passes exceptions
+on. The compiled pipeline, the decoder and the resize (OpenCV's INTER_AREA) are FFCV's. Source: FFCV 1.0.2.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
+import os
 import queue
 from collections.abc import Generator, Iterator
 from types import SimpleNamespace
@@ -26,29 +27,31 @@ from imgtool.pipelines.loaders.sampling import Request
 from imgtool.wordnet.errors import InputError
 
 INSTALL = "install it as CONTRIBUTING.md says (ffcv==1.0.2, an sdist that needs OpenCV's headers)"
-AHEAD = 2
-"""Batches made before they are asked for."""
+PREFETCH = 2
+"""The number of batches that are made in advance."""
 
 COLUMNS = np.dtype(
     [
-        *[("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")],  # as FFCV has them
+        *[("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")],  # FFCV's own columns
         *[("x", "<i4"), ("y", "<i4"), ("w", "<i4"), ("h", "<i4"), ("flip", "<u1"), ("failed", "<u1")],
     ]
 )
 
 
 def missing() -> str | None:
-    """Why FFCV cannot be used here; None if it can."""
+    """Returns why FFCV cannot be used on this machine, or None if it can."""
     try:
         import ffcv.loader  # noqa: F401
-    except Exception as error:  # a missing module, a library that does not load, numba that does not know this numpy
+    except Exception as error:  # a missing module, a library that does not load, a numba too old for this numpy
         return f"FFCV cannot be imported ({error}); {INSTALL}"
     return None
 
 
 class FFCVLoader(Loader):
-    """``num_workers`` is the number of FFCV's threads. It compiles for some 10 seconds before the first batch of an
-    image size. The same order, crops and flips as the native loader; the pixels are FFCV's."""
+    """Same order, crops and flips as the native loader; FFCV decodes and resizes. ``num_workers``: FFCV's threads.
+
+    FFCV compiles its pipeline for about 10 seconds before the first batch of each image size.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,7 +59,7 @@ class FFCVLoader(Loader):
             raise InputError(f"backend ffcv: {reason}")
         if "beton" not in self.dataset.formats:
             raise InputError(f"backend ffcv: {self.dataset.path} has no .beton shards; prepare it with --format beton")
-        self._memory = _Stretch(self.samples)
+        self._memory = _ContiguousShards(self.samples)
         self._metadata = np.zeros(len(self.samples), [("f0", COLUMNS)])
         columns = self._metadata["f0"]
         columns["mode"] = self.samples.raw
@@ -65,7 +68,7 @@ class FFCVLoader(Loader):
         self._pipelines: dict[int, Any] = {}
 
     def _pipeline(self, size: int) -> Any:
-        """What FFCV's epoch iterator needs of a loader, for one image size."""
+        """Makes what FFCV's epoch iterator needs from a loader, for one image size."""
         if size not in self._pipelines:
             from ffcv.fields import RGBImageField
             from ffcv.pipeline import Compiler, PipelineSpec
@@ -79,7 +82,7 @@ class FFCVLoader(Loader):
             )
             self._pipelines[size] = SimpleNamespace(
                 batch_size=self.batch_size,
-                batches_ahead=AHEAD,
+                batches_ahead=PREFETCH,
                 num_workers=self.num_workers,
                 traversal_order=None,
                 reader=SimpleNamespace(metadata=self._metadata),
@@ -95,24 +98,24 @@ class FFCVLoader(Loader):
             return
         threads = torch.get_num_threads()
         epoch = _epoch(self._pipeline(wanted[0].size), wanted)
-        torch.set_num_threads(threads)  # FFCV sets it to its own
+        torch.set_num_threads(threads)  # FFCV has changed it
         try:
             for request in wanted:
                 pixels = epoch.take()
                 failed = np.flatnonzero(self._metadata["f0"]["failed"][request.samples])
-                # FFCV will use this memory again
+                # a copy, because FFCV reuses its memory
                 images = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
                 images.copy_(torch.from_numpy(pixels))
                 errors = [(int(i), "the JPEG data is damaged") for i in failed]
-                yield self._sound(request, images.permute(0, 3, 1, 2), errors)
+                yield self._finished(request, images.permute(0, 3, 1, 2), errors)
         finally:
             epoch.stop()
 
 
-class _Stretch:
-    """All shards of a split side by side in memory: ``bytes``, uint8, and where each begins in it, ``start``, uint64.
+class _ContiguousShards:
+    """All shards of a split mapped side by side: ``bytes`` (uint8), and ``start`` (uint64), where each shard begins.
 
-    Addresses are set aside for the sum of their sizes, and each file is mapped to its part of them.
+    Reserves addresses for the sum of the sizes and maps each file to its part of them.
     """
 
     def __init__(self, samples: Samples) -> None:
@@ -127,17 +130,17 @@ class _Stretch:
         for path, buffer, start in zip(samples.paths, samples.buffers, self.start.tolist(), strict=True):
             at = self.bytes.ctypes.data + start
             with open(path, "rb") as file:
-                # MAP_FIXED is 16 on Linux, and not among Python's constants
+                # MAP_FIXED, which Python's mmap module lacks, is 16 on Linux
                 flags = mmap.MAP_SHARED | 16
                 if libc.mmap(at, len(buffer), mmap.PROT_READ, flags, file.fileno(), 0) != at:
-                    raise InputError(f"{path}: cannot be mapped: error {ctypes.get_errno()}")
+                    raise InputError(f"{path}: cannot be memory-mapped: {os.strerror(ctypes.get_errno())}")
 
 
 def _memory_manager(data: npt.NDArray[np.uint8], ptrs: npt.NDArray[np.uint64], sizes: npt.NDArray[np.uint64]) -> Any:
     from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
 
     class Manager(OSCacheManager):
-        def __init__(self) -> None:  # not its own, which wants a file
+        def __init__(self) -> None:  # replaces FFCV's, which reads a file
             order = np.argsort(ptrs, kind="stable")
             self.ptrs, self.sizes = ptrs[order], sizes[order]
             self.context = OSCacheContext(self)
@@ -147,7 +150,7 @@ def _memory_manager(data: npt.NDArray[np.uint8], ptrs: npt.NDArray[np.uint64], s
 
 
 def _decoder(size: int) -> Any:
-    """FFCV's decoder of resized crops, with the crops and flips of the metadata's columns."""
+    """Makes FFCV's decoder of resized crops, with crops and flips from the metadata columns."""
     from ffcv.fields.rgb_image import ResizedCropRGBImageDecoder
     from ffcv.libffcv import imdecode, resize_crop
     from ffcv.pipeline import Compiler
@@ -188,6 +191,7 @@ def _decoder(size: int) -> Any:
 
 
 def _epoch(pipeline: Any, requests: list[Request]) -> Any:
+    """Starts FFCV's epoch iterator over the requests."""
     from ffcv.loader.epoch_iterator import EpochIterator
 
     class Epoch(EpochIterator):
@@ -196,7 +200,7 @@ def _epoch(pipeline: Any, requests: list[Request]) -> Any:
         def run(self) -> None:
             try:
                 super().run()
-            except BaseException as error:  # FFCV's own would leave the consumer waiting for ever
+            except BaseException as error:  # without this the consumer would wait forever
                 self.error = error
                 self.output_queue.put(None)
 
@@ -222,7 +226,7 @@ def _epoch(pipeline: Any, requests: list[Request]) -> Any:
 
 
 def _set_crops(columns: npt.NDArray[np.void], request: Request) -> None:
-    """Each request's crop as the source rectangle that becomes the output, in whole pixels."""
+    """Writes the crops of a request to the columns: the rectangle that becomes the output, in whole pixels."""
     x, y, w, h, resized_w, resized_h, window_x, window_y, flip = request.crops.T
     size, at = request.size, request.samples
     columns["w"][at] = np.maximum(np.rint(size * w / resized_w), 1)

@@ -1,4 +1,4 @@
-"""The project's own loader: memory-mapped shards, crops decoded by C++ threads straight into the batch."""
+"""The backend ``native``: memory-mapped shards; C++ threads decode the crops directly into the batch."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from imgtool.pipelines import codec
 from imgtool.pipelines.loaders.base import Batch, Loader
 from imgtool.pipelines.loaders.sampling import Request
 
-AHEAD = 2
-"""Batches begun before they are asked for: the threads go from one to the next without a pause."""
+PREFETCH = 2
+"""The number of batches that are started in advance, so that the threads never wait between batches."""
 
 
-class _UnderWay(NamedTuple):
+class _PendingBatch(NamedTuple):
     request: Request
     images: torch.Tensor
     batch: codec.Batch
 
 
-class _Memory:
-    """Arrays for batches, used again once nobody else holds them: each page of fresh memory costs a fault."""
+class _ArrayPool:
+    """Arrays for batches, reused when nobody else refers to them: each page of new memory costs a page fault."""
 
     def __init__(self) -> None:
-        self._kept: deque[npt.NDArray[np.uint8]] = deque(maxlen=AHEAD + 2)
+        self._kept: deque[npt.NDArray[np.uint8]] = deque(maxlen=PREFETCH + 2)
 
     def take(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """Returns an array of this shape with arbitrary content."""
         for array in self._kept:
-            # held by the deque, this loop and the call: a tensor or view of it would be one more
+            # three references: the deque, this loop and the call. A tensor or view of the array would be one more.
             if array.shape == shape and sys.getrefcount(array) == 3:
                 return array
         array = np.empty(shape, np.uint8)
@@ -42,34 +43,34 @@ class _Memory:
 
 
 class NativeLoader(Loader):
-    """``num_workers`` is the number of C++ threads. Every batch is memory of its own: it may be kept."""
+    """``num_workers`` is the number of C++ threads. Batches do not share memory, so they may be kept."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pool = codec.Pool(self.num_workers)
         self._buffers = codec.Buffers(self.samples.buffers)
-        self._memory = _Memory()
+        self._arrays = _ArrayPool()
 
     def close(self) -> None:
         del self._pool  # joins the threads
 
     def _produce(self, requests: Iterator[Request]) -> Generator[Batch]:
-        under_way: deque[_UnderWay] = deque()  # what is left in it when the consumer stops is dropped by the threads
+        pending: deque[_PendingBatch] = deque()  # if the consumer stops early, the threads drop these batches
         for request in requests:
-            under_way.append(self._begin(request))
-            if len(under_way) > AHEAD:
-                yield self._finish(under_way.popleft())
-        while under_way:
-            yield self._finish(under_way.popleft())
+            pending.append(self._begin(request))
+            if len(pending) > PREFETCH:
+                yield self._finish(pending.popleft())
+        while pending:
+            yield self._finish(pending.popleft())
 
-    def _begin(self, request: Request) -> _UnderWay:
+    def _begin(self, request: Request) -> _PendingBatch:
         samples, chosen, size = self.samples, request.samples, request.size
-        # NHWC in memory is channels_last once the axes are named NCHW.
+        # NHWC in memory is NCHW in channels_last format.
         shape = (self.batch_size, size, size, 3)
-        if self.device.type == "cuda":  # torch keeps pinned memory for the next one by itself
+        if self.device.type == "cuda":  # torch reuses pinned memory itself
             pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)[: len(chosen)]
         else:
-            pixels = torch.from_numpy(self._memory.take(shape)[: len(chosen)])
+            pixels = torch.from_numpy(self._arrays.take(shape)[: len(chosen)])
         batch = codec.Batch(
             self._pool,
             self._buffers,
@@ -81,8 +82,8 @@ class NativeLoader(Loader):
             request.crops,
             pixels.numpy(),
         )
-        return _UnderWay(request, pixels.permute(0, 3, 1, 2), batch)
+        return _PendingBatch(request, pixels.permute(0, 3, 1, 2), batch)
 
-    def _finish(self, made: _UnderWay) -> Batch:
-        errors = made.batch.wait()
-        return self._sound(made.request, made.images, errors)
+    def _finish(self, pending: _PendingBatch) -> Batch:
+        errors = pending.batch.wait()
+        return self._finished(pending.request, pending.images, errors)

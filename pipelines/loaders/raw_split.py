@@ -1,4 +1,4 @@
-"""A split of a raw data set, looked at as it lies: nothing is prepared first."""
+"""A split of a raw data set, read in batches without preparing it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imgtool.pipelines import codec
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.pipelines.dataset import INFO, STATE
-from imgtool.pipelines.loaders.base import Batch, on_device
+from imgtool.pipelines.loaders.base import Batch, to_device
 from imgtool.pipelines.records import Record, from_table, to_table
 from imgtool.pipelines.sources import open_source
 from imgtool.pipelines.storage.folders import is_url, open_folder
@@ -23,21 +23,21 @@ from imgtool.wordnet.errors import DatasetError, ImageError
 
 
 def is_raw(path: str | Path) -> bool:
-    """Whether something is there that is no prepared data set, finished or not."""
+    """Whether ``path`` exists and is not a prepared data set, finished or not."""
     if is_url(path):
         return open_folder(path).size(INFO) is None
     return Path(path).exists() and not any((Path(path) / name).exists() for name in (INFO, STATE))
 
 
 class RawSplit:
-    """The labelled images of a split of what `open_source` opens: a folder of class folders, a tar of it, ….
+    """The labelled images of one split of any source that `open_source` opens: a folder of class folders, a tar, ….
 
-    ``wnids`` are the source's classes in sorted order (as their folders are called), ``keys`` the images' names in
-    the source's order, ``labels`` (int64) their positions in ``wnids``. A compressed tar is unpacked into a temporary
-    folder until :meth:`close`. A source without the wanted split that is one folder of class folders alone is that
-    split.
+    ``wnids`` are the source's classes in sorted order, named as their folders. ``keys`` are the images' names in the
+    source's order, ``labels`` (int64) their positions in ``wnids``. A compressed tar is unpacked into a temporary
+    folder, which :meth:`close` removes. A folder of class folders without splits counts as the requested split.
 
-    Raises SourceError for no known layout, DatasetError for no such split, no image in it, or one without a label.
+    Raises SourceError if the layout is unknown, DatasetError if the split is missing or empty, or has images without a
+    label.
     """
 
     def __init__(self, path: str | Path, split: str) -> None:
@@ -45,17 +45,19 @@ class RawSplit:
         self._spool = tempfile.TemporaryDirectory(prefix="imgtool-")
         try:
             self._source = source = open_source(path, Path(self._spool.name))
-            alone = source.layout == "class-folders" and len(source.splits) == 1
-            if split not in source.splits and not alone:
-                raise DatasetError(f"{path} has no split {split!r}, only {', '.join(source.splits)}")
+            single = source.layout == "class-folders" and len(source.splits) == 1
+            if split not in source.splits and not single:
+                raise DatasetError(f"{path}: has no split {split!r}; it has {', '.join(source.splits)}")
             self._records = to_table(source.records(split if split in source.splits else source.splits[0]))
             self.wnids, self.keys = source.wnids, list(self._records["key"].to_pylist())
             if not self.keys:
-                raise DatasetError(f"the split {split!r} of {path} is empty")
+                raise DatasetError(f"{path}: the split {split!r} is empty")
             position = {wnid: index for index, wnid in enumerate(self.wnids)}
             self.labels = np.array([position[r.wnids[0]] if r.wnids else -1 for r in from_table(self._records)])
             if (self.labels < 0).any():
-                raise DatasetError(f"the split {split!r} of {path} has no labels, so nothing can be measured on it")
+                raise DatasetError(
+                    f"{path}: the split {split!r} has images without a label: nothing to measure against"
+                )
         except BaseException:
             self.close()
             raise
@@ -64,7 +66,7 @@ class RawSplit:
         return len(self.keys)
 
     def read(self, indices: Sequence[int]) -> Iterator[bytes]:
-        """The files of these images, in this order. Raises ImageError where one cannot be read."""
+        """Yields the file contents of these images in this order. Raises ImageError if one cannot be read."""
         with LocatorReader(self._source.root) as reader:
             for data in reader.read_many(record.locator for record in from_table(self._records.take(indices))):
                 if isinstance(data, ImageError):
@@ -74,12 +76,12 @@ class RawSplit:
     def batches(
         self, transform: ValTransform, batch_size: int, device: torch.device, workers: int | None = None
     ) -> Iterator[Batch]:
-        """All images, in order: uint8 [N, 3, imgsz, imgsz] channels_last and int64 [N], positions in ``wnids``.
+        """Yields all images in order, uint8 [N, 3, imgsz, imgsz] channels_last, with their labels, int64 [N].
 
-        ``workers`` threads decode up to two batches ahead. An image that cannot be decoded raises ImageError: a
-        figure over fewer images would be another one.
+        ``workers`` threads decode up to two batches ahead. Raises ImageError if an image cannot be decoded, because
+        accuracy over fewer images is not comparable.
         """
-        return on_device(self._on_cpu(transform, batch_size, workers or available_cpus()), device)
+        return to_device(self._on_cpu(transform, batch_size, workers or available_cpus()), device)
 
     def _on_cpu(self, transform: ValTransform, batch_size: int, workers: int) -> Iterator[Batch]:
         def decode(read: tuple[Record, bytes | ImageError]) -> codec.Pixels:
@@ -98,7 +100,7 @@ class RawSplit:
                         raise ImageError(f"{self.path}: {record.locator}: {crop}")
                     pixels.append(crop)
                     if len(pixels) == batch_size or done + len(pixels) == len(self):
-                        # NHWC in memory is channels_last once the axes are named NCHW
+                        # NHWC in memory is NCHW in channels_last format
                         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
                         yield images, torch.from_numpy(self.labels[done : done + len(pixels)])
                         done, pixels = done + len(pixels), []

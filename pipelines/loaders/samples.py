@@ -1,4 +1,4 @@
-"""A split's samples over all its shards, as columns."""
+"""The samples of a split over all its shards, as columns."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from imgtool.wordnet.errors import DatasetError
 
 
 class Samples:
-    """Sample i of the split is number ``position[i]`` of shard ``shard[i]``.
+    """Sample i of the split is at ``position[i]`` in shard ``shard[i]``.
 
-    ``offset``, ``size`` (uint64), ``width``, ``height`` (int32), ``label`` (int64) and ``raw`` (uint8: 1 for RGB
-    pixels, 0 for JPEG) are columns of length N; ``buffers`` the memory-mapped shards.
+    ``offset``, ``size`` (uint64, bytes), ``width``, ``height`` (int32, pixels), ``label`` (int64) and ``raw`` (uint8: 1
+    for RGB pixels, 0 for JPEG) are columns of length N; ``buffers`` are the memory-mapped shards. Raises DatasetError
+    if the shards are damaged or contradict dataset.json.
     """
 
     def __init__(self, dataset: Dataset, split: str) -> None:
@@ -29,7 +30,7 @@ class Samples:
         else:
             readers = [WebDatasetReader(path) for path in dataset.shards(split, ".tar")]
         if not readers:
-            raise DatasetError(f"{dataset.path}: split {split} holds no samples")
+            raise DatasetError(f"{dataset.path}: split {split} has no samples")
         self.paths = [reader.path for reader in readers]
         self.buffers = [reader.buffer for reader in readers]
         lengths = [len(reader) for reader in readers]
@@ -45,7 +46,7 @@ class Samples:
         if len(self.label) and not first <= self.label.min() <= self.label.max() <= last:
             raise DatasetError(f"{dataset.path}: split {split} has a label outside 0..{last}")
         if dataset.target_of_class is not None:
-            self._gather(dataset.target_of_class)
+            self._map_labels(dataset.target_of_class)
         expected = dataset.num_samples(split)
         if len(self.label) != expected:
             raise DatasetError(
@@ -53,7 +54,7 @@ class Samples:
             )
 
     def _dimensions(self, readers: list[BetonReader] | list[WebDatasetReader]) -> npt.NDArray[np.int32]:
-        """Width and height of each sample, int32 [2, N]: a .beton has them, a tar's stand in the manifest."""
+        """Width and height of each sample, int32 [2, N]: from the .beton files, for tar files from the manifest."""
         of_beton = [(reader.width, reader.height) for reader in readers if isinstance(reader, BetonReader)]
         if of_beton:
             return np.concatenate(of_beton, axis=1)
@@ -61,12 +62,12 @@ class Samples:
         rows = rows.filter(pc.is_valid(rows["position"])).sort_by([("shard", "ascending"), ("position", "ascending")])
         if rows.num_rows != len(self.size) or (np.asarray(rows["bytes"]).astype(np.uint64) != self.size).any():
             raise DatasetError(
-                f"{self.dataset.path}: the manifest of split {self.split} does not tell of its shards; prepare it again"
+                f"{self.dataset.path}: the manifest of split {self.split} does not match its shards; prepare again"
             )
         return np.stack([np.asarray(rows["width"]), np.asarray(rows["height"])]).astype(np.int32)
 
-    def _gather(self, target_of_class: npt.NDArray[np.int64]) -> None:
-        """Leaves out the samples of dropped classes and gives the others their target's label."""
+    def _map_labels(self, target_of_class: npt.NDArray[np.int64]) -> None:
+        """Replaces labels by the label map's targets and leaves out the samples of dropped classes."""
         target = np.where(self.label == UNLABELLED, UNLABELLED, target_of_class[self.label])
         kept = (target >= 0) | (self.label == UNLABELLED)
         for column in ("shard", "position", "offset", "size", "width", "height", "raw"):
@@ -77,12 +78,12 @@ class Samples:
         return len(self.label)
 
     def data(self, sample: int) -> memoryview:
-        """The stored bytes of a sample, without a copy."""
+        """Returns the stored bytes of a sample without a copy."""
         at = int(self.offset[sample])
         return memoryview(self.buffers[self.shard[sample]])[at : at + int(self.size[sample])]
 
     def pixels(self, sample: int) -> codec.Pixels:
-        """A sample decoded as a whole, uint8 [H, W, 3]; for one that is damaged ImageError."""
+        """Decodes a whole sample, uint8 [H, W, 3]. Raises ImageError if it is damaged."""
         if self.raw[sample]:
             return np.frombuffer(self.data(sample), np.uint8).reshape(self.height[sample], self.width[sample], 3)
         data = bytes(self.data(sample))
@@ -90,7 +91,7 @@ class Samples:
         return codec.decode(data, exif=False)
 
     def name(self, sample: int) -> str:
-        """Where a sample lies, for messages: its shard, position and original file name."""
+        """Returns a sample's shard, position and original file name, for messages."""
         path, position = self.paths[self.shard[sample]], int(self.position[sample])
         try:
             rows = self.dataset.manifest(self.split).select(["key", "shard", "position"]).to_pylist()

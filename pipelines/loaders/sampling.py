@@ -1,6 +1,6 @@
-"""Which samples make up a batch and how each is cropped: functions of (seed, epoch, sample) and of nothing else.
+"""Which samples make up a batch and how each is cropped: functions of (seed, epoch, sample) alone.
 
-Every backend uses these, so that order and crops do not depend on workers, threads or world size.
+Every backend uses them, so that order and crops do not depend on workers, threads or world size.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from imgtool.pipelines import rng
 from imgtool.pipelines.codec.transform import ValTransform
 
 ATTEMPTS = 10
-"""As torchvision's RandomResizedCrop: so many tries to fit a crop before it falls back to the centre."""
+"""Random crops tried per sample before the fallback, a centred crop; as in torchvision's RandomResizedCrop."""
 
 ORDERS = ("random", "quasi")
 WINDOW = 8
 """Shards whose samples are mixed in the quasi-random order: 2 GB at the default size."""
 
 SAMPLES, SHARDS = 1, 2
-"""What an epoch's order is drawn for, apart from its crops."""
+"""Third part of the random seed for the order of samples and of shards, apart from (seed, epoch) for the crops."""
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """RandomResizedCrop and horizontal flip: area ``scale`` and aspect ``ratio`` bounds, flip probability ``hflip``."""
+class CropAndFlip:
+    """Random resized crop and horizontal flip: bounds of the area (``scale``, as a fraction of the image) and of the
+    aspect ratio (``ratio``), and the probability of a flip (``hflip``)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -35,8 +36,8 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Request:
-    """A batch to be made: sample indices, int64 [N], their crops, int32 [N, 9] as the codec takes them, and the side
-    of the square output in pixels."""
+    """A batch to be made: ``samples`` (sample indices, int64 [N]), ``crops`` (int32 [N, 9], see `random_crops`) and
+    ``size``, the side of the square output in pixels."""
 
     samples: npt.NDArray[np.int64]
     crops: npt.NDArray[np.int32]
@@ -44,11 +45,11 @@ class Request:
 
 
 def epoch_order(shard: npt.NDArray[np.int32], seed: int, epoch: int, order: str) -> npt.NDArray[np.int64]:
-    """The order of an epoch over all ranks, int64 [N]; ``shard``, int32 [N], is which one each sample lies in.
+    """Returns the order of an epoch over all ranks, sample indices int64 [N]. ``shard``, int32 [N], is each sample's.
 
-    "stored" is 0..N-1, "random" a permutation of all. "quasi" reads shard after shard: these in random order, and
-    within each ``WINDOW`` of them their samples, so that a disk that must not seek, or a file larger than memory, is
-    read nearly in sequence. prepare has shuffled classes over the shards already.
+    "stored" is 0..N-1, "random" a permutation. "quasi" takes the shards in random order and shuffles samples within
+    each ``WINDOW`` shards only, so that reads are nearly sequential: for slow disks, and data sets larger than memory.
+    The classes are mixed all the same, because prepare has shuffled them over the shards.
     """
     if order == "stored":
         return np.arange(len(shard), dtype=np.int64)
@@ -64,25 +65,28 @@ def epoch_order(shard: npt.NDArray[np.int32], seed: int, epoch: int, order: str)
 def batch_of(
     order: npt.NDArray[np.int64], batch: int, batch_size: int, rank: int, world_size: int
 ) -> npt.NDArray[np.int64]:
-    """The samples of one rank in global batch ``batch``: every ``world_size``-th of it, so the union is independent
-    of the world size as long as the global batch is."""
-    wide = batch_size * world_size
-    return order[batch * wide : (batch + 1) * wide][rank::world_size]
+    """Returns the samples of one rank in global batch ``batch``: every ``world_size``-th sample, from ``rank`` on.
+
+    The union over the ranks depends on the global batch size alone, not on the world size.
+    """
+    global_batch_size = batch_size * world_size
+    return order[batch * global_batch_size : (batch + 1) * global_batch_size][rank::world_size]
 
 
 def random_crops(
     width: npt.NDArray[np.int32],
     height: npt.NDArray[np.int32],
     size: int,
-    augmentation: Augmentation,
+    augmentation: CropAndFlip,
     seed: int,
     epoch: int,
     samples: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int32]:
-    """Random-resized-crop geometry for images of the given sizes, int32 [N, 9]: x, y, w, h, resized w, h, 0, 0, flip.
+    """Draws random resized crops for images of the given sizes, int32 [N, 9]: x, y, w, h, resized w, h, 0, 0, flip.
 
-    The distribution is that of torchvision's RandomResizedCrop: area uniform in ``scale``, log aspect uniform in
-    ``ratio``, position uniform; after ten crops that do not fit, the largest centred one of allowed aspect.
+    The distribution is that of torchvision's RandomResizedCrop: area uniform in ``scale``, logarithm of the aspect
+    ratio uniform in ``ratio``, position uniform. If none of ``ATTEMPTS`` crops fits, the largest centred crop of an
+    allowed aspect ratio is taken.
     """
     n = len(samples)
     u = rng.uniforms((seed, epoch), samples, 2 * ATTEMPTS + 3)
@@ -114,12 +118,12 @@ def crops_for(
     width: npt.NDArray[np.int32],
     height: npt.NDArray[np.int32],
     size: int,
-    augmentation: Augmentation | None,
+    augmentation: CropAndFlip | None,
     seed: int,
     epoch: int,
     samples: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int32]:
-    """Random crops under an augmentation, else the validation transform's."""
+    """Returns random crops with an ``augmentation``, otherwise the crops of the validation transform."""
     if augmentation is None:
         return ValTransform(size).crops(width, height)
     return random_crops(width, height, size, augmentation, seed, epoch, samples)

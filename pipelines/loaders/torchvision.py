@@ -1,4 +1,4 @@
-"""The slow, plain reference: Pillow decodes the whole image, torchvision crops and resizes it. For comparison."""
+"""The backend ``torchvision``, a slow and plain reference: Pillow decodes the image, torchvision crops and resizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imgtool.pipelines.loaders.sampling import Request
 
 
 class TorchvisionLoader(Loader):
-    """Same samples, order and crops as the native loader, one image after the other (``num_workers`` is not used)."""
+    """Same samples, order and crops as the native loader, one image at a time (``num_workers`` is ignored)."""
 
     def _produce(self, requests: Iterator[Request]) -> Generator[Batch]:
         for request in requests:
@@ -25,7 +25,7 @@ class TorchvisionLoader(Loader):
                     images[i] = self._image(sample, crop, request.size)
                 except OSError as error:
                     errors.append((i, str(error)))
-            yield self._sound(request, images, errors)
+            yield self._finished(request, images, errors)
 
     def _image(self, sample: int, crop: list[int], size: int) -> torch.Tensor:
         x, y, w, h, resized_w, resized_h, window_x, window_y, flip = crop

@@ -1,4 +1,4 @@
-"""From a raw data set to a prepared one: plan → shard tasks → commit; where the tasks run (engines.py)."""
+"""From a raw data set to a prepared one: plan → shard tasks → commit. engines.py decides where the tasks run."""
 
 from imgtool.pipelines.prepare.run import Limits, Summary, dry_plan, prepare
 

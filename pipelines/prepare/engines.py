@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from imgtool.pipelines.prepare.shard_task import Report, Shard, ShardTask, Skip, write_shard
+from imgtool.pipelines.prepare.shard_task import OnProgress, Shard, ShardTask, Skip, write_shard
 from imgtool.pipelines.threads import available_cpus
 from imgtool.wordnet.errors import ImgtoolError, InputError
 
 POLL_SECONDS = 0.2
 RETRIES = 20
-"""How often a task is started anew, elsewhere, when the Ray node that it ran on is lost."""
+"""How often Ray restarts a task on another node when the node that it ran on is lost."""
 
 ENGINES = ("local", "ray")
 MakeTask = Callable[[Shard], ShardTask]
@@ -29,15 +29,18 @@ MakeTask = Callable[[Shard], ShardTask]
 
 @dataclass(frozen=True)
 class Engine:
-    """``kind``: "local" or "ray". ``workers``: tasks at once (default: this machine's cores, or the cluster's CPUs).
-    ``address``: of the Ray cluster ("auto" for the one this machine belongs to; default: a cluster of this machine)."""
+    """Where shard tasks run. ``kind``: "local" or "ray".
+
+    ``workers``: the number of tasks at a time (default: this machine's cores, or the cluster's CPUs). ``address``: the
+    Ray cluster's; "auto" is the cluster that this machine belongs to, the default starts one on this machine.
+    """
 
     kind: str = "local"
     workers: int | None = None
     address: str | None = None
 
-    def run(self, shards: Sequence[Shard], make_task: MakeTask, report: Report) -> None:
-        """Makes the shards. The first error stops the rest and is raised; finished shards stay."""
+    def run(self, shards: Sequence[Shard], make_task: MakeTask, report: OnProgress) -> None:
+        """Makes the shards. The first error stops the remaining ones and is raised; finished shards are kept."""
         if not shards:
             return
         if self.kind == "ray":
@@ -45,32 +48,32 @@ class Engine:
         elif self.kind == "local":
             run_local(shards, make_task, report, self.workers or available_cpus())
         else:
-            raise InputError(f"no engine {self.kind!r}; there are {', '.join(ENGINES)}")
+            raise InputError(f"unknown engine {self.kind!r}; choose one of {', '.join(ENGINES)}")
 
 
-def run_local(shards: Sequence[Shard], make_task: MakeTask, report: Report, workers: int) -> None:
-    """On ``workers`` processes of this machine, of which this one is the first: it works while the others start."""
-    left = iter(shards)
+def run_local(shards: Sequence[Shard], make_task: MakeTask, report: OnProgress, workers: int) -> None:
+    """Runs on ``workers`` processes of this machine. This process is one of them and works while the others start."""
+    remaining = iter(shards)
     others = min(workers, len(shards)) - 1
     if not others:
-        for shard in left:
+        for shard in remaining:
             write_shard(make_task(shard), report)
         return
-    # spawn: a forked child would inherit the threads' locks of whatever library this process has loaded
+    # spawn: a forked child would inherit locks held by threads of the libraries that this process has loaded
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     pool = ProcessPoolExecutor(others, context, _start_worker, (reports,))
     running: set[Future[None]] = set()
 
     def hand_out() -> None:
-        # A task holds its records: only as many are made as the workers will need next.
+        # A task holds its records in memory: make only as many as the workers need next.
         nonlocal running
         finished, running = wait(running, 0, FIRST_COMPLETED)
         for future in finished:
             future.result()
-        for shard in islice(left, 2 * others - len(running)):
+        for shard in islice(remaining, 2 * others - len(running)):
             running.add(pool.submit(_work, make_task(shard)))
-        _pass_on(reports, report)
+        _forward_reports(reports, report)
 
     def report_all(samples: int, skips: list[Skip]) -> None:
         report(samples, skips)
@@ -78,25 +81,25 @@ def run_local(shards: Sequence[Shard], make_task: MakeTask, report: Report, work
 
     try:
         hand_out()
-        for shard in left:
-            gathered = _Gathered(report_all)
-            write_shard(make_task(shard), gathered)
-            gathered.flush()
+        for shard in remaining:
+            batched = _BatchedReports(report_all)
+            write_shard(make_task(shard), batched)
+            batched.flush()
         while running:
             wait(running, POLL_SECONDS, FIRST_COMPLETED)
             hand_out()
         pool.shutdown()
-        _pass_on(reports, report)
+        _forward_reports(reports, report)
     except BrokenProcessPool:
         raise ImgtoolError(
-            "a worker process died (out of memory, or killed); the finished shards are kept: run the same command again"
+            "a worker process died (killed, or out of memory); the finished shards are kept: run the same command again"
         ) from None
     except BaseException:
         _terminate(pool)
         raise
 
 
-def _pass_on(reports: Any, report: Report) -> None:
+def _forward_reports(reports: Any, report: OnProgress) -> None:
     samples, skips = 0, []
     while True:
         try:
@@ -122,14 +125,14 @@ _reports: Any
 
 def _start_worker(reports: Any) -> None:
     global _reports
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers
+    # Ctrl-C signals the whole process group; the parent terminates the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _reports = reports
 
 
-def _die_with_parent() -> None:
-    # A worker that outlived a killed prepare would write into the same shard as the next one's workers.
+def _exit_with_parent() -> None:
+    # A worker that outlives a killed prepare would write the same shard as a worker of the next prepare.
     parent = multiprocessing.parent_process()
     assert parent is not None, "workers are spawned"
     parent.join()
@@ -137,17 +140,17 @@ def _die_with_parent() -> None:
 
 
 def _work(task: ShardTask) -> None:
-    gathered = _Gathered(lambda samples, skips: _reports.put((samples, skips)))
-    write_shard(task, gathered)
-    gathered.flush()
+    batched = _BatchedReports(lambda samples, skips: _reports.put((samples, skips)))
+    write_shard(task, batched)
+    batched.flush()
 
 
-class _Gathered:
-    """Passes reports on a few dozen at a time: one message a sample would cost more than reading it."""
+class _BatchedReports:
+    """Forwards reports in batches: one message per sample would cost more than reading the sample."""
 
     EVERY = 32
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: OnProgress) -> None:
         self._report = report
         self._samples = 0
         self._skips: list[Skip] = []
@@ -164,23 +167,23 @@ class _Gathered:
 
 
 def run_ray(
-    shards: Sequence[Shard], make_task: MakeTask, report: Report, workers: int | None, address: str | None
+    shards: Sequence[Shard], make_task: MakeTask, report: OnProgress, workers: int | None, address: str | None
 ) -> None:
-    """On a Ray cluster. Ray runs a task again elsewhere when its node is lost; a shard made twice has the same bytes.
+    """Runs on a Ray cluster. Ray restarts a task on another node when its node is lost; the shard has the same bytes.
 
-    Source and output must be reachable under the same path or URL from every node, and imgtool installed there.
+    Every node needs imgtool, and the source and the output under the same path or URL.
     """
     try:
         import ray
     except ImportError:
         raise InputError("--engine ray needs Ray: pip install 'imgtool[ray]'") from None
 
-    ours = not ray.is_initialized()
-    if ours:
+    started_here = not ray.is_initialized()
+    if started_here:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ImgtoolError(f"no Ray cluster at {address}: {error}") from error
+            raise ImgtoolError(f"cannot connect to the Ray cluster at {address}: {error}") from error
 
     @ray.remote(num_cpus=1, max_retries=RETRIES)
     def work(task: ShardTask) -> list[Skip]:
@@ -188,17 +191,17 @@ def run_ray(
         write_shard(task, lambda samples, more: skips.extend(more))
         return skips
 
-    at_once = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    left = iter(shards)
+    concurrent = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    remaining = iter(shards)
     running: dict[Any, Shard] = {}
 
     def start(count: int) -> None:
-        # A task holds its records: the queue is kept just long enough that no CPU waits for the next one.
-        for shard in islice(left, count):
+        # A task holds its records in memory: queue just enough tasks that no CPU waits for the next one.
+        for shard in islice(remaining, count):
             running[work.remote(make_task(shard))] = shard
 
     try:
-        start(at_once if workers else 2 * at_once)
+        start(concurrent if workers else 2 * concurrent)
         while running:
             finished, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             for reference in finished:
@@ -209,11 +212,11 @@ def run_ray(
         raise error.cause if isinstance(error.cause, Exception) else ImgtoolError(str(error)) from error
     except ray.exceptions.RayError as error:
         raise ImgtoolError(
-            f"Ray lost a task for good ({str(error).splitlines()[0]}); the finished shards are kept: run the same "
+            f"Ray could not finish a task ({str(error).splitlines()[0]}); the finished shards are kept: run the same "
             "command again"
         ) from error
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
-        if ours:
+        if started_here:
             ray.shutdown()

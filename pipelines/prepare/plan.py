@@ -1,4 +1,4 @@
-"""The plan of a prepare: which records go into which shard, in which order. A pure function of source and settings."""
+"""The plan of a prepare: which records go into which shard, and in which order. A function of source and settings."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from imgtool.pipelines.sources import Source
 from imgtool.wordnet.errors import ImageError, InputError, SourceError, TruncatedSourceError
 
 PROBED = 64
-"""Images of a split recoded while planning, to learn how many samples make a shard of the wanted size."""
+"""Images per split that are recoded while planning, to estimate how many samples fill a shard."""
 MIN_SHARDS, MIN_SAMPLES = 8, 1000
-"""A small split is cut into up to 8 shards of at least 1,000 samples, so that several workers find work."""
+"""A small split is cut into up to 8 shards of at least 1,000 samples, so that several workers have work."""
 HOLDOUT = "minival"
 
 
 @dataclass
 class Probe:
-    """What recoding a few of a split's images showed, an image: bytes before and after, and seconds on one core."""
+    """Means per image over the recoded images of a split: bytes before and after, and seconds on one core."""
 
     bytes_in: float
     bytes_out: float
@@ -41,8 +41,11 @@ class Probe:
 
 @dataclass
 class Split:
-    """``records`` as the source has them, [order] of which are the split's samples in stored order; ``bounds``: where
-    its shards begin and end; ``bytes_in``: of all its images, as far as the source knows their sizes."""
+    """A split's samples and how they are cut into shards.
+
+    ``records`` and ``labels`` (class indices) are in the source's order. ``order`` (int64 [samples]) selects samples
+    from them, in stored order. Shard i has the samples from ``bounds[i]`` to before ``bounds[i + 1]``.
+    """
 
     records: pa.Table
     labels: npt.NDArray[np.int64]
@@ -55,13 +58,14 @@ class Split:
 
     @property
     def bytes_in(self) -> float:
+        """The source bytes of all samples; the mean of the probed images stands in for sizes that are not known."""
         sizes = np.asarray(self.records["size"])[self.order]
         return float(np.where(sizes > 0, sizes, self.probe.bytes_in).sum())
 
 
 @dataclass
 class Plan:
-    """``splits`` in order; ``truncated``: what the source said of archives that ended early."""
+    """Everything a prepare will make. ``truncated``: the messages about archives of the source that ended early."""
 
     source: Source
     selection: Selection
@@ -72,20 +76,21 @@ class Plan:
 
     @property
     def samples(self) -> int:
+        """The samples of all splits."""
         return sum(map(len, self.splits.values()))
 
     def shards(self) -> Iterator[Shard]:
-        """All shards, in order."""
+        """Yields all shards, split by split."""
         for name, split in self.splits.items():
             for i, (begin, end) in enumerate(itertools.pairwise(split.bounds)):
                 yield Shard(name, i, begin, end)
 
     def task(self, shard: Shard, out: str) -> ShardTask:
-        """The task that makes a shard; it holds the shard's records, so make one when it is wanted and not before."""
+        """Makes the task of a shard. It holds the shard's records in memory: make it only when it is about to run."""
         split = self.splits[shard.split]
         chosen = split.order[shard.begin : shard.end]
-        # what the labels were made of stays here: it would travel with every task
-        settings = Settings(**(vars(self.settings) | {"labelmap": None, "real": None}))
+        # the labels are final: do not send what they were made from with every task
+        settings = Settings(**(vars(self.settings) | {"label_map": None, "real": None}))
         labels = split.labels[chosen].tolist()
         return ShardTask(out, self.source.root, shard, split.records.take(chosen), labels, settings)
 
@@ -93,15 +98,15 @@ class Plan:
 def make_plan(source: Source, settings: Settings) -> Plan:
     """Lists the source's records, shuffles them, and cuts them into shards.
 
-    Raises SourceError if there is none, InputError if the settings ask for what is not there.
+    Raises SourceError if the source has no images, InputError if the settings select classes or samples that it lacks.
     """
-    plan = Plan(source, select(source.wnids, settings.classes, settings.labelmap), settings)
+    plan = Plan(source, select(source.wnids, settings.classes, settings.label_map), settings)
     digest = xxhash.xxh3_64(repr((source.layout, source.wnids, settings.to_dict())).encode())
     for number, name in enumerate(source.splits):
         records = to_table(_selected(plan, name, digest)).combine_chunks()
         if not records.num_rows:
             continue
-        # Shuffled across classes once, here: a reader that shuffles only locally then still sees mixed classes.
+        # Shuffled across classes here, so that readers that shuffle only within a buffer still get mixed classes.
         order = rng.permutation((settings.seed, number), records.num_rows)
         labels = _labels(records, plan.selection)
         if name == "train" and settings.holdout:
@@ -111,7 +116,7 @@ def make_plan(source: Source, settings: Settings) -> Plan:
         else:
             plan.splits[name] = Split(records, labels, order)
     if settings.holdout and HOLDOUT not in plan.splits:
-        raise InputError("--split-holdout takes samples out of train, and the source has no train split")
+        raise InputError("--split-holdout takes samples from train, but the source has no train split")
     if not plan.splits:
         raise SourceError("; ".join(plan.truncated) or f"{source.root}: the source holds no images")
     for split in plan.splits.values():
@@ -124,7 +129,7 @@ def make_plan(source: Source, settings: Settings) -> Plan:
 
 
 def _selected(plan: Plan, split: str, digest: xxhash.xxh3_64) -> Iterator[Record]:
-    """The source's records of the classes that are kept, each with all its wnids; each goes into the digest."""
+    """Yields the records of the kept classes with all their wnids. Adds every record of the source to the digest."""
     real, index_of = plan.settings.real or {}, plan.selection.index_of
     try:
         for record in plan.source.records(split):
@@ -138,7 +143,7 @@ def _selected(plan: Plan, split: str, digest: xxhash.xxh3_64) -> Iterator[Record
 
 
 def _labels(records: pa.Table, selection: Selection) -> npt.NDArray[np.int64]:
-    """The class index of each record's first wnid, -1 for those that have none."""
+    """The class index of each record's first wnid, int64 [records], -1 for a record without wnid."""
     values = records["wnids"].combine_chunks()
     values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
     begins = np.asarray(values.offsets)
@@ -147,9 +152,10 @@ def _labels(records: pa.Table, selection: Selection) -> npt.NDArray[np.int64]:
 
 
 def _holdout(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.bool_]:
-    """Which of these samples are held out: ``count`` of them, of each class in proportion to its samples.
+    """Chooses ``count`` samples to hold out, bool [samples]: from each class in proportion to its number of samples.
 
-    The first ones of a class in the given order. Fractions go by largest remainder, ties to the lower class index.
+    Takes the first samples of a class in the given order. Fractions are rounded by largest remainder; of equal
+    remainders, the lower class index gets the sample.
     """
     if count >= len(labels):
         raise InputError(f"--split-holdout {count}: train has only {len(labels)} samples")
@@ -165,6 +171,7 @@ def _holdout(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.bool_]
 
 
 def _probe(source: Source, split: Split, settings: Settings) -> Probe:
+    """Recodes the first images of a split; damaged ones are left out."""
     sizes_in, sizes_out = [], []
     started = time.perf_counter()
     with LocatorReader(source.root) as reader:
@@ -180,12 +187,13 @@ def _probe(source: Source, split: Split, settings: Settings) -> Probe:
 
 
 def _bounds(samples: int, mean_bytes: float, settings: Settings) -> list[int]:
+    """Where the shards of a split begin and end: equal numbers of samples, of about the wanted size."""
     by_size = round(samples * mean_bytes / (settings.shard_size * 1e6))
     shards = max(1, by_size, min(MIN_SHARDS, samples // MIN_SAMPLES))
     return [samples * i // shards for i in range(shards + 1)]
 
 
 def describe(plan: Plan, src: str | Path) -> str:
-    """One line that says what was found."""
+    """Describes the source in one line: layout, number of classes, images per split."""
     splits = ", ".join(f"{len(split):,} {name}" for name, split in plan.splits.items())
     return f"{src}: {plan.source.layout}, {len(plan.selection.wnids)} classes, {splits} images"

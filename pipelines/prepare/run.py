@@ -1,7 +1,7 @@
-"""Raw data set in, shards out: plan → shard tasks → commit.
+"""prepare(): raw data set in, shards out, by plan → shard tasks → commit.
 
-What is renamed into place is whole; dataset.json is written last. A rerun does only what is missing, and the output is
-a pure function of the source's bytes and the settings.
+Files are written atomically and dataset.json is written last. A rerun makes only what is missing. The output is a pure
+function of the source's bytes and the settings.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Limits:
-    """What stops a prepare although it could go on: any skipped sample, more than so many, a truncated source.
+    """When a prepare fails although it could continue.
 
-    ``max_skipped`` None is no limit.
+    ``strict``: at the first skipped sample. ``max_skipped``: at more skipped samples than this; None is no limit. A
+    truncated source is an error unless ``accept_truncated``.
     """
 
     strict: bool = False
@@ -45,21 +46,21 @@ class Limits:
     accept_truncated: bool = False
 
     def check(self, skipped: int, last: Skip | None) -> None:
-        """Raises ImgtoolError if this many skipped samples are too many."""
+        """Raises ImgtoolError if ``skipped`` samples exceed the limit; ``last`` is the latest one, for the message."""
         which = f", {last.key} ({last.source}): {last.cause}" if last else ""
-        kept = "the finished shards are kept; mend the source, or run the same command again"
+        advice = "the finished shards are kept; repair the source, or run the same command again"
         if self.strict and skipped:
-            raise ImgtoolError(f"{skipped} samples cannot be stored{which}; {kept} without --strict")
+            raise ImgtoolError(f"{skipped} samples cannot be stored{which}; {advice} without --strict")
         if self.max_skipped is not None and skipped > self.max_skipped:
             raise ImgtoolError(
                 f"{skipped} samples cannot be stored, more than --max-skipped {self.max_skipped}; the last one"
-                f"{which}; {kept} with a higher limit"
+                f"{which}; {advice} with a higher limit"
             )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What prepare left: samples stored by split, the tally of all, what the source noted."""
+    """The result of prepare: counts over the data set, stored samples by split, and the source's notes."""
 
     out: str
     tally: Tally
@@ -80,16 +81,17 @@ def prepare(
     on_plan: Callable[[Plan, int], None] | None = None,
     progress: Callable[[int, int], None] = lambda samples, skipped: None,
 ) -> Summary:
-    """Turns the raw data set ``src`` into shards, manifest and label map below ``out``; both are paths or URLs.
+    """Turns the raw data set ``src`` into shards, manifests and class table in ``out``; both are paths or URLs.
 
-    ``workers`` is the number of processes (default: the cores of this machine) and ``engine`` where else they are to
-    run. ``spool`` is a folder for what has to be unpacked (a compressed archive; default: below ``out``). ``on_plan(
-    plan, samples_left)`` is called once the plan stands, ``progress(samples, skipped)`` as it goes. Raises SourceError
-    or DatasetError for what cannot be done as asked, ImgtoolError where ``limits`` stop it, and TruncatedSourceError,
-    after saving what is whole and marking the data set incomplete, for an archive that ended early.
+    ``workers`` is the number of processes (default: this machine's cores); an ``engine`` replaces them, for example by
+    a Ray cluster. ``spool`` is a folder for compressed archives, which must be unpacked (default: a folder in ``out``).
+    ``on_plan(plan, remaining_samples)`` is called when the plan is made, ``progress(samples, skipped)`` with the counts
+    since its last call. Raises SourceError or DatasetError if the source cannot be read or the output cannot be used,
+    ImgtoolError if a limit is exceeded, and TruncatedSourceError if an archive ended early. In that case the intact
+    samples are saved first, and the data set is marked incomplete.
     """
     settings, limits = settings or Settings(), limits or Limits()
-    run = _Run(open_folder(out), settings, limits, engine or Engine(workers=workers), on_plan, progress)
+    run = _Preparation(open_folder(out), settings, limits, engine or Engine(workers=workers), on_plan, progress)
     try:
         run.check_folder()
         plan = make_plan(open_source(src, _spool(spool, run.folder)), settings)
@@ -97,19 +99,19 @@ def prepare(
             summary = run.make(plan, Path(str(src)).name)
     except OSError as error:
         raise ImgtoolError(
-            f"{error.filename or out}: {error.strerror or error}; the finished shards are kept: mend this and run the "
+            f"{error.filename or out}: {error.strerror or error}; the finished shards are kept: fix this and run the "
             "same command again"
         ) from error
     if plan.truncated and not limits.accept_truncated:
         raise TruncatedSourceError(
-            f"{'; '.join(plan.truncated)}. What is whole ({sum(summary.stored.values())} samples) is saved in {out}, "
-            "marked incomplete: mend the source and run again, or accept it with --accept-truncated"
+            f"{'; '.join(plan.truncated)}. Its {sum(summary.stored.values())} intact samples are saved in {out}, "
+            "which is marked incomplete: repair the source and run again, or accept it with --accept-truncated"
         )
     return summary
 
 
 def dry_plan(src: str | Path, out: str | Path, settings: Settings, *, spool: str | Path | None = None) -> Plan:
-    """The plan that ``prepare`` would follow; nothing is written, except that a compressed archive is unpacked."""
+    """Makes the plan that ``prepare`` would follow. Writes nothing, except that a compressed archive is unpacked."""
     return make_plan(open_source(src, _spool(spool, open_folder(out))), settings)
 
 
@@ -120,7 +122,9 @@ def _spool(spool: str | Path | None, folder: Folder) -> Path | None:
 
 
 @dataclass
-class _Run:
+class _Preparation:
+    """One call of prepare()."""
+
     folder: Folder
     settings: Settings
     limits: Limits
@@ -129,33 +133,35 @@ class _Run:
     progress: Callable[[int, int], None]
 
     def check_folder(self) -> None:
+        """Raises DatasetError if the output is neither empty nor a data set, finished or not."""
         if self.folder.remote:
             found = {name.partition("/")[0] for name, _ in self.folder.walk()}
         else:
             path = Path(self.folder.url)
             if path.exists() and not path.is_dir():
-                raise DatasetError(f"{path}: is a file; --out takes a folder")
+                raise DatasetError(f"{path}: is a file; --out must be a folder")
             found = {entry.name for entry in path.iterdir()} if path.exists() else set()
         if found and not found & {dataset.INFO, dataset.STATE, LOCK, SPOOL}:
             raise DatasetError(f"{self.folder.url}: is not empty and not a prepared data set; choose another --out")
 
     def make(self, plan: Plan, name: str) -> Summary:
+        """Makes what is missing of the plan. ``name``: the source's, for dataset.json."""
         source = {"layout": plan.source.layout, "name": name, "fingerprint": plan.fingerprint}
         complete = self.limits.accept_truncated or not plan.truncated
         finished = self._check_existing(plan, source)
         present = dict(self.folder.walk())
-        if finished and finished["complete"] == complete and _whole(finished, present):
-            done = self._finish(plan, already=True, report=complete and REPORT not in present)
-            self.limits.check(done.tally.skipped, None)
-            return done
+        if finished and finished["complete"] == complete and _is_complete(finished, present):
+            summary = self._finish(plan, already_complete=True, report=complete and REPORT not in present)
+            self.limits.check(summary.tally.skipped, None)
+            return summary
         state = {"settings": self.settings.to_dict(), "source": source}
         write_text(self.folder, dataset.STATE, json.dumps(state, indent=1))
         shards = list(plan.shards())
         if finished:
             self._restore_parts(shards, finished, present)
-        left, skipped = self._left(shards, present)
+        missing, skipped = self._missing(shards, present)
         if self.on_plan:
-            self.on_plan(plan, sum(shard.end - shard.begin for shard in left))
+            self.on_plan(plan, sum(shard.end - shard.begin for shard in missing))
         self.limits.check(skipped, None)
 
         def report(samples: int, skips: list[Skip]) -> None:
@@ -165,26 +171,29 @@ class _Run:
             if skips:
                 self.limits.check(skipped, skips[-1])
 
-        self.engine.run(left, lambda shard: plan.task(shard, self.folder.url), report)
+        self.engine.run(missing, lambda shard: plan.task(shard, self.folder.url), report)
         commit(self.folder, plan, source, complete)
-        return self._finish(plan, already=False, report=complete)
+        return self._finish(plan, already_complete=False, report=complete)
 
-    def _left(self, shards: list[Shard], present: dict[str, int]) -> tuple[list[Shard], int]:
-        """The shards that are still to be made, and the samples skipped in those that are not."""
-        left, skipped = [], 0
+    def _missing(self, shards: list[Shard], present: dict[str, int]) -> tuple[list[Shard], int]:
+        """Returns the shards that are still to be made, and the number of skipped samples in the others."""
+        missing, skipped = [], 0
         for shard in shards:
             if shard.rows_name not in present:
-                left.append(shard)
+                missing.append(shard)
                 continue
             entry, rows = rows_of(self.folder, shard)
             if all(present.get(file["path"]) == file["bytes"] for file in entry["files"]):
                 skipped += rows["position"].null_count
             else:
-                left.append(shard)
-        return left, skipped
+                missing.append(shard)
+        return missing, skipped
 
     def _check_existing(self, plan: Plan, source: dict[str, Any]) -> dict[str, Any] | None:
-        """The description of a data set of this very plan, None if nothing is finished. DatasetError on another."""
+        """Returns dataset.json of a data set made by this plan; None if there is none or it is not finished.
+
+        Raises DatasetError if the folder has a data set of other settings or another source.
+        """
         found: dict[str, Any] = {}
         for name in (dataset.INFO, dataset.STATE):
             try:
@@ -199,9 +208,9 @@ class _Run:
             break
         else:
             return None
-        words = {"labelmap": "another label map", "real": "other ReaL labels"}
+        descriptions = {"labelmap": "another label map", "real": "other ReaL labels"}
         differing = [
-            words.get(key, f"{key} {before.get(key)!r} → {value!r}")
+            descriptions.get(key, f"{key} {before.get(key)!r} → {value!r}")
             for key, value in plan.settings.to_dict().items()
             if before.get(key) != value
         ]
@@ -216,19 +225,20 @@ class _Run:
                     f"{self.folder.url}: was prepared from another source ({origin['layout']} {origin['name']}, now "
                     f"{source['layout']} {source['name']}); choose another --out or delete it"
                 )
-            self._clear(plan)  # the truncated source has been mended: its shards are of another order
+            self._clear(plan)  # the truncated source has been repaired: its shards have another order
             return None
         return found if "splits" in found else None
 
     def _clear(self, plan: Plan) -> None:
-        for name in (dataset.INFO, dataset.LABELS, REPORT, dataset.STATE, PARTS):
+        """Removes the data set from the folder."""
+        for name in (dataset.INFO, dataset.CLASS_TABLE, REPORT, dataset.STATE, PARTS):
             self.folder.remove(name)
         for split in {*plan.splits, "train", "val"}:
             self.folder.remove(split)
             self.folder.remove(f"{split}.parquet")
 
     def _restore_parts(self, shards: list[Shard], finished: dict[str, Any], present: dict[str, int]) -> None:
-        """Takes a finished data set's manifest apart again, so that only the shards that are gone are made anew."""
+        """Restores the shards' manifest rows from a finished data set, so that only missing shards are made again."""
         for split, entry in finished["splits"].items():
             if f"{split}.parquet" not in present:
                 continue
@@ -242,8 +252,8 @@ class _Run:
                     write_table(self.folder, shard.rows_name, part)
                     present[shard.rows_name] = 1
 
-    def _finish(self, plan: Plan, already: bool, report: bool) -> Summary:
-        """Writes the report, and removes what only an unfinished run needs and what killed ones left."""
+    def _finish(self, plan: Plan, already_complete: bool, report: bool) -> Summary:
+        """Writes the report, removes the files of an unfinished prepare and those that killed ones left, and counts."""
         if report:
             self._write_report(list(plan.splits))
         for name in (dataset.STATE, PARTS, SPOOL):
@@ -253,7 +263,7 @@ class _Run:
                 leftover.unlink(missing_ok=True)
         counted, stored = tally(self.folder, list(plan.splits))
         notes = list(getattr(plan.source, "notes", ()))
-        return Summary(self.folder.url, counted, stored, already, notes)
+        return Summary(self.folder.url, counted, stored, already_complete, notes)
 
     def _write_report(self, splits: list[str]) -> None:
         from imgtool.pipelines.report import write_report
@@ -261,10 +271,10 @@ class _Run:
         if not self.folder.remote:
             write_report(Path(self.folder.url))
             return
-        # The report needs the tables and the first shards: they are brought here for it.
+        # The report needs the tables and the first shards: copy them here.
         with tempfile.TemporaryDirectory(prefix="imgtool-") as temporary:
             here = Path(temporary)
-            names = [dataset.INFO, dataset.LABELS, *(f"{split}.parquet" for split in splits)]
+            names = [dataset.INFO, dataset.CLASS_TABLE, *(f"{split}.parquet" for split in splits)]
             info = json.loads(self.folder.read(dataset.INFO))
             for entry in info["splits"].values():
                 names += [file["path"] for shard in entry["shards"][:1] for file in shard["files"]]
@@ -277,7 +287,7 @@ class _Run:
                 shutil.copyfile(made, path)
 
 
-def _whole(finished: dict[str, Any], present: dict[str, int]) -> bool:
-    """Whether all the shards of a finished data set lie there in their full size."""
+def _is_complete(finished: dict[str, Any], present: dict[str, int]) -> bool:
+    """Whether every shard file of a finished data set is present with its full size."""
     files = (f for split in finished["splits"].values() for shard in split["shards"] for f in shard["files"])
     return all(present.get(file["path"]) == file["bytes"] for file in files)

@@ -1,4 +1,4 @@
-"""What shapes a data set besides its source's bytes."""
+"""The settings of a prepare: with the source's bytes, they determine the output."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from imgtool.wordnet.graph.label_map import LabelMap
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes in pixels, 0 is no bound; ``shard_size`` in MB (10^6). Raises InputError for what does not go together.
+    """How images are recoded, selected and packed. Raises InputError for settings that contradict each other.
 
-    ``max_side``, ``short_side``: bounds of the longer and the shorter side. ``quality``: libjpeg's. ``store``: in which
-    form, see :func:`imgtool.pipelines.codec.recode`. ``subsampling``: of chroma,
-    "420", "422" or "444". ``exif``: "apply" turns images upright, "ignore" keeps them as they lie. ``skip_smaller``:
-    images with a shorter side below it are skipped. ``classes``: a query for the classes to keep ("" for all);
-    ``labelmap`` gathers them into other targets. ``real``: further wnids of an image, by its key. ``limit``: the most
-    samples of a split (0 for all), chosen at random; ``holdout``: samples of train that become the split minival.
+    ``max_side``, ``short_side``: upper bounds of the longer and the shorter side in pixels, 0 for none. ``quality``:
+    libjpeg's. ``store``: the stored form, see :func:`imgtool.pipelines.codec.recode`. ``subsampling``: of chroma,
+    "420", "422" or "444". ``exif``: "apply" rotates images upright, "ignore" keeps the stored orientation.
+    ``skip_smaller``: images whose shorter side has fewer pixels are skipped. ``shard_size``: in MB (10^6 bytes).
+    ``classes``: a query for the classes to keep, "" for all; ``label_map`` maps them to other targets. ``real``:
+    further wnids of an image by its key. ``limit``: at most this number of samples per split, chosen at random, 0 for
+    all. ``holdout``: the number of train samples that become the split minival.
     """
 
     max_side: int = 500
@@ -36,29 +37,31 @@ class Settings:
     shard_size: int = 256
     format: str = "beton"
     classes: str = ""
-    labelmap: LabelMap | None = None
+    label_map: LabelMap | None = None
     real: dict[str, tuple[str, ...]] | None = None
     limit: int = 0
     holdout: int = 0
 
     def __post_init__(self) -> None:
         if self.store == "original" and (self.max_side or self.short_side):
-            raise InputError("store original keeps the sizes of the source: set no bound on a side (max_side=0)")
+            raise InputError(
+                "store=original keeps the source's sizes and cannot bound a side: set max_side=0 and short_side=0"
+            )
         if self.store == "raw" and "wds" in self.formats:
-            raise InputError("WebDataset shards hold JPEG: store raw goes with format beton alone")
+            raise InputError("WebDataset shards hold JPEG: use store=raw with format=beton only")
 
     @property
     def formats(self) -> tuple[str, ...]:
         return FORMATS[self.format]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, as dataset.json has it: the label map in full, of ``real`` a digest."""
-        out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        """Returns the settings as dataset.json stores them: the label map in full, ``real`` as a digest."""
+        out: dict[str, Any] = {f.name.replace("label_map", "labelmap"): getattr(self, f.name) for f in fields(self)}
         real = xxhash.xxh3_64_hexdigest(repr(sorted(self.real.items())).encode()) if self.real else None
-        return out | {"labelmap": self.labelmap.to_dict() if self.labelmap else None, "real": real}
+        return out | {"labelmap": self.label_map.to_dict() if self.label_map else None, "real": real}
 
     def recode(self, data: bytes) -> codec.Recoded:
-        """An image as it is stored. Raises ImageError if it is to be skipped."""
+        """Recodes an image to its stored form. Raises ImageError if the image is to be skipped."""
         recoded = codec.recode(
             data,
             max_side=self.max_side,

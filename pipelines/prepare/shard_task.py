@@ -1,4 +1,4 @@
-"""One shard's work: read, recode, write; the unit that prepare hands to a worker."""
+"""A shard task: reads, recodes and writes the samples of one shard. It is the unit of work of a worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from imgtool.pipelines.storage.hashes import file_xxh3
 from imgtool.wordnet.errors import ImageError
 
 PARTS = ".parts"
-"""Where finished shards' manifest rows wait for the commit. A shard with its rows here is whole."""
+"""The folder of the finished shards' manifest rows until the commit. A shard whose rows are here is complete."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to make: its records (a table of records.RECORDS) in order, their class indices (-1: unlabelled), the
-    source's root and the output's folder, as paths or URLs."""
+    """A shard to make. ``out`` (the output folder) and ``root`` (the source's root) are paths or URLs.
+
+    ``records`` is a table of schema records.RECORDS in stored order; ``labels`` are class indices, -1 if unlabelled.
+    """
 
     out: str
     root: str
@@ -60,23 +62,23 @@ class ShardTask:
 
 
 class Skip(NamedTuple):
-    """A sample that was left out, for messages."""
+    """A skipped sample, for messages."""
 
     key: str
     source: str
     cause: str
 
 
-Report = Callable[[int, list[Skip]], None]
-"""Called with the number of samples done since the last call, and those among them that were skipped."""
+OnProgress = Callable[[int, list[Skip]], None]
+"""Called with the number of samples done since the last call, and the skipped ones among them."""
 
 
 class _NothingStored(Exception):
-    """Every sample of the shard was skipped: no file shall appear."""
+    """Every sample of the shard was skipped, so its files are discarded."""
 
 
 class _Writers:
-    """The files of one shard, a format each, written from one recode."""
+    """The files of one shard, one per format. Each image is recoded once for all formats."""
 
     def __init__(self, stack: contextlib.ExitStack, folder: Folder, shard: Shard, settings: Settings) -> None:
         self.paths: dict[str, Path] = {}
@@ -112,10 +114,10 @@ class _Writers:
                 writer.abort()
 
 
-def write_shard(task: ShardTask, report: Report) -> None:
+def write_shard(task: ShardTask, report: OnProgress) -> None:
     """Makes one shard and its manifest rows.
 
-    Each file appears whole under its name, then the rows do. A shard of which every sample is skipped has rows only.
+    Files are written atomically, the rows last. A shard whose samples are all skipped has rows but no files.
     """
     folder, shard = open_folder(task.out), task.shard
     rows: dict[str, list[Any]] = {name: [] for name in MANIFEST.names}
@@ -143,7 +145,7 @@ def write_shard(task: ShardTask, report: Report) -> None:
 
 
 def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any], Skip | None]]:
-    """The manifest row of each record, and why it was skipped if it was."""
+    """Yields the manifest row of each record, and a `Skip` if it was skipped."""
     records = list(from_table(task.records))
     with LocatorReader(task.root) as reader:
         images = reader.read_many(record.locator for record in records)
@@ -172,7 +174,11 @@ def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any
 def _stored(
     record: Record, label: int, data: bytes, settings: Settings, writers: _Writers, row: dict[str, Any]
 ) -> dict[str, Any]:
-    """Recodes and writes one image: the rest of its row. The source's own columns are set whatever comes of it."""
+    """Recodes and writes one image; returns the remaining columns of its manifest row.
+
+    Sets the columns of the source's bytes in ``row`` first, so that a skipped image has them too. Raises ImageError if
+    the image is to be skipped.
+    """
     row |= {"source_bytes": len(data), "source_xxh3": xxhash.xxh3_64_intdigest(data)}
     recoded = settings.recode(data)
     if len(recoded.data) > PAGE_SIZE:

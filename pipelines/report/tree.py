@@ -12,12 +12,14 @@ from imgtool import wordnet
 
 
 @dataclass
-class Node:
-    """A synset, or a class that is none. ``counts``: stored samples at or below it, a split."""
+class ClassNode:
+    """A synset, or a class that is not a synset. ``counts``: stored samples at or below it, per split.
+
+    ``class_index`` is None for a node that only groups classes."""
 
     name: str
     counts: dict[str, int] = field(default_factory=dict)
-    children: list[Node] = field(default_factory=list)
+    children: list[ClassNode] = field(default_factory=list)
     class_index: int | None = None
 
     @property
@@ -26,10 +28,11 @@ class Node:
 
     @cached_property
     def classes(self) -> int:
+        """The number of classes at or below this node."""
         return (self.class_index is not None) + sum(child.classes for child in self.children)
 
-    def leaves(self) -> Iterator[Node]:
-        """The classes at or below it."""
+    def leaves(self) -> Iterator[ClassNode]:
+        """Yields the classes at or below this node."""
         if self.class_index is not None:
             yield self
         for child in self.children:
@@ -39,62 +42,63 @@ class Node:
         return [leaf.class_index for leaf in self.leaves() if leaf.class_index is not None]
 
 
-def class_tree(labels: pa.Table, counts: dict[str, list[int]]) -> Node:
-    """The tree of the label map's paths to the root; a class that is no synset hangs below the root.
+def class_tree(class_table: pa.Table, counts: dict[str, list[int]]) -> ClassNode:
+    """Builds the tree from the class table's paths (root first). A class that is not a synset goes below the root.
 
-    ``counts[split][class_index]``. A chain of synsets with a single child each is drawn together to its last one.
+    ``counts[split][class_index]``. A chain of synsets with one child each is merged into its last one.
     """
     full = wordnet.load("full")
-    root = Node("")
-    below: dict[str, Node] = {"": root}
-    for row in labels.select(["class_index", "name", "path"]).to_pylist():
-        above = root
+    root = ClassNode("")
+    nodes: dict[str, ClassNode] = {"": root}  # by wnid
+    for row in class_table.select(["class_index", "name", "path"]).to_pylist():
+        parent = root
         for wnid in (row["path"] or [])[:-1]:
-            if wnid not in below:
-                below[wnid] = Node(full[wnid].lemmas[0])
-                above.children.append(below[wnid])
-            above = below[wnid]
-        own = (row["path"] or [""])[-1]
-        mine = {split: column[row["class_index"]] for split, column in counts.items()}
-        leaf = Node(row["name"], mine, class_index=row["class_index"])
-        if own and own in below:  # a class that other classes are below
-            below[own].class_index, below[own].counts = leaf.class_index, mine
+            if wnid not in nodes:
+                nodes[wnid] = ClassNode(full[wnid].lemmas[0])
+                parent.children.append(nodes[wnid])
+            parent = nodes[wnid]
+        wnid = (row["path"] or [""])[-1]
+        class_counts = {split: column[row["class_index"]] for split, column in counts.items()}
+        if wnid and wnid in nodes:  # a class that is a hypernym of other classes
+            nodes[wnid].class_index, nodes[wnid].counts = row["class_index"], class_counts
         else:
-            above.children.append(leaf)
-            if own:
-                below[own] = leaf
-    _gather(root, list(counts))
+            leaf = ClassNode(row["name"], class_counts, class_index=row["class_index"])
+            parent.children.append(leaf)
+            if wnid:
+                nodes[wnid] = leaf
+    _merge_and_sum(root, list(counts))
     while len(root.children) == 1 and root.children[0].children:
         root = root.children[0]
     return root
 
 
-def _gather(node: Node, splits: list[str]) -> None:
+def _merge_and_sum(node: ClassNode, splits: list[str]) -> None:
+    """Merges single-child chains, adds up the counts and sorts children by their number of classes, recursively."""
     own = dict(node.counts)
     for child in node.children:
         while len(child.children) == 1 and child.class_index is None:
             child.name, child.class_index = child.children[0].name, child.children[0].class_index
             child.counts, child.children = child.children[0].counts, child.children[0].children
-        _gather(child, splits)
+        _merge_and_sum(child, splits)
     node.counts = {s: own.get(s, 0) + sum(child.counts.get(s, 0) for child in node.children) for s in splits}
     node.children.sort(key=lambda child: (-child.classes, child.name))
 
 
-def superclasses(tree: Node, count: int) -> list[Node]:
-    """A cut through the tree in about ``count`` parts: the one with the most classes is split until there are."""
+def superclasses(tree: ClassNode, count: int) -> list[ClassNode]:
+    """Cuts the tree into about ``count`` parts: splits the part with the most classes until there are enough."""
     parts = [tree]
     while len(parts) < count:
         largest = max(parts, key=lambda node: (bool(node.children), node.classes))
         if not largest.children:
             break
         at = parts.index(largest)
-        # small children would each fill a row: they stay together under their parent's name
+        # small children would each be a part: they stay together as "other <parent>"
         large = [child for child in largest.children if child.classes >= max(largest.classes // 6, 1)]
         rest = [child for child in largest.children if not any(child is other for other in large)]
         if not large or (len(large) == 1 and not rest):
             large, rest = largest.children, []
         if rest:
             name = f"other {largest.name.removeprefix('other ')}".strip()
-            large = [*large, Node(name, children=rest)]
+            large = [*large, ClassNode(name, children=rest)]
         parts[at : at + 1] = large
     return parts

@@ -1,9 +1,9 @@
 """FFCV's .beton files (format version 2), written and read with numpy alone.
 
-Each shard is a whole file that stock FFCV opens, with the fields ``image`` (RGBImageField) and ``label`` (IntField).
-Little-endian: a header of 24 bytes; 1,041 bytes a field; a row of metadata a sample; pages that hold the images, at
-multiples of the page size, each image in one page; an allocation table. Source: FFCV 1.0.2, ffcv/types.py,
-ffcv/memory_allocator.py.
+Each shard is a complete file that stock FFCV opens, with the fields ``image`` (RGBImageField) and ``label`` (IntField).
+Layout, little-endian: a header of 24 bytes; a description of 1,041 bytes per field; one row of metadata per sample;
+pages with the images, which begin at multiples of the page size; an allocation table. No image crosses a page boundary.
+Source: FFCV 1.0.2, ffcv/types.py, ffcv/memory_allocator.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ METADATA_START = HEADER.itemsize + len(FIELDS) * FIELD.itemsize
 class BetonWriter:
     """Writes samples one by one to ``path``; the file is valid only after :meth:`close`.
 
-    ``capacity`` is the most samples there will be: it fixes where the pages start. The memory held is one row a sample.
+    ``capacity`` is the maximum number of samples; it determines where the pages start. Keeps one row per sample in
+    memory.
     """
 
     def __init__(self, path: str | Path, capacity: int, page_size: int = PAGE_SIZE) -> None:
@@ -47,7 +48,7 @@ class BetonWriter:
         self._rows = np.zeros(capacity, ROW)
         self._table = np.zeros(capacity, ALLOCATION)
         self._count = 0
-        # Past the last byte of metadata, at a page boundary; FFCV starts its pages at the same place.
+        # The first page boundary after the metadata, where FFCV starts its pages too.
         self._end = self._align(METADATA_START + capacity * ROW.itemsize)
         self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - closed in close()
 
@@ -55,10 +56,12 @@ class BetonWriter:
         return -(-at // self.page_size) * self.page_size
 
     def add(self, data: bytes, width: int, height: int, label: int, raw: bool = False) -> int:
-        """Appends an image of the stated size, a JPEG or ``raw`` RGB; returns its position in the shard. ValueError if
-        it fits no page."""
+        """Appends an image of width × height pixels, a JPEG or ``raw`` RGB; returns its position in the shard.
+
+        Raises ValueError if it is larger than a page.
+        """
         if len(data) > self.page_size:
-            raise ValueError(f"a sample of {len(data)} bytes does not fit a page of {self.page_size}")
+            raise ValueError(f"a sample of {len(data)} bytes does not fit a page of {self.page_size} bytes")
         if self._end // self.page_size != (self._end + len(data) - 1) // self.page_size:
             self._end = self._align(self._end)
         i = self._count
@@ -89,15 +92,16 @@ class BetonWriter:
         self._file.close()
 
     def abort(self) -> None:
+        """Closes the file without completing it."""
         self._file.close()
 
 
 class BetonReader:
-    """A shard, memory-mapped. Everything the file says is checked against its size before it is believed.
+    """A memory-mapped shard. All offsets and sizes in the file are checked against its length before they are used.
 
-    ``offset``, ``size`` (uint64 [N]), ``width``, ``height`` (int32 [N]), ``label`` (int64 [N]) and ``raw`` (uint8 [N]:
-    1 for RGB pixels, 0 for JPEG) describe its samples; ``buffer`` is the whole file. Raises DatasetError for what is no
-    .beton of this shape.
+    ``offset``, ``size`` (uint64 [N], bytes), ``width``, ``height`` (int32 [N], pixels), ``label`` (int64 [N]) and
+    ``raw`` (uint8 [N]: 1 for RGB pixels, 0 for JPEG) describe its samples; ``buffer`` is the whole file. Raises
+    DatasetError if the file cannot be read, is damaged, or has other fields.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -106,20 +110,20 @@ class BetonReader:
             with open(self.path, "rb") as file:
                 length = os.fstat(file.fileno()).st_size
                 if length < METADATA_START:
-                    raise DatasetError(f"{self.path}: {length} bytes are no .beton file")
+                    raise DatasetError(f"{self.path}: is not a .beton file: it has only {length} bytes")
                 self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise DatasetError(f"{self.path}: {error.strerror}") from error
         header = np.frombuffer(self.buffer, HEADER, 1)[0]
         if header["version"] != VERSION:
-            raise DatasetError(f"{self.path}: .beton format version {header['version']}, this reads {VERSION}")
+            raise DatasetError(f"{self.path}: has .beton format version {header['version']}, imgtool reads {VERSION}")
         fields = np.frombuffer(self.buffer, FIELD, len(FIELDS), HEADER.itemsize)
         found = tuple((bytes(f["name"]).rstrip(b"\0").decode("latin-1"), int(f["type_id"])) for f in fields)
         if header["num_fields"] != len(FIELDS) or tuple(t for _, t in found) != tuple(t for _, t in FIELDS):
-            raise DatasetError(f"{self.path}: expected an RGB image and an int label, found {found}")
+            raise DatasetError(f"{self.path}: expected the fields RGB image and int label, found {found}")
         n, table_ptr = int(header["num_samples"]), int(header["table_ptr"])
         if METADATA_START + n * ROW.itemsize > length or table_ptr + n * ALLOCATION.itemsize > length:
-            raise DatasetError(f"{self.path}: is truncated: {n} samples do not fit {length} bytes")
+            raise DatasetError(f"{self.path}: is truncated: {n} samples do not fit in {length} bytes")
         rows = np.frombuffer(self.buffer, ROW, n, METADATA_START)
         table = np.frombuffer(self.buffer, ALLOCATION, n, table_ptr)
         self.offset: npt.NDArray[np.uint64] = rows["image"]["data_ptr"].astype(np.uint64)
@@ -129,33 +133,33 @@ class BetonReader:
         self.label: npt.NDArray[np.int64] = rows["label"].astype(np.int64)
         self.raw: npt.NDArray[np.uint8] = rows["image"]["mode"].astype(np.uint8)
         if n and self.raw.max() > RAW:
-            raise DatasetError(f"{self.path}: a sample is neither JPEG nor raw; the file is damaged")
+            raise DatasetError(f"{self.path}: is damaged: a sample is neither JPEG nor raw")
         if n and (self.width.min() < 1 or self.height.min() < 1):
-            raise DatasetError(f"{self.path}: a sample of no pixels; the file is damaged")
+            raise DatasetError(f"{self.path}: is damaged: a sample has no pixels")
         pixels = 3 * self.width.astype(np.uint64) * self.height.astype(np.uint64)
         if (self.size != pixels)[self.raw == RAW].any():
-            raise DatasetError(f"{self.path}: a raw sample does not have its pixels; the file is damaged")
+            raise DatasetError(f"{self.path}: is damaged: the size of a raw sample does not match its width and height")
 
     def _sizes(self, table: npt.NDArray[np.void], length: int) -> npt.NDArray[np.uint64]:
-        # The table comes in whatever order FFCV's workers wrote it, so it is joined by pointer.
+        # FFCV's workers write the table in any order, so it is joined with the samples by pointer.
         order = np.argsort(table["ptr"], kind="stable")
         at = np.minimum(np.searchsorted(table["ptr"][order], self.offset), max(len(table) - 1, 0))
         joined = table[order][at]
         end = joined["ptr"].astype(np.float64) + joined["size"]
         if (joined["ptr"] != self.offset).any() or (end > length).any():
-            raise DatasetError(f"{self.path}: the allocation table does not match the samples; the file is damaged")
+            raise DatasetError(f"{self.path}: is damaged: the allocation table does not match the samples")
         return joined["size"].astype(np.uint64)
 
     def __len__(self) -> int:
         return len(self.offset)
 
     def read(self, position: int) -> bytes:
-        """The stored bytes of a sample."""
+        """Returns the stored bytes of a sample."""
         at = int(self.offset[position])
         return self.buffer[at : at + int(self.size[position])]
 
     def pixels(self, position: int) -> codec.Pixels:
-        """A sample decoded, uint8 [H, W, 3]. Raises ImageError."""
+        """Decodes a sample, uint8 [H, W, 3]. Raises ImageError."""
         if self.raw[position]:
             return np.frombuffer(self.read(position), np.uint8).reshape(self.height[position], self.width[position], 3)
         return codec.decode(self.read(position), exif=False)

@@ -84,6 +84,8 @@ def test_every_file_of_the_package_is_in_it(contents: dict[str, bytes]) -> None:
         *("imgtool/py.typed", "imgtool/cli.py", "imgtool/bench/gpu/__init__.py"),
         *("imgtool/pipelines/codec/libcodec.so", "imgtool/training/models/libnorm_act.so"),
         *(f"imgtool/training/recipes/{path.name}" for path in (ROOT / "training/recipes").glob("*.toml")),
+        *(f"imgtool/{path.relative_to(ROOT)}" for path in ROOT.glob("pipelines/report/*.j2")),
+        *(f"imgtool/{path.relative_to(ROOT)}" for path in ROOT.glob("training/runs/*.j2")),
         *(f"imgtool/wordnet/data/{path.name}" for path in (ROOT / "wordnet/data").iterdir()),
     }
     for folder, package in (

@@ -25,7 +25,7 @@ class MemoryDataset:
         self.wnids = WNIDS[:num_classes]
         self.names = [f"class {wnid}" for wnid in self.wnids]
         self.num_classes = num_classes
-        self.labelmap = None
+        self.label_map = None
         self.splits = ("train", "val")
         self.fingerprint = f"memory-{num_classes}-{train}-{seed}"
         generator = np.random.default_rng(seed)

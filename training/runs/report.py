@@ -1,8 +1,7 @@
-"""report.html of a run: all that it left behind on one page that needs nothing else, finished or not."""
+"""report.html of a run, finished or not: everything that the run has written, on one self-contained page."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from imgtool.pipelines.report.html import details, figure, page, table, text
+from imgtool.pipelines.report.rendering import data_uri, duration_text, render
 from imgtool.pipelines.storage.atomic import write_text
 from imgtool.training.evaluation.error_analysis import METRICS
 from imgtool.training.runs.curves import TOP1, TOP5, Results, best_row, draw_curves, read_results
@@ -20,121 +19,108 @@ from imgtool.training.runs.run import Run, named
 from imgtool.wordnet.errors import CheckpointError
 
 NAME = "report.html"
-LONG = 12  # epochs above which their table is folded
-PAIRS = 40  # most confused ones on the page
-LINES = 200  # of the log's end
-SHORT = {
-    TOP1: "top-1",
-    TOP5: "top-5",
-    "images_per_second": "images/s",
-    "data_wait": "data wait",
-    "val_seconds": "val s",
+MAX_OPEN_EPOCHS = 12  # a longer table of epochs is folded
+MAX_PAIRS = 40  # most confused pairs of classes on the page
+MAX_LOG_LINES = 200  # from the end of the log
+COLUMN_LABELS = {
+    "epoch": "Epoch",
+    "time": "Time",
+    "train/loss": "Train loss",
+    TOP1: "Top-1",
+    TOP5: "Top-5",
+    "val/loss": "Val loss",
+    "lr/pg0": "Learning rate",
+    "imgsz": "Image size (px)",
+    "images_per_second": "Images/s",
+    "data_wait": "Data wait",
+    "val_seconds": "Validation (s)",
+    "bad_steps": "Skipped steps",
 }
 
 
 def write_report(run: str | Path, path: Path | None = None) -> Path:
-    """Writes the report of a run (a name under runs/ or a path; default: report.html in it); returns where.
+    """Writes the report of a run and returns its path.
 
-    A run that is not finished, or was stopped, has what there is of it. Raises CheckpointError where there is no run.
+    ``run`` is a name under runs/ or a path; the default ``path`` is report.html in the run's directory. The report of
+    an unfinished run has what exists so far. Raises CheckpointError if there is no run, or the page cannot be written.
     """
     folder = named(run)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such run; give a name under runs/ or a run's directory")
     settings = Run(folder, quiet=True).read_settings()
     if not isinstance(settings, dict) or not isinstance(settings.get("recipe"), dict):
-        raise CheckpointError(f"{folder / 'run.json'} is not that of a run: it has no recipe")
+        raise CheckpointError(f"{folder / 'run.json'}: has no recipe, so this is not the directory of a run")
     results = read_results(folder / "results.csv") if (folder / "results.csv").exists() else {}
     metrics = _read_metrics(folder / METRICS)
-    candidates = [
-        ("Curves", _curves(results)),
-        ("Epochs", _epochs(results)),
-        ("Measured at the end", _metrics(metrics)),
-        ("Confusion", _image_file(folder / "confusion_matrix.png", "In the hierarchy's order") + _pairs(folder)),
-        ("Surest mistakes", _image_file(folder / "mistakes.jpg", "True class; below it, what it was taken for")),
-        ("First training batches", _batches(folder)),
-        ("Recipe", _recipe(settings)),
-        ("Log", _log(folder / "log.txt")),
-    ]
-    sections = [(name, content) for name, content in candidates if content]
+    page = render(
+        Path(__file__).with_name("report.html.j2"),
+        name=folder.absolute().name,
+        done=len(results.get("epoch", ())),
+        planned=int(settings["recipe"].get("epochs", 0)),
+        summary=_summary(settings, results),
+        curves=_curves(results),
+        results=results,
+        column_labels=COLUMN_LABELS,
+        best_row=best_row(results),
+        max_open_epochs=MAX_OPEN_EPOCHS,
+        metrics=metrics,
+        hierarchy=_hierarchy(metrics),
+        confusion_matrix=_image_file(folder / "confusion_matrix.png", "Classes in the order of WordNet's hierarchy"),
+        confused_pairs=_confused_pairs(folder / "confusion.csv"),
+        max_pairs=MAX_PAIRS,
+        mistakes=_image_file(folder / "mistakes.jpg", "True class; below it the predicted class and its probability"),
+        batches=[
+            _image_file(file, f"Batch {n}, as the network saw it")
+            for n, file in enumerate(sorted(folder.glob("train_batch*.jpg")), 1)
+        ],
+        recipe={k: v if isinstance(v, str) else json.dumps(v) for k, v in settings["recipe"].items()},
+        log=_log(folder / "log.txt"),
+        max_log_lines=MAX_LOG_LINES,
+    )
     path = path or folder / NAME
-    state = "trained" if len(results.get("epoch", ())) >= settings["recipe"].get("epochs", 0) else "in training"
     try:
-        write_text(path, page(f"{folder.absolute().name}, {state}", _summary(settings, results), sections))
+        write_text(path, page)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
     return path
 
 
-def _summary(settings: dict[str, Any], results: Results) -> str:
-    planned = int(settings["recipe"].get("epochs", 0))
-    done = len(results.get("epoch", ()))
-    rows: list[list[Any]] = []
-    if done < planned:
-        rows.append(["state", f"not finished: {done:,} of {planned:,} epochs are done"])
-    best = best_row(results)
+def _summary(settings: dict[str, Any], results: Results) -> dict[str, Any]:
+    """What identifies the run, by label; empty values are left off the page."""
+    done, best = len(results.get("epoch", ())), best_row(results)
+    accuracy = duration = speed = ""
     if best is not None:
         accuracy = f"top-1 {results[TOP1][best]:.2%}"
-        if TOP5 in results:
-            accuracy += f", top-5 {results[TOP5][best]:.2%}"
-        rows.append(["best epoch", f"{results['epoch'][best]:.0f} of {planned:,}: {accuracy}"])
+        accuracy += f", top-5 {results[TOP5][best]:.2%}" if TOP5 in results else ""
+        accuracy = f"{results['epoch'][best]:,.0f} of {settings['recipe'].get('epochs', 0):,}: {accuracy}"
     if done and "time" in results:
-        rows.append(["time", _duration(float(results["time"][-1]))])
-    if speed := np.nanmean(results["images_per_second"]) if done and "images_per_second" in results else 0:
-        rows.append(["speed", f"{speed:,.0f} training images a second"])
-    versions = ", ".join(f"{name} {version}" for name, version in settings.get("versions", {}).items())
-    rows += [
-        ["size", settings.get("size")],
-        ["started from", settings.get("weights") or "random weights"],
-        ["data", f"{settings.get('data')} (fingerprint {settings.get('fingerprint')})"],
-        ["device", settings.get("device")],
-        ["seed", str(settings.get("seed"))],
-        ["started", settings.get("started")],
-        ["command", shlex.join(map(str, settings.get("argv") or []))],
-        ["versions", versions],
-    ]
-    return table([], [row for row in rows if row[1]], align=False)
+        duration = duration_text(float(results["time"][-1]))
+    if done and np.isfinite(results.get("images_per_second", np.nan)).any():
+        speed = f"{np.nanmean(results['images_per_second']):,.0f} training images/s"
+    return {
+        "Best epoch": accuracy,
+        "Training time": duration and f"{duration} (h:mm:ss)",
+        "Speed": speed,
+        "Model size": settings.get("size"),
+        "Initial weights": settings.get("weights") or "random",
+        "Data": f"{settings.get('data')} (fingerprint {settings.get('fingerprint')})",
+        "Device": settings.get("device"),
+        "Seed": str(settings.get("seed")),
+        "Started": settings.get("started"),
+        "Command": shlex.join(map(str, settings.get("argv") or [])),
+        "Versions": ", ".join(f"{name} {version}" for name, version in settings.get("versions", {}).items()),
+    }
 
 
-def _duration(seconds: float) -> str:
-    if not np.isfinite(seconds):
-        return ""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-
-
-def _curves(results: Results) -> str:
+def _curves(results: Results) -> dict[str, str] | None:
     if not len(results.get("epoch", ())):
-        return "<p>No epoch is done yet.</p>"
+        return None
     file = io.BytesIO()
     draw_curves(results, file)
-    steps = len(np.unique(results.get("imgsz", ()))) > 1
-    caption = "Dotted: the training images' size changes." if steps else "Of every epoch."
-    return figure(_image(file.getvalue(), "png", "Curves of the run"), caption, wide=True)
-
-
-def _epochs(results: Results) -> str:
-    if not len(results.get("epoch", ())):
-        return ""
-    names = list(results)
-    best = best_row(results)
-    rows = [[_cell(name, results[name][i]) for name in names] for i in range(len(results["epoch"]))]
-    if best is not None:
-        rows[best][0] += " ★"
-    return details(
-        f"{len(rows):,} epochs; ★ is the best",
-        table([SHORT.get(name, name) for name in names], rows),
-        opened=len(rows) <= LONG,
-    )
-
-
-def _cell(name: str, value: float) -> str:
-    if not np.isfinite(value):
-        return ""
-    if name == "time":
-        return _duration(value)
-    if name in (TOP1, TOP5, "data_wait"):
-        return f"{value:.2%}"
-    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.4g}"
+    caption = "Losses, accuracies, learning rate and speed per epoch."
+    if len(np.unique(results.get("imgsz", ()))) > 1:
+        caption += " Dotted lines: the training image size changes."
+    return _image(file.getvalue(), "png", caption)
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
@@ -145,79 +131,42 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return metrics if isinstance(metrics, dict) else {}
 
 
-def _metrics(metrics: dict[str, Any]) -> str:
-    """What validation found, the hierarchical metrics with their conventions."""
-    if not metrics:
-        return ""
-    out = f"<p>The best epoch's model on {text(metrics.get('images'))} images of {text(metrics.get('split'))}.</p>"
-    plain = [
-        [name, f"{metrics[key]:.2%}" if key != "loss" else f"{metrics[key]:.4f}"]
-        for name, key in (("top-1", "top1"), ("top-5", "top5"), ("loss", "loss"))
-        if isinstance(metrics.get(key), float)
-    ]
-    out += table(["metric", "value"], plain)
-    hierarchy = {k: v for k, v in (metrics.get("hierarchy") or {}).items() if k not in ("top1", "top5")}
-    if hierarchy:
-        rows = [
-            [name.replace("_", " "), _value(m.get("value")), m.get("convention", "")] for name, m in hierarchy.items()
-        ]
-        out += "<h3>How bad the mistakes are</h3>" + table(["metric", "value", "measured as"], rows, align=False)
+def _hierarchy(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """The hierarchical metrics: name, values and how each is defined."""
+    found = {k: v for k, v in (metrics.get("hierarchy") or {}).items() if k not in ("top1", "top5")}
+    out = []
+    for name, metric in found.items():
+        value = metric.get("value")
+        values = value if isinstance(value, list) else [value]
+        out.append({"name": name.replace("_", " "), "value": values, "definition": metric.get("convention", "")})
     return out
 
 
-def _value(value: Any) -> str:
-    values = value if isinstance(value, list) else [value]
-    return " ".join(f"{x:.4f}" if isinstance(x, int | float) else "–" for x in values)
-
-
-def _pairs(folder: Path) -> str:
+def _confused_pairs(path: Path) -> list[dict[str, str]]:
+    """The rows of confusion.csv, most confused first; none if it is missing or has other columns."""
+    columns = ("true_name", "predicted_name", "images", "of_true")
     try:
-        with open(folder / "confusion.csv", newline="", encoding="utf-8") as file:
-            found = list(csv.DictReader(file))
-        rows = [
-            [pair["true_name"], pair["predicted_name"], f"{pair['images']} of {pair['of_true']}"]
-            for pair in found[:PAIRS]
-        ]
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{name: row[name] for name in columns} for row in csv.DictReader(file)]
     except (OSError, KeyError):
-        return ""
-    heading = f"The {len(rows)} most confused pairs" if len(found) > PAIRS else f"{len(rows)} confused pairs"
-    return details(heading, table(["true class", "taken for", "images"], rows)) if rows else ""
+        return []
 
 
-def _batches(folder: Path) -> str:
-    paths = sorted(folder.glob("train_batch*.jpg"))
-    return "".join(
-        _image_file(path, f"Batch {n}, as the network saw it", wide=False) for n, path in enumerate(paths, 1)
-    )
-
-
-def _recipe(settings: dict[str, Any]) -> str:
-    rows = [
-        [name, value if isinstance(value, str) else json.dumps(value)] for name, value in settings["recipe"].items()
-    ]
-    half = (len(rows) + 1) // 2
-    parts = [table(["setting", "value"], part) for part in (rows[:half], rows[half:]) if part]
-    return f'<div class="columns">{"".join(parts)}</div>'
-
-
-def _log(path: Path) -> str:
+def _log(path: Path) -> list[str] | None:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return ""
-    heading = f"{len(lines):,} lines" + (f", the last {LINES} of them" if len(lines) > LINES else "")
-    return details(heading, f"<pre>{text(chr(10).join(lines[-LINES:]))}</pre>")
+        return None
 
 
-def _image_file(path: Path, caption: str, wide: bool = True) -> str:
-    """An image file of the run within the page; nothing where there is none."""
+def _image_file(path: Path, caption: str) -> dict[str, str] | None:
+    """An image file of the run; None if it does not exist."""
     try:
         content = path.read_bytes()
     except OSError:
-        return ""
-    kind = "png" if path.suffix == ".png" else "jpeg"
-    return figure(_image(content, kind, caption), caption, wide=wide)
+        return None
+    return _image(content, "png" if path.suffix == ".png" else "jpeg", caption)
 
 
-def _image(content: bytes, kind: str, alt: str) -> str:
-    return f'<img src="data:image/{kind};base64,{base64.b64encode(content).decode()}" alt="{text(alt)}">'
+def _image(content: bytes, kind: str, caption: str) -> dict[str, str]:
+    return {"uri": data_uri(content, kind), "caption": caption}

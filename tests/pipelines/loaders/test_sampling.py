@@ -1,4 +1,4 @@
-"""Order and crops: functions of (seed, epoch, sample), distributed as torchvision's."""
+"""Order and crops are functions of (seed, epoch, sample); crops have the distribution of torchvision's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtool.pipelines.loaders.sampling import Augmentation, batch_of, epoch_order, random_crops
+from imgtool.pipelines.loaders.sampling import CropAndFlip, batch_of, epoch_order, random_crops
 from imgtool.pipelines.rng import uniforms
 
 pytestmark = pytest.mark.numeric
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.numeric
 def crops(width, height, n=4000, size=64, augmentation=None, seed=0, epoch=0):
     samples = np.arange(n)
     shape = np.full(n, width, np.int32), np.full(n, height, np.int32)
-    return random_crops(*shape, size, augmentation or Augmentation(), seed, epoch, samples)
+    return random_crops(*shape, size, augmentation or CropAndFlip(), seed, epoch, samples)
 
 
 def test_uniforms_are_uniform_and_independent():
@@ -40,8 +40,8 @@ def test_each_of_seed_epoch_sample_and_draw_matters():
 
 @settings(max_examples=60)
 @given(st.integers(1, 600), st.integers(1, 600), st.floats(0.01, 1), st.integers(0, 2**63))
-def test_crops_lie_inside(width, height, low, seed):
-    found = crops(width, height, n=50, augmentation=Augmentation((low, 1.0)), seed=seed)
+def test_crops_are_inside_the_image(width, height, low, seed):
+    found = crops(width, height, n=50, augmentation=CropAndFlip((low, 1.0)), seed=seed)
     x, y, w, h = found[:, :4].T
     assert (w >= 1).all()
     assert (h >= 1).all()
@@ -54,7 +54,7 @@ def test_crops_lie_inside(width, height, low, seed):
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (200, 400), (640, 90)])
-def test_crops_are_distributed_as_torchvisions(width, height):
+def test_crops_have_torchvisions_distribution(width, height):
     import torch
     from torchvision.transforms import RandomResizedCrop
 
@@ -66,23 +66,23 @@ def test_crops_are_distributed_as_torchvisions(width, height):
     ours = crops(width, height)[:, :4]
     for quantity in (lambda c: c[:, 2] * c[:, 3], lambda c: c[:, 2] / c[:, 3], lambda c: c[:, 0], lambda c: c[:, 1]):
         a, b = np.sort(quantity(ours)), np.sort(quantity(reference))
-        # Kolmogorov-Smirnov over the values both may take: 0.0436 is the 99.9 % point for 4,000 against 4,000
+        # Kolmogorov-Smirnov over the values of both: 0.0436 is the 99.9 % point for 4,000 against 4,000
         grid = np.union1d(a, b)
         distance = np.abs(np.searchsorted(a, grid, "right") - np.searchsorted(b, grid, "right")).max() / 4000
         assert distance < 0.0436
 
 
-def test_flips_are_half():
+def test_half_of_the_images_are_flipped():
     assert abs(crops(300, 200)[:, 8].mean() - 0.5) < 0.04
-    assert not crops(300, 200, augmentation=Augmentation(hflip=0.0))[:, 8].any()
+    assert not crops(300, 200, augmentation=CropAndFlip(hflip=0.0))[:, 8].any()
 
 
-def test_the_order_says_nothing_about_the_crops():
+def test_order_and_crops_are_independent():
     order = epoch_order(np.zeros(4000, np.int32), 0, 0, "random")
     found = crops(500, 375)[order]
     place = np.arange(4000)
     for quantity in (found[:, 2] * found[:, 3], found[:, 0], found[:, 8]):
-        assert abs(np.corrcoef(place, quantity)[0, 1]) < 0.055  # 3.5 standard errors of independent ones
+        assert abs(np.corrcoef(place, quantity)[0, 1]) < 0.055  # 3.5 standard errors if independent
 
 
 def test_order_depends_on_seed_and_epoch():

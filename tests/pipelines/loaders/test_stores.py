@@ -1,4 +1,4 @@
-"""The stored forms: what prepare leaves, what others read of it, and that every loader makes the same crops of it."""
+"""The forms in which images are stored (--store): what prepare writes, and that all loaders make the same crops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PRESENT = [backend for backend in BACKENDS if missing(backend) is None]
 
 @pytest.fixture(scope="module")
 def sets(drawn, tmp_path_factory):
-    """The drawn source in each form, by its name."""
+    """The drawn data set in each form: name → data set."""
     out = tmp_path_factory.mktemp("stores")
     for store in codec.STORES:
         side = 0 if store == "original" else 160
@@ -42,11 +42,11 @@ def everything(data, backend="native", **options):
 
 @pytest.mark.parametrize("backend", PRESENT)
 def test_every_backend_reads_every_form(sets, backend):
-    """Same samples, order and crops: the images are alike whatever they are stored as, and whoever decodes them."""
+    """Same samples, order and crops: the images are similar for every stored form and every decoder."""
     want, labels = everything(sets["raw"], "torchvision")
     for store, data in sets.items():
         if store in ("original", "fit") or (store == "wds" and backend == "ffcv"):
-            continue  # of another size, so of other crops; ffcv reads .beton alone
+            continue  # another size has other crops; ffcv reads only .beton
         got, same_labels = everything(data, backend)
         assert torch.equal(labels, same_labels), store
         difference = (got.int() - want.int()).float().abs().flatten(1).mean(1)
@@ -62,11 +62,11 @@ def test_sizes_may_differ(sets, backend, store):
     assert (got.int() - want.int()).float().abs().mean() < 6
 
 
-def test_they_verify(sets):
+def test_every_form_verifies(sets):
     for store, data in sets.items():
-        proof = verify(data.path, deep=True)
-        assert not proof.faults, store
-        assert proof.samples == sum(data.num_samples(split) for split in ("train", "val"))
+        found = verify(data.path, deep=True)
+        assert not found.faults, store
+        assert found.samples == sum(data.num_samples(split) for split in ("train", "val"))
 
 
 def test_an_indexed_jpeg_is_the_plain_one_with_restart_markers(sets):

@@ -1,4 +1,4 @@
-"""prepare, stopped in every way: killed at any moment, disk full, source gone. Nothing false is left behind."""
+"""prepare under faults: killed at any moment, disk full, source removed. It never leaves a file with wrong content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from imgtool.wordnet.errors import DatasetError, ImgtoolError, SourceError
 
 SETTINGS = Settings(max_side=0, quality=95, shard_size=1, format="both")
 KILLS = 40
-MOST_RENAMES = 200  # in one prepare of this source, before and after counted apart; there are some 30
+MOST_RENAMES = 200  # an upper bound of twice the renames in one prepare of this source; there are about 30
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -37,7 +37,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 and 10 images, half a dozen shards."""
+    """300 train and 10 val images, about six shards."""
     out = tmp_path_factory.mktemp("faults") / "ILSVRC2012"
     write_sample(out, train_count=30, val_count=1)
     return out
@@ -45,7 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An uninterrupted run's files."""
+    """The files of an uninterrupted run: name → hash."""
     out = tmp_path_factory.mktemp("whole") / "data"
     prepare.prepare(source, out, SETTINGS, workers=1)
     assert sum(name.endswith(".beton") for name in contents(out)) > 4
@@ -53,7 +53,7 @@ def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 
 
 def child(job: Callable[[], object]) -> int:
-    """Runs the job in a forked process, which needs no time to start: its process id."""
+    """Runs the job in a forked process, which starts at once; returns its process id."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -65,8 +65,8 @@ def child(job: Callable[[], object]) -> int:
     return pid
 
 
-def check_nothing_false(out: Path, expected: dict[str, str]) -> None:
-    """Whatever has its final name is whole; a data set that says so is complete."""
+def check_finished_files(out: Path, expected: dict[str, str]) -> None:
+    """Checks that every file under its final name is complete, and so is a data set with dataset.json."""
     for path in out.rglob("*"):
         name = str(path.relative_to(out))
         if path.is_file() and not name.startswith(".") and not name.endswith(".tmp"):
@@ -76,9 +76,9 @@ def check_nothing_false(out: Path, expected: dict[str, str]) -> None:
 
 
 class AtEachCall:
-    """While entered, counts the calls of functions of Python and of C by this thread, and their returns.
+    """While entered, counts this thread's calls of and returns from Python and C functions.
 
-    They are the same in each run of the same work, on each machine. ``last``: the process is killed at this one.
+    The count is the same in each run of the same work on every machine. At count ``last`` the process is killed.
     """
 
     def __init__(self, last: int | None = None) -> None:
@@ -98,7 +98,7 @@ class AtEachCall:
 
 
 def test_killed_at_random_moments(source, whole, tmp_path):
-    """kill -9 at any call, again and again over one output and from its beginning: the bytes are the same."""
+    """kill -9 at random calls, again and again, into the same output: the final bytes are the same."""
     with AtEachCall() as calls:
         prepare.prepare(source, tmp_path / "counted", SETTINGS, workers=1)
     moments, out = random.Random(0), tmp_path / "out"
@@ -111,18 +111,18 @@ def test_killed_at_random_moments(source, whole, tmp_path):
     for _ in range(KILLS):
         last = moments.randrange(1, 3 * calls.count // 4)
         killed += os.WIFSIGNALED(os.waitpid(child(functools.partial(run, last)), 0)[1])
-        check_nothing_false(out, whole)
+        check_finished_files(out, whole)
         if (out / "dataset.json").exists():
             finished += 1
             shutil.rmtree(out)
     prepare.prepare(source, out, SETTINGS, workers=1)
     assert contents(out) == whole
     assert killed > KILLS / 2
-    assert finished, "some runs got to the end, so that all of it was interrupted"
+    assert finished, "some runs finished, so that every part of the work was interrupted"
 
 
 def test_killed_at_each_rename(source, whole, tmp_path, monkeypatch):
-    """A file appears by a rename: killed right before and right after each of them."""
+    """Files get their names by renames: killed right before and right after each rename."""
     replace, out = os.replace, tmp_path / "out"
 
     def run(stop: int, after: bool) -> None:
@@ -140,19 +140,19 @@ def test_killed_at_each_rename(source, whole, tmp_path, monkeypatch):
         prepare.prepare(source, out, SETTINGS, workers=1)
 
     for deaths in range(MOST_RENAMES):
-        # Each run goes on where the ones before died, and one rename further.
+        # Each run continues where the previous ones were killed and gets one rename further.
         status = os.waitpid(child(functools.partial(run, deaths // 2, bool(deaths % 2))), 0)[1]
-        check_nothing_false(out, whole)
+        check_finished_files(out, whole)
         if not os.WIFSIGNALED(status):
             break
     else:
-        pytest.fail(f"no run came to its end in {MOST_RENAMES}, each of which was to come further than the one before")
+        pytest.fail(f"none of {MOST_RENAMES} runs finished, although each should get further than the one before")
     assert contents(out) == whole
     assert deaths > 8
 
 
-# prepare on two processes, of which the first kills itself, or both, at a moment that is named: the plan stands, both
-# make a shard, samples are done, a file has got its name.
+# prepare on two processes. The first kills itself, or both, at a named moment: the plan is made ("plan"), both are
+# writing a shard ("both"), samples are done ("samples"), or a file has got its name (that name).
 RUN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -166,7 +166,7 @@ def reached(name):
         kill(os.getpid(), signal.SIGKILL)
 
 def write(*args):
-    while not (list(out.glob("*/*.tmp")) or list(out.glob(".parts/*"))):  # the other's
+    while not (list(out.glob("*/*.tmp")) or list(out.glob(".parts/*"))):  # of the other process
         time.sleep(0.01)
     reached("both")
     write_shard(*args)
@@ -186,12 +186,12 @@ if __name__ == "__main__":
 
 
 def run_until(moment: str, kill: str, source: Path, folder: Path) -> int:
-    """Runs RUN into ``folder``/out until it has killed itself (os.kill) or its group (os.killpg): its process id."""
+    """Runs RUN into ``folder``/out until it kills itself (os.kill) or its group (os.killpg); returns its process id."""
     (folder / "run.py").write_text(RUN)
     command = [sys.executable, folder / "run.py", source, folder / "out", moment, kill]
     with subprocess.Popen(command, start_new_session=True) as process:
         try:
-            assert process.wait(300) == -signal.SIGKILL, f"it came to its end without {moment}"
+            assert process.wait(300) == -signal.SIGKILL, f"prepare finished without reaching {moment}"
         finally:
             process.kill()
     return process.pid
@@ -201,13 +201,13 @@ def run_until(moment: str, kill: str, source: Path, folder: Path) -> int:
 def test_killed_with_two_processes(source, whole, tmp_path, kill):
     for moment in (STATE, "plan", "both", "samples", "train.parquet"):
         run_until(moment, kill, source, tmp_path)
-        check_nothing_false(tmp_path / "out", whole)
+        check_finished_files(tmp_path / "out", whole)
     prepare.prepare(source, tmp_path / "out", SETTINGS, workers=2)
     assert contents(tmp_path / "out") == whole
 
 
 def test_workers_die_with_a_killed_prepare(source, tmp_path, wait_until):
-    """Else they would go on writing the shards that the next run makes."""
+    """Otherwise they would keep writing the shards that the next run makes."""
     session = run_until("both", "kill", source, tmp_path)
     wait_until(lambda: not members_of_session(session), "the end of the workers")
 
@@ -227,12 +227,12 @@ def test_a_full_disk(source, whole, tmp_path):
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "none", disk], capture_output=True)
     if mounted.returncode:
-        pytest.skip("no right to mount a small disk")
+        pytest.skip("no permission to mount a small disk")
     try:
         out = disk / "out"
-        with pytest.raises(ImgtoolError, match="No space left on device; the finished shards are kept"):
+        with pytest.raises(ImgtoolError, match=r"No space left on device.* are kept"):
             prepare.prepare(source, out, SETTINGS, workers=1)
-        check_nothing_false(out, whole)
+        check_finished_files(out, whole)
         assert not list(out.rglob("*.tmp"))
         with pytest.raises(DatasetError, match="has not finished"):
             Dataset(out)
@@ -245,9 +245,9 @@ def test_a_full_disk(source, whole, tmp_path):
 
 @pytest.mark.parametrize("what", ["source", "output"])
 def test_permission_denied(source, whole, tmp_path, what):
-    """As a user who is not root, since root may do everything.
+    """Runs as a user other than root, because root is denied nothing.
 
-    That user may not read this checkout: ``whole`` has imported what prepare imports.
+    That user may not be able to read this checkout; the fixture ``whole`` has imported everything that prepare needs.
     """
     root, out = tmp_path / "source", tmp_path / "out"
     shutil.copytree(source, root)
@@ -279,20 +279,20 @@ def test_permission_denied(source, whole, tmp_path, what):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_source_that_vanishes(source, whole, tmp_path, workers):
+def test_a_source_that_is_removed(source, whole, tmp_path, workers):
     root, out = tmp_path / "ILSVRC2012", tmp_path / "out"
     shutil.copytree(source, root)
     gone = root / "ILSVRC2012_img_train.tar"
     with pytest.raises(SourceError, match=r"ILSVRC2012_img_train\.tar: No such file"):
         prepare.prepare(root, out, SETTINGS, workers=workers, on_plan=lambda plan, left: gone.unlink())
-    check_nothing_false(out, whole)
+    check_finished_files(out, whole)
     shutil.copy(source / gone.name, gone)
     prepare.prepare(root, out, SETTINGS, workers=workers)
     assert contents(out) == whole
 
 
-def test_a_worker_that_is_killed(source, whole, tmp_path, monkeypatch):
-    """As the kernel does it when memory runs out. The worker has its first shards when this process begins its own."""
+def test_a_killed_worker(source, whole, tmp_path, monkeypatch):
+    """As by the kernel when memory runs out. The worker has its first shards when this process starts its own shard."""
     out, write_shard = tmp_path / "out", engines.write_shard
 
     def kill_then_write(*args: object) -> None:
@@ -301,9 +301,9 @@ def test_a_worker_that_is_killed(source, whole, tmp_path, monkeypatch):
         write_shard(*args)
 
     monkeypatch.setattr(engines, "write_shard", kill_then_write)
-    with pytest.raises(ImgtoolError, match="a worker process died"):
+    with pytest.raises(ImgtoolError, match="worker process died"):
         prepare.prepare(source, out, SETTINGS, workers=2)
-    check_nothing_false(out, whole)
+    check_finished_files(out, whole)
     monkeypatch.undo()
     prepare.prepare(source, out, SETTINGS, workers=2)
     assert contents(out) == whole
@@ -313,7 +313,7 @@ def test_a_source_that_shrinks(source, tmp_path):
     root = tmp_path / "ILSVRC2012"
     shutil.copytree(source, root)
     tar = root / "ILSVRC2012_img_train.tar"
-    with pytest.raises(SourceError, match="has become shorter while it was being read"):
+    with pytest.raises(SourceError, match="become shorter"):
         prepare.prepare(
             root, tmp_path / "out", SETTINGS, workers=1, on_plan=lambda plan, left: os.truncate(tar, 1_000_000)
         )

@@ -1,4 +1,4 @@
-"""prepare: what it leaves, that it is the same however it was made, and that no fault is lost or hidden."""
+"""prepare: its output, that the output does not depend on how it was made, and that every fault is recorded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rows_of(out: Path, split: str) -> dict[str, dict]:
 
 @pytest.fixture
 def faulty(drawn, tmp_path) -> Path:
-    """The drawn source with faults in one class's tar: see FAULTS."""
+    """The drawn source with faults in one class's tar: a truncated, an empty and a text file, a PNG and a CMYK JPEG."""
     root = tmp_path / "faulty"
     shutil.copytree(drawn, root)
     path = root / "ILSVRC2012_img_train.tar"
@@ -73,7 +73,7 @@ def faulty(drawn, tmp_path) -> Path:
     return root
 
 
-def test_what_it_leaves(drawn, drawn_data):
+def test_the_output(drawn, drawn_data):
     dataset = Dataset(drawn_data)
     source = open_source(drawn)
     assert dataset.splits == ("train", "val")
@@ -98,14 +98,14 @@ def test_what_it_leaves(drawn, drawn_data):
                 assert (row["width"], row["height"]) == (shard.width[position], shard.height[position])
                 assert shard.label[position] == row["class_index"]
                 assert max(row["width"], row["height"]) <= 500
-    labels = dataset.labels.to_pylist()
-    assert [label["class_index"] for label in labels] == list(range(10))
-    assert {(label["train_count"], label["val_count"]) for label in labels} == {(8, 2)}
-    bee = next(label for label in labels if label["wnid"] == "n02206856")
+    classes = dataset.class_table.to_pylist()
+    assert [row["class_index"] for row in classes] == list(range(10))
+    assert {(row["train_count"], row["val_count"]) for row in classes} == {(8, 2)}
+    bee = next(row for row in classes if row["wnid"] == "n02206856")
     assert (bee["synset"], bee["ilsvrc2012_id"], bee["path"][0]) == ("bee.n.01", 630, "n00001740")
 
 
-def test_dataset_json_states_each_shard(drawn_data):
+def test_dataset_json_describes_each_shard(drawn_data):
     info = json.loads((drawn_data / "dataset.json").read_text())
     for split in info["splits"].values():
         for shard in split["shards"]:
@@ -117,12 +117,12 @@ def test_dataset_json_states_each_shard(drawn_data):
 
 
 def test_classes_are_mixed(drawn_data):
-    """Shuffled across classes: neighbours in the shards mostly differ."""
+    """Samples are shuffled across classes: neighbours in a shard mostly have different labels."""
     labels = BetonReader(Dataset(drawn_data).shards("train")[0]).label
     assert (labels[1:] != labels[:-1]).mean() > 0.7
 
 
-def test_same_bytes_from_one_worker_and_two(drawn, tmp_path):
+def test_one_worker_and_two_give_the_same_bytes(drawn, tmp_path):
     for workers in (1, 2):
         prepare(drawn, tmp_path / str(workers), SMALL, workers=workers)
     one, two = (contents(tmp_path / str(workers)) for workers in (1, 2))
@@ -130,7 +130,7 @@ def test_same_bytes_from_one_worker_and_two(drawn, tmp_path):
     assert sum(name.startswith("train/") for name in one) > 0
 
 
-def test_the_seed_decides_the_order(drawn, tmp_path):
+def test_the_order_depends_on_the_seed(drawn, tmp_path):
     for seed in (0, 1):
         prepare(drawn, tmp_path / str(seed), Settings(max_side=64, seed=seed), workers=1)
     keys = [pq.read_table(tmp_path / str(seed) / "train.parquet")["key"].to_pylist() for seed in (0, 1)]
@@ -138,7 +138,7 @@ def test_the_seed_decides_the_order(drawn, tmp_path):
     assert sorted(keys[0]) == sorted(keys[1])
 
 
-def test_each_fault_has_its_row(faulty, tmp_path):
+def test_each_fault_has_a_row(faulty, tmp_path):
     summary = prepare(faulty, tmp_path / "out", SMALL, workers=1)
     rows = rows_of(tmp_path / "out", "train")
     assert len(rows) == 80
@@ -157,14 +157,14 @@ def test_each_fault_has_its_row(faulty, tmp_path):
     assert stored == 77
 
 
-def test_a_truncated_archive_stops_it_after_saving_what_is_whole(drawn, tmp_path):
+def test_a_truncated_archive_is_an_error_after_saving_the_intact_samples(drawn, tmp_path):
     root, out = tmp_path / "source", tmp_path / "out"
     shutil.copytree(drawn, root)
     path = root / "ILSVRC2012_img_train.tar"
     size = path.stat().st_size
     with open(path, "r+b") as file:
         file.truncate(size // 2)
-    with pytest.raises(TruncatedSourceError, match=r"is truncated.*is saved in .*marked incomplete"):
+    with pytest.raises(TruncatedSourceError, match=r"is truncated.* saved in .*incomplete"):
         prepare(root, out, SMALL, workers=1)
     whole = len(rows_of(out, "train"))
     assert 20 < whole < 60
@@ -176,7 +176,7 @@ def test_a_truncated_archive_stops_it_after_saving_what_is_whole(drawn, tmp_path
     assert Dataset(out).num_samples("train") == whole
 
 
-def test_a_mended_source_replaces_what_the_truncated_one_left(drawn, tmp_path):
+def test_a_repaired_source_replaces_the_output_of_the_truncated_one(drawn, tmp_path):
     root, out = tmp_path / "source", tmp_path / "out"
     shutil.copytree(drawn, root)
     path = root / "ILSVRC2012_img_train.tar"
@@ -210,17 +210,17 @@ def test_a_lost_shard_is_made_again(drawn, tmp_path):
     assert (out / "train/00000.beton").stat().st_mtime_ns == kept
 
 
-def test_a_half_written_shard_is_no_shard(drawn, tmp_path, monkeypatch):
+def test_a_half_written_shard_is_discarded(drawn, tmp_path, monkeypatch):
     """An error in the middle leaves nothing under a final name, and no dataset.json."""
     out, count, recode = tmp_path / "out", itertools.count(), codec.recode
 
     def disk_full_later(data, **settings):
-        if next(count) == 100:  # behind the planning's 64 + 20 probes, in the first shard
+        if next(count) == 100:  # after the 64 + 20 images that planning recodes, in the first shard
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return recode(data, **settings)
 
     monkeypatch.setattr(codec, "recode", disk_full_later)
-    with pytest.raises(ImgtoolError, match="No space left on device; the finished shards are kept"):
+    with pytest.raises(ImgtoolError, match=r"No space left on device.* are kept"):
         prepare(drawn, out, SMALL, workers=1)
     assert not list(out.rglob("*.beton"))
     assert not list(out.rglob("*.tmp"))
@@ -245,7 +245,7 @@ def test_another_source_is_refused(drawn, drawn_data, tmp_path):
         prepare(tmp_path / "other", drawn_data, workers=1)
 
 
-def test_a_folder_of_something_else_is_refused(drawn, tmp_path):
+def test_an_output_folder_with_other_files_is_refused(drawn, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(DatasetError, match="not empty and not a prepared data set"):
         prepare(drawn, tmp_path, workers=1)
@@ -258,20 +258,20 @@ def test_a_second_prepare_into_one_output_is_refused(drawn, tmp_path):
     descriptor = os.open(tmp_path / LOCK, os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(DatasetError, match="another imgtool prepare is writing here"):
+        with pytest.raises(DatasetError, match="another imgtool prepare"):
             prepare(drawn, tmp_path, workers=1)
     finally:
         os.close(descriptor)
 
 
-def test_a_source_of_nothing(tmp_path):
+def test_an_empty_source(tmp_path):
     with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w"):
         pass
-    with pytest.raises(SourceError, match="holds no images"):
+    with pytest.raises(SourceError, match="no images"):
         prepare(tmp_path, tmp_path / "out", workers=1)
 
 
-def test_a_shard_of_skipped_samples_only_is_left_out(tmp_path):
+def test_a_shard_with_only_skipped_samples_is_left_out(tmp_path):
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("n01440764_1.JPEG"))
@@ -286,7 +286,7 @@ def test_a_shard_of_skipped_samples_only_is_left_out(tmp_path):
 
 
 def test_the_real_mini_archives(mini, facts, tmp_path):
-    """500 + 100 samples under the published class indices, all of them decodable, none of them skipped."""
+    """500 + 100 samples with the published class indices; none is skipped."""
     out = tmp_path / "mini"
     summary = prepare(mini, out, workers=2)
     assert summary.stored == {"train": 500, "val": 100}
@@ -295,7 +295,7 @@ def test_the_real_mini_archives(mini, facts, tmp_path):
     ids = json.loads((facts / "ilsvrc2012_id_by_wnid.json").read_text())
     dataset = Dataset(out)
     assert dataset.num_classes == 1000
-    assert [label["ilsvrc2012_id"] for label in dataset.labels.to_pylist()] == [ids[w] for w in sorted(index)]
+    assert dataset.class_table["ilsvrc2012_id"].to_pylist() == [ids[w] for w in sorted(index)]
     for split in ("train", "val"):
         rows = rows_of(out, split)
         for row in rows.values():
@@ -304,11 +304,11 @@ def test_the_real_mini_archives(mini, facts, tmp_path):
         labels = collections.Counter(row["class_index"] for row in rows.values())
         stored = np.concatenate([BetonReader(path).label for path in dataset.shards(split)])
         assert collections.Counter(stored.tolist()) == labels
-    # what the label map says of the classes' counts is what the shards hold
-    assert sum(dataset.labels["train_count"].to_pylist()) == 500
+    # the counts of the class table are those of the shards
+    assert sum(dataset.class_table["train_count"].to_pylist()) == 500
 
 
-def test_the_real_tiny_imagenet_is_cut_for_several_workers(tiny, tmp_path):
+def test_the_real_tiny_imagenet_is_cut_into_shards_for_several_workers(tiny, tmp_path):
     summary = prepare(tiny, tmp_path / "tiny", workers=2)
     assert summary.stored == {"train": 20_000, "val": 5_000}
     assert len(Dataset(tmp_path / "tiny").shards("train")) == 8

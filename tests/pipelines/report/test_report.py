@@ -1,8 +1,9 @@
-"""report.html, opened in headless Chromium: what it shows is what dataset.json says, and nothing in it runs."""
+"""report.html, opened in headless Chromium: it shows what dataset.json says, and no name is executed as a script."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.report import write_report
 
+EVIL_CLASS = "\"R&B\" <i>'x'"
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, draw_image, encoded) -> Path:
-    """Classes that are no synsets, one with a name that would be a script; an image that is none; a copy."""
+    """Classes that are not synsets, copies of an image, and a file that is not an image, with a script as its name."""
     root = tmp_path_factory.mktemp("report") / "mine"
-    for number, name in enumerate(("cats", "dogs", "n02084071")):
+    for number, name in enumerate(("cats", "dogs", "n02084071", EVIL_CLASS)):
         folder = root / "train" / name
         folder.mkdir(parents=True)
         for i in range(4):
@@ -38,11 +41,12 @@ def prepared(request, drawn, tmp_path_factory) -> Path:
 def test_the_page_shows_the_data_set(browser, open_page, prepared):
     assert open_page(browser, prepared / "report.html") == []
     info = json.loads((prepared / "dataset.json").read_text())
-    assert "prepared" in browser.title
+    assert browser.title == f"{info['source']['name']}, prepared"
     rows = [
-        row.text.split() for row in browser.find_elements("css selector", "table")[0].find_elements("tag name", "tr")
+        row.text.split()
+        for row in browser.find_elements("css selector", "table")[0].find_elements("css selector", "tbody tr")
     ]
-    assert [row[:3] for row in rows[1:]] == [
+    assert [row[:3] for row in rows] == [
         [name, str(split["samples"]), str(split["skipped"])] for name, split in info["splits"].items()
     ]
     for details in browser.find_elements("tag name", "details"):
@@ -66,14 +70,17 @@ def test_nothing_sticks_out(browser, open_page, prepared, width):
     assert wide <= window
 
 
-def test_names_are_text(browser, open_page, folders, tmp_path):
+def test_names_are_escaped(browser, open_page, folders, tmp_path):
     prepare(folders, tmp_path / "out", workers=1)
     assert open_page(browser, tmp_path / "out/report.html") == []
     assert browser.title == "mine, prepared"
     text = browser.find_element("tag name", "body").get_attribute("textContent")
     assert "<script>document.title='broken'<&script>" in text
+    assert EVIL_CLASS in text and not browser.find_elements("css selector", ".leaf i:not(.bar)")
+    images = browser.find_elements("css selector", ".mosaic img")
+    assert EVIL_CLASS in {image.get_attribute("alt") for image in images}
     assert "not an image" in text and "1 skipped" in text
-    assert "images of train repeat another one" in text
+    assert "the same bytes as another image of the split" in text
     assert {"cats", "dogs", "dog"} <= {
         leaf.text.split(" ")[0] for leaf in browser.find_elements("css selector", ".leaf")
     }
@@ -84,6 +91,7 @@ def test_the_page_is_a_function_of_the_data(drawn_data, tmp_path):
     assert first == write_report(drawn_data, tmp_path / "b.html").read_bytes()
     assert first == (drawn_data / "report.html").read_bytes()
     assert len(first) < 3_000_000 and str(tmp_path).encode() not in first
+    assert not re.search(rb'(src|href)="(?!data:)', first), "the page needs another file"
 
 
 def test_a_data_set_of_skipped_samples_only(tmp_path):
@@ -92,10 +100,10 @@ def test_a_data_set_of_skipped_samples_only(tmp_path):
         (tmp_path / f"source/train/{name}/{name}.jpg").write_bytes(b"no image")
     prepare(tmp_path / "source", tmp_path / "out", workers=1)
     page = (tmp_path / "out/report.html").read_text()
-    assert "No sample is stored" in page and "2 skipped" in page
+    assert page.count("No sample is stored") == 2 and "2 skipped" in page
 
 
-def test_many_skipped_ones_are_cut_short(drawn_data, tmp_path):
+def test_a_long_list_of_skipped_images_is_cut(drawn_data, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(drawn_data, data)
     table = pq.read_table(data / "val.parquet")
@@ -103,7 +111,7 @@ def test_many_skipped_ones_are_cut_short(drawn_data, tmp_path):
     more = pa.Table.from_pylist([{**row, "key": f"skip{i}"} for i in range(1200)], table.schema)
     pq.write_table(pa.concat_tables([table, more]), data / "val.parquet")
     page = write_report(data).read_text()
-    assert "1,200 skipped, the first 1,000 of them here" in page
+    assert "1,200 skipped; the first 1,000" in page
     assert "skip999<" in page and "skip1000<" not in page
 
 

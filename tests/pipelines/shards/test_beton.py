@@ -1,4 +1,4 @@
-"""The .beton format, against a file that stock FFCV wrote (data/write_with_ffcv.py)."""
+"""The .beton format, compared with a file that stock FFCV wrote (data/write_with_ffcv.py)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_reads_what_ffcv_wrote(ffcv_file):
 
 
 def test_writes_the_bytes_that_ffcv_writes(ffcv_file, tmp_path):
-    """The same samples in, the same file out, pages, padding, table and all."""
+    """The same samples give the same file, including pages, padding and allocation table."""
     write(tmp_path / "ours.beton", samples_of(BetonReader(ffcv_file)))
     assert (tmp_path / "ours.beton").read_bytes() == ffcv_file.read_bytes()
 
@@ -58,17 +58,17 @@ def test_writes_the_bytes_that_ffcv_writes(ffcv_file, tmp_path):
         st.tuples(st.binary(min_size=1, max_size=900_000), *[st.integers(1, 65535)] * 2, st.integers(-9, 9)), max_size=8
     )
 )
-def test_what_is_written_is_read(tmp_path_factory, samples):
+def test_written_samples_are_read_back(tmp_path_factory, samples):
     path = tmp_path_factory.mktemp("b") / "a.beton"
     write(path, samples)
     reader = BetonReader(path)
     assert samples_of(reader) == samples
     for offset, size in zip(reader.offset.tolist(), reader.size.tolist(), strict=True):
         assert offset >> 21 == (offset + size - 1) >> 21, "a sample crosses a page"
-        assert offset >= 1 << 21, "a sample lies among the metadata"
+        assert offset >= 1 << 21, "a sample overlaps the metadata"
 
 
-def test_fewer_samples_than_planned(tmp_path):
+def test_fewer_samples_than_the_capacity(tmp_path):
     writer = BetonWriter(tmp_path / "a.beton", capacity=10)
     writer.add(b"abc", 4, 5, 6)
     writer.close()
@@ -82,17 +82,17 @@ def test_a_sample_larger_than_a_page_is_refused(tmp_path):
     writer.abort()
 
 
-def test_no_file_and_no_beton(tmp_path):
+def test_a_missing_file_and_a_file_of_another_format(tmp_path):
     with pytest.raises(DatasetError, match=r"a\.beton"):
         BetonReader(tmp_path / "a.beton")
     (tmp_path / "a.beton").write_bytes(b"x" * 50)
-    with pytest.raises(DatasetError, match=r"no \.beton file"):
+    with pytest.raises(DatasetError, match=r"not a \.beton file"):
         BetonReader(tmp_path / "a.beton")
 
 
 @settings(max_examples=200)
 @given(data=st.data())
-def test_bad_bytes_raise_our_errors_only(tmp_path_factory, ffcv_file, data):
+def test_damaged_bytes_raise_dataset_errors_only(tmp_path_factory, ffcv_file, data):
     good = bytearray(ffcv_file.read_bytes())
     table = len(good) - 7 * 24
     places = st.one_of(st.integers(0, METADATA_START + 7 * 24), st.integers(table, len(good) - 1))
@@ -110,7 +110,7 @@ def test_bad_bytes_raise_our_errors_only(tmp_path_factory, ffcv_file, data):
 
 
 def test_stock_ffcv_reads_our_shards(drawn_data):
-    """FFCV itself, where it is installed: labels and images as the manifest says."""
+    """Stock FFCV, if it is installed, reads the labels and images that the manifest states."""
     loader = pytest.importorskip("ffcv.loader", reason="stock FFCV is not installed here")
     decoders = pytest.importorskip("ffcv.fields.decoders")
     from imgtool.pipelines.dataset import Dataset

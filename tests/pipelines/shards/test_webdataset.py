@@ -1,4 +1,4 @@
-"""WebDataset shards: read back by webdataset, DALI and tar; their index is wds2idx's; damage is named."""
+"""WebDataset shards: webdataset, DALI and tar read them; their index equals that of wds2idx; damage is reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def samples(draw_image, encoded) -> list[tuple[str, bytes, int]]:
     return [(key, encoded(draw_image(64 + i, 48, i)), i * 7 - 1) for i, key in enumerate(KEYS)]
 
 
-def test_read_back_by_ourselves(samples, tmp_path):
+def test_read_back_by_our_reader(samples, tmp_path):
     reader = WebDatasetReader(write(tmp_path, samples))
     assert [reader.read(i) for i in range(len(reader))] == [data for _, data, _ in samples]
     assert reader.label.tolist() == [label for *_, label in samples]
@@ -87,7 +87,7 @@ def test_read_back_by_dali(samples, tmp_path):
     assert found == [(data, label) for _, data, label in samples + samples[:3]]
 
 
-def test_the_index_is_the_one_that_dali_makes(samples, tmp_path):
+def test_the_index_equals_that_of_dali(samples, tmp_path):
     pytest.importorskip("wds2idx", reason="DALI is not installed")
     path = write(tmp_path, samples)
     subprocess.run([sys.executable, "-m", "wds2idx", path, tmp_path / "theirs.idx"], check=True, capture_output=True)
@@ -108,7 +108,7 @@ def wds_only(drawn, tmp_path_factory) -> Path:
     return out
 
 
-def test_one_recode_makes_both_formats(both):
+def test_both_formats_hold_the_same_samples(both):
     dataset = Dataset(both)
     assert dataset.formats == ("beton", "wds")
     for split in dataset.splits:
@@ -119,7 +119,7 @@ def test_one_recode_makes_both_formats(both):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_loader_reads_either(both, wds_only, split):
+def test_the_loader_reads_either_format(both, wds_only, split):
     assert not Dataset(wds_only).shards("train")
     options = {"batch_size": 16, "image_size": 64, "seed": 3, "num_workers": 2}
     with open_loader(both, split, **options) as ours, open_loader(wds_only, split, **options) as theirs:
@@ -137,7 +137,7 @@ def test_an_aborted_shard_has_no_index(samples, tmp_path):
 
 @settings(max_examples=150)
 @given(st.data())
-def test_damage_is_named(tmp_path_factory, data):
+def test_damage_raises_dataset_errors_only(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")
     path = write(folder, [("a", b"\xff\xd8image", 3), ("b", b"\xff\xd8another", 4)])
     target = data.draw(st.sampled_from([path, path.with_suffix(".idx")]))

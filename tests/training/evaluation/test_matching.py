@@ -209,5 +209,5 @@ def test_what_is_no_raw_split(
         for split in ("train", "val"):
             member = tarfile.TarInfo(f"{split}/{IN1K[0]}/a.jpg")
             archive.addfile(member, io.BytesIO())
-    with pytest.raises(DatasetError, match=r"two\.tar has no split 'minival', only train, val"):
+    with pytest.raises(DatasetError, match=r"two\.tar.* no split 'minival'.* train, val"):
         RawSplit(tmp_path / "two.tar", "minival")

@@ -1,8 +1,9 @@
-"""A run's report, opened in headless Chromium: what it shows is what the run's files say, and nothing in it runs."""
+"""A run's report, opened in headless Chromium: it shows what the run's files say, and no name runs as a script."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ NAMES = [EVIL, "\"quoted\" & 'so'", "cat"]
 
 
 def make_run(path: Path, done: int, epochs: int = 20) -> Run:
-    """A run's directory with ``done`` epochs in results.csv."""
+    """Makes a run's directory with ``done`` epochs in results.csv."""
     run = Run.create(path, quiet=True)
     recipe = load("n").override(epochs=epochs).to_dict() | {"loss": EVIL}
     run.write_settings({"argv": ["imgtool", "train", EVIL], "size": "n", "recipe": recipe, "data": EVIL, "seed": 0})
@@ -57,8 +58,8 @@ def test_the_page_shows_the_run(browser: Any, open_page: Any, finished: Path) ->
     for details in browser.find_elements("css selector", "details"):
         browser.execute_script("arguments[0].open = true", details)
     shown = browser.find_element("tag name", "body").text
-    assert "20 of 20: top-1 85.00%, top-5 50.00%" in shown  # of epochs 17 to 20 the last, as best.pt
-    assert "0:33:28" in shown and "not finished" not in shown
+    assert "20 of 20: top-1 85.00%, top-5 50.00%" in shown  # 17 to 20 are equal; best.pt has the last one
+    assert "0:33:28" in shown and "finished: 20 of 20 epochs" in shown and "not finished" not in shown
     assert [row.text.split()[0] for row in browser.find_elements("xpath", "//section[2]//tbody/tr")][-1] == "20"
     assert f"{EVIL} {NAMES[1]} 2 of 2" in shown
     assert f"imgtool train '{EVIL.replace(chr(39), chr(39) + chr(34) + chr(39) + chr(34) + chr(39))}'" in shown
@@ -68,6 +69,9 @@ def test_the_page_shows_the_run(browser: Any, open_page: Any, finished: Path) ->
     for image in images:
         assert browser.execute_script("return arguments[0].naturalWidth", image) > 100
         assert image.get_attribute("alt")
+    assert not re.search(r'(src|href)="(?!data:)', (finished / "report.html").read_text()), (
+        "the page needs another file"
+    )
     assert not browser.find_elements("tag name", "script") and not browser.find_elements("tag name", "b")
 
 
@@ -86,15 +90,15 @@ def test_a_run_in_progress(browser: Any, open_page: Any, tmp_path: Path, done: i
     assert open_page(browser, page) == []
     assert browser.title == "run, in training"
     shown = browser.find_element("tag name", "body").text
-    assert f"not finished: {done} of 20 epochs are done" in shown
-    assert ("No epoch is done yet" in shown) == (done == 0)
-    assert "Confusion" not in shown and "Surest" not in shown
+    assert f"not finished: {done} of 20 epochs" in shown
+    assert ("No epoch" in shown) == (done == 0)
+    assert "Confusion" not in shown and "mistakes" not in shown
     assert len(browser.find_elements("tag name", "img")) == (done > 0)
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_without_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="runs/nowhere: there is no such run"):
+    with pytest.raises(CheckpointError, match="runs/nowhere: there is no such"):
         write_report("nowhere")
     with pytest.raises(CheckpointError, match="cannot read"):
         write_report(tmp_path)

@@ -1,7 +1,7 @@
 """Writes ffcv.beton.xz beside this file with stock FFCV 1.0.2: python tests/pipelines/shards/data/write_with_ffcv.py
 
-The tests hold our reader and writer against it, so that they need no FFCV. The images are flat colours and ramps;
-four are large, so that the samples span several pages, and all compress to a few kB.
+The tests compare our reader and writer with this file, so they run without FFCV. The images are flat colours and ramps;
+four are large, so that the samples span several pages. All of them compress to a few kB.
 """
 
 import lzma

@@ -126,9 +126,7 @@ def test_classes_are_matched_by_wnid(trained: TrainResults, memory: Any) -> None
     assert (permuted.top1, permuted.top5) == (plain.top1, plain.top5)
     assert permuted.loss == pytest.approx(plain.loss, rel=1e-5)
     subject.wnids[0] = "n02084071"
-    with pytest.raises(
-        CheckpointError, match="1 only in the data set, n01491361 first; 1 only in the checkpoint, n020"
-    ):
+    with pytest.raises(CheckpointError, match=r"1 only in the data set .*n01491361.*1 only in the checkpoint .*n020"):
         subject.val()
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgtool.training.evaluation.matching import Matched
+from imgtool.training.evaluation.matching import ClassMatch
 from imgtool.training.parallel.distributed import World
 from imgtool.wordnet.errors import DatasetError
 from imgtool.wordnet.metrics import Metric
@@ -56,7 +56,7 @@ def evaluate(
     model: nn.Module,
     batches: Batches,
     device: torch.device,
-    matched: Matched | None = None,
+    matched: ClassMatch | None = None,
     class_scores: Callable[[Tensor], Tensor] | None = None,
     observers: Sequence[Observer] = (),
     world: World | None = None,
@@ -72,7 +72,7 @@ def evaluate(
     """
     started, training = time.perf_counter(), model.training
     model.eval()
-    class_map, candidates = (None if part is None else part.to(device) for part in matched or Matched())
+    class_map, candidates = (None if part is None else part.to(device) for part in matched or ClassMatch())
     images_seen = classes = 0
     right = torch.zeros(2, dtype=torch.int64, device=device)  # at the first place, among the first five
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)

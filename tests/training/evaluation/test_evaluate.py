@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from imgtool.pipelines.codec.transform import to_float
 from imgtool.training.evaluation.evaluate import evaluate
-from imgtool.training.evaluation.matching import Matched
+from imgtool.training.evaluation.matching import ClassMatch
 from imgtool.training.runtimes.native import Native
 from imgtool.wordnet.errors import DatasetError
 
@@ -52,7 +52,9 @@ def test_fewer_than_five_classes() -> None:
 
 
 def test_class_map() -> None:
-    metrics = evaluate(Native(Shade(3)), batches([0, 1, 2], [2, 1, 0]), CPU, matched=Matched(torch.tensor([2, 1, 0])))
+    metrics = evaluate(
+        Native(Shade(3)), batches([0, 1, 2], [2, 1, 0]), CPU, matched=ClassMatch(torch.tensor([2, 1, 0]))
+    )
     assert metrics.top1 == 1.0
 
 

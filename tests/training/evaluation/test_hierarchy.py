@@ -82,14 +82,14 @@ def test_a_labelmap_in_training_and_in_validation(trained: Path, drawn_data: Pat
     assert gathered.images == exact.images == 20
     assert gathered.top1 >= exact.top1  # a right class is in the right target
     assert gathered.hierarchy is None
-    with pytest.raises(CheckpointError, match="neither these nor those"):
+    with pytest.raises(CheckpointError, match="label map does not fit the model"):
         other = wordnet.load(wnids).labelmap({"a": "artifact.n.01", "b": "animal.n.01"})
         two.val(drawn_data, labelmap=other)
 
 
 def test_real_labels_are_of_ilsvrc2012(trained: Path, drawn_data: Path, tmp_path: Path) -> None:
     (tmp_path / "real.json").write_text("[[1]]")
-    with pytest.raises(InputError, match="ReaL labels are of ILSVRC2012's 1000 classes"):
+    with pytest.raises(InputError, match="ReaL labels need ILSVRC2012's 1000 classes"):
         Classifier(trained).val(drawn_data, real=tmp_path / "real.json")
 
 

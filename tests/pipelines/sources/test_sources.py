@@ -106,10 +106,10 @@ def make_tiny(root, wnids=("n02124075", "n01443537"), images=3):
     annotations = ""
     for number, wnid in enumerate(wnids):
         images = root / "train" / wnid / "images"
-        images.mkdir(parents=True)
+        folder.mkdir(parents=True)
         boxes = ""
         for i in range(images):
-            (images / f"{wnid}_{i}.JPEG").write_bytes(buffer.getvalue())
+            (folder / f"{wnid}_{i}.JPEG").write_bytes(buffer.getvalue())
             boxes += f"{wnid}_{i}.JPEG\t{i}\t1\t60\t62\n"
         (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(boxes)
         (root / "val/images" / f"val_{number}.JPEG").write_bytes(buffer.getvalue())

@@ -16,7 +16,7 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.training.classifier import Classifier
 from imgtool.training.export.images import clouds
 from imgtool.training.runtimes import onnx as ours
-from imgtool.training.runtimes.metadata import IMAGES, PROBABILITIES, ModelMetadata
+from imgtool.training.runtimes.metadata import FLOAT_INPUT, PROBABILITIES, ModelMetadata
 from imgtool.training.runtimes.runtime import Input, Runtime
 from imgtool.wordnet.errors import CheckpointError
 
@@ -151,7 +151,7 @@ def test_any_metadata_are_read_or_refused(stored: dict[str, str]) -> None:
 
 
 def test_a_probability_too_small_for_float32_has_a_finite_loss() -> None:
-    metadata = ModelMetadata("n", 32, ["a", "b"], ["a", "b"], IMAGES, PROBABILITIES)
+    metadata = ModelMetadata("n", 32, ["a", "b"], ["a", "b"], FLOAT_INPUT, PROBABILITIES)
     certain = Runtime(
         lambda images: torch.tensor([[1.0, 0.0]]).expand(len(images), 2),
         metadata,

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,11 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.training import recipes
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.export import write
+from imgtool.training.export import formats, write
+from imgtool.training.export.check import ExportCheck
 from imgtool.training.export.graph import Preprocess, UnsplitC2f, unsplit
-from imgtool.training.export.images import by_class, clouds
+from imgtool.training.export.images import balanced_indices, synthetic_images
+from imgtool.training.export.writers import WRITERS
 from imgtool.training.models import losses, yolov8
 from imgtool.training.parallel.device import exact_float32
 from imgtool.training.runtimes import onnx, readers, tensorrt
@@ -107,7 +110,7 @@ def test_torch_export_is_written_checked_and_not_opened(weights: Path, drawn_dat
     out = tmp_path / "a.pt2"
     written = Classifier(weights).export("torch-export", out, data=drawn_data, with_preprocess=True)
     assert written.check is not None and written.check.of == "probability"
-    images = torch.from_numpy(np.stack([clouds(1, 100)[0]] * 2))
+    images = torch.from_numpy(np.stack([synthetic_images(1, 100)[0]] * 2))
     program = torch.export.load(str(out))
     rows = program.module()(images)
     assert rows.shape == (2, 10) and torch.allclose(rows.sum(1), torch.ones(2))
@@ -174,7 +177,7 @@ def test_a_model_that_knows_the_hierarchy_gives_scores_of_classes(drawn_data: Pa
     checkpoint.save(tmp_path / "a.pt", content)
     subject = Classifier(tmp_path / "a.pt")
     subject.export("onnx", data=drawn_data)
-    found, expected = (c.predict(clouds(4, 64), topk=10) for c in (Classifier(tmp_path / "a.onnx"), subject))
+    found, expected = (c.predict(synthetic_images(4, 64), topk=10) for c in (Classifier(tmp_path / "a.onnx"), subject))
     for one, other in zip(found, expected, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
 
@@ -188,7 +191,7 @@ def test_another_librarys_network(drawn_data: Path, tmp_path: Path) -> None:
     assert written.check is not None and written.check.passed
     quantised = Classifier(tmp_path / "r.pt").export("onnx", int8=True, calibrate=drawn_data)
     assert quantised.check is not None and quantised.check.passed
-    with pytest.raises(CheckpointError, match="none of Ultralytics' networks"):
+    with pytest.raises(CheckpointError, match="no network torchvision:resnet18"):
         Classifier(tmp_path / "r.pt").export("ultralytics-state")
 
 
@@ -231,13 +234,13 @@ def test_int8_with_the_transform_and_of_a_fixed_batch(weights: Path, drawn_data:
     assert fixed.calibration == 80 and fixed.check is not None and fixed.check.passed
 
 
-def test_drawing_by_class_is_even_and_seeded() -> None:
+def test_drawing_balanced_indices_is_even_and_seeded() -> None:
     labels = np.array([0] * 50 + [1] * 3 + [2] * 20)
-    chosen = by_class(labels, 15, seed=1)
+    chosen = balanced_indices(labels, 15, seed=1)
     assert np.bincount(labels[chosen]).tolist() == [6, 3, 6]
-    assert chosen == by_class(labels, 15, seed=1) and chosen != by_class(labels, 15, seed=2)
-    assert sorted(by_class(labels, 100, seed=1)) == list(range(73))
-    assert by_class(labels[:0], 5, seed=1) == []
+    assert chosen == balanced_indices(labels, 15, seed=1) and chosen != balanced_indices(labels, 15, seed=2)
+    assert sorted(balanced_indices(labels, 100, seed=1)) == list(range(73))
+    assert balanced_indices(labels[:0], 5, seed=1) == []
 
 
 def test_without_images_it_is_checked_on_drawn_ones(
@@ -247,7 +250,7 @@ def test_without_images_it_is_checked_on_drawn_ones(
     shutil.copy(weights, "a.pt")
     result = CliRunner().invoke(main, ["export", "a.pt", "--format", "torchscript"])
     assert result.exit_code == 0, result.output
-    assert "a.torchscript" in result.output and "same class first on 32 of 32 drawn images" in result.output
+    assert "a.torchscript" in result.output and "same top-1 class on 32 of 32 synthetic images" in result.output
 
 
 def test_an_export_that_differs_leaves_what_was_there(
@@ -255,12 +258,29 @@ def test_an_export_that_differs_leaves_what_was_there(
 ) -> None:
     out = tmp_path / "a.onnx"
     out.write_bytes(b"the one before")
-    right = write.Deployed.forward
-    monkeypatch.setattr(write.Deployed, "forward", lambda self, images: right(self, images) * 1.1)
-    with pytest.raises(TrainingError, match=r"not what its checkpoint is: largest difference .*a\.failed\.onnx"):
+    right = write.ExportModule.forward
+    monkeypatch.setattr(write.ExportModule, "forward", lambda self, images: right(self, images) * 1.1)
+    with pytest.raises(
+        TrainingError, match=r"differs from its checkpoint: .*logits is .* times the limit .*a\.failed\.onnx"
+    ):
         Classifier(weights).export("onnx", out, data=drawn_data)
     assert out.read_bytes() == b"the one before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.failed.onnx", "a.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "limit", "failure"),
+    [
+        (0.34, 0.017, r"logits is 0\.34, 20 times the limit of 0\.017"),
+        (0.34, None, r"12 of 20 images \(60%\), and 75% are required"),
+        (float("nan"), 0.017, "NaN or infinite"),
+    ],
+)
+def test_a_failed_check_says_which_condition_failed(difference: float, limit: float | None, failure: str) -> None:
+    result = ExportCheck(difference, limit, "logits", same=12, images=20, drawn=False)
+    assert not result.passed and re.search(failure, result.failure)
+    assert ExportCheck(0.01, 0.017, "logits", same=12, images=20, drawn=False).failure == ""
+    assert ExportCheck(0.34, None, "logits", same=15, images=20, drawn=False).failure == ""
 
 
 def test_nothing_is_left_of_an_export_that_fails(
@@ -280,11 +300,11 @@ def test_nothing_is_left_of_an_export_that_fails(
     [
         ({"format": "onyx"}, "unknown format 'onyx'"),
         ({"out": "a.pt"}, "must end in .onnx"),
-        ({"int8": True}, "needs a data set to calibrate on"),
+        ({"int8": True}, "data set to calibrate on"),
         ({"int8": True, "calibrate": "x", "half": True}, "full precision"),
-        ({"calibrate": "x"}, "is for int8"),
+        ({"calibrate": "x"}, r"--calibrate x .*without int8"),
         ({"data": "nowhere"}, "no data set here"),
-        ({"format": "ultralytics-state", "half": True}, "weights as they are"),
+        ({"format": "ultralytics-state", "half": True}, "stores only weights"),
         ({"format": "tensorrt", "with_preprocess": True}, "no antialiased resize"),
     ],
 )
@@ -306,13 +326,13 @@ def test_an_engine_file_holds_its_metadata_before_the_engine(tmp_path: Path) -> 
     path = tmp_path / "a.engine"
     metadata = json.dumps({"imgtool": '"1"'}).encode()
     path.write_bytes(len(metadata).to_bytes(4, "little") + metadata + b"engine")
-    assert tensorrt.split(path) == ({"imgtool": '"1"'}, b"engine")
+    assert tensorrt.split_file(path) == ({"imgtool": '"1"'}, b"engine")
     path.write_bytes(b"ptrt\0\0\0\0a bare engine")
-    assert tensorrt.split(path) == ({}, b"ptrt\0\0\0\0a bare engine")
+    assert tensorrt.split_file(path) == ({}, b"ptrt\0\0\0\0a bare engine")
     for broken in (b"", b"\2\0\0\0{x rest"):
         path.write_bytes(broken)
         with pytest.raises(CheckpointError):
-            tensorrt.split(path)
+            tensorrt.split_file(path)
 
 
 def test_an_exported_model_cannot_be_trained_or_exported(onnx_file: Path, drawn_data: Path) -> None:
@@ -322,9 +342,9 @@ def test_an_exported_model_cannot_be_trained_or_exported(onnx_file: Path, drawn_
     with pytest.raises(InputError, match="is an exported model already"):
         subject.export("torchscript")
     with pytest.raises(InputError, match="takes images of 64 pixels, not 96"):
-        subject.predict(clouds(1, 64), imgsz=96)
+        subject.predict(synthetic_images(1, 64), imgsz=96)
     with pytest.raises(InputError, match="is opened on cpu already, not on cuda"):
-        subject.predict(clouds(1, 64), device="cuda")
+        subject.predict(synthetic_images(1, 64), device="cuda")
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".torchscript", ".engine"])
@@ -341,9 +361,9 @@ def test_a_malformed_file_is_one_clear_error(suffix: str, onnx_file: Path, tmp_p
 
 
 def test_metadata_survive(weights: Path) -> None:
-    from imgtool.training.export.plan import Plan
+    from imgtool.training.export.settings import ExportSettings
 
-    about = write.metadata_of(Classifier(weights).trained, Plan(64, 4, preprocess=True))
+    about = write.metadata_of(Classifier(weights).trained, ExportSettings(64, 4, preprocess=True))
     assert ModelMetadata.from_strings(about.to_strings()) == about
     for key in about.to_strings():
         with pytest.raises(CheckpointError, match="damaged"):
@@ -358,7 +378,7 @@ def test_predict_reports_by_json_what_was_exported(weights: Path, drawn_data: Pa
     told = json.loads(CliRunner().invoke(main, command).stdout)
     assert told["files"] == [str(out)] and told["check"]["passed"] and told["check"]["same"] == 20
     for seed in range(3):
-        Image.fromarray(clouds(3, 80)[seed]).save(tmp_path / f"{seed}.png")
+        Image.fromarray(synthetic_images(3, 80)[seed]).save(tmp_path / f"{seed}.png")
     args = [str(tmp_path / f"{seed}.png") for seed in range(3)]
     rows = []
     for source in (out, weights):
@@ -367,7 +387,9 @@ def test_predict_reports_by_json_what_was_exported(weights: Path, drawn_data: Pa
     assert [row["wnids"] for row in rows[0]] == [row["wnids"] for row in rows[1]] and len(rows[0]) == 3
 
 
-def test_formats_are_known_by_their_endings() -> None:
+def test_every_format_has_a_writer_and_a_reader() -> None:
+    assert {*WRITERS, formats.WEIGHTS_ONLY} == set(formats.SUFFIXES)
+    assert set(readers.READERS) == {formats.SUFFIXES[name] for name in WRITERS}
     assert set(readers.READERS) == {".onnx", ".xml", ".engine", ".pt2", ".torchscript"}
     assert readers.recognises("x/a.onnx") and not readers.recognises("a.pt")
 

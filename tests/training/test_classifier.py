@@ -110,7 +110,7 @@ def test_no_such_checkpoint(tmp_path: Path) -> None:
 def test_weights_of_another_shape(trained: TrainResults) -> None:
     content = checkpoint.load(trained.run / "weights" / "best.pt")
     checkpoint.save(Path("odd.pt"), {key: content[key] for key in checkpoint.KEYS} | {"size": "s"})
-    with pytest.raises(CheckpointError, match=r"odd\.pt: its weights do not fit a s"):
+    with pytest.raises(CheckpointError, match=r"odd\.pt: the weights do not fit the network s"):
         Classifier("odd.pt")
 
 
@@ -204,7 +204,7 @@ def test_predict_names_what_it_cannot_read(trained: TrainResults, draw_image: np
     for wrong in (draw_image.astype(np.float32), draw_image[..., 0], draw_image[:, :0]):
         with pytest.raises(InputError, match=r"must be uint8 \[H, W, 3\]"):
             subject.predict(wrong)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="cannot predict on a BytesIO"):
+    with pytest.raises(InputError, match="cannot predict on BytesIO"):
         subject.predict(io.BytesIO())  # type: ignore[arg-type]
 
 

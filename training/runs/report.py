@@ -16,7 +16,7 @@ from imgtool.pipelines.report.html import details, figure, page, table, text
 from imgtool.pipelines.storage.atomic import write_text
 from imgtool.training.evaluation.error_analysis import METRICS
 from imgtool.training.runs.curves import TOP1, TOP5, Results, best_row, draw_curves, read_results
-from imgtool.training.runs.run import Run, named
+from imgtool.training.runs.run import Run, run_path
 from imgtool.wordnet.errors import CheckpointError
 
 NAME = "report.html"
@@ -37,7 +37,7 @@ def write_report(run: str | Path, path: Path | None = None) -> Path:
 
     A run that is not finished, or was stopped, has what there is of it. Raises CheckpointError where there is no run.
     """
-    folder = named(run)
+    folder = run_path(run)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such run; give a name under runs/ or a run's directory")
     settings = Run(folder, quiet=True).read_settings()

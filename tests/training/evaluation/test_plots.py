@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from imgtool import wordnet
-from imgtool.training.evaluation.plots.confusion import LETTER, Confusion, spread
+from imgtool.training.evaluation.plots.confusion import LINE_HEIGHT, ConfusionMatrix, spread
 from imgtool.training.evaluation.plots.mosaic import BatchMosaics, batch_captions, save_mosaic
 from imgtool.training.evaluation.plots.order import class_order
 from imgtool.training.recipes.augment import Mixed
@@ -81,16 +81,16 @@ def test_captions_state_what_is_mixed() -> None:
 
 
 def test_the_first_batches_alone_are_drawn(tmp_path: Path) -> None:
-    said: list[str] = []
-    hook = BatchMosaics(tmp_path, ["cat", "dog"], said.append)
+    lines: list[str] = []
+    hook = BatchMosaics(tmp_path, ["cat", "dog"], lines.append)
     images, labels = torch.zeros(64, 3, 32, 32, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64)
     for epoch in (0, 1):
         for step in range(1, 6):
             hook(epoch, step, images, labels, Mixed(labels + 1, torch.tensor(0.5)) if step == 2 else None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"train_batch{i}.jpg" for i in range(3)]
-    assert not said
-    BatchMosaics(tmp_path / "nowhere", ["cat"], said.append)(0, 1, images, labels)
-    assert len(said) == 1 and "training goes on" in said[0]
+    assert not lines
+    BatchMosaics(tmp_path / "nowhere", ["cat"], lines.append)(0, 1, images, labels)
+    assert len(lines) == 1 and "cannot draw" in lines[0]
 
 
 def test_alike_classes_stand_together() -> None:
@@ -113,7 +113,7 @@ def test_the_order_of_classes_that_wordnet_does_not_know() -> None:
 
 def test_confusions_are_counted(tmp_path: Path) -> None:
     true, predicted = np.array([0, 0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 1, 0, 2, 1])
-    confusion = Confusion(true, predicted, ["a", "b", "c"], ["<a>", "b,", "ç"])
+    confusion = ConfusionMatrix(true, predicted, ["a", "b", "c"], ["<a>", "b,", "ç"])
     assert confusion.matrix().tolist() == [[1, 2, 0], [0, 1, 0], [1, 1, 1]]
     assert confusion.pairs() == [(0, 1, 2), (2, 0, 1), (2, 1, 1)]
     confusion.save(tmp_path)
@@ -130,13 +130,13 @@ def test_the_matrix_is_drawn_for_any_number_of_classes(tmp_path: Path, classes: 
     wnids, names = h.wnids[:classes], h.names[:classes]
     true = np.arange(2000) % classes
     predicted = np.where(np.arange(2000) % 3, true, (true + 1) % classes)
-    written = Confusion(true, predicted, wnids, names).save(tmp_path)
+    written = ConfusionMatrix(true, predicted, wnids, names).save(tmp_path)
     assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()}
     assert (tmp_path / "confusion.npz").exists() == (classes <= 4096)
     assert max(Image.open(tmp_path / "confusion_matrix.png").size) < 1800
 
 
 def test_labels_do_not_overlap() -> None:
-    places = spread([1, 2, 3, 500, 995, 999], LETTER, 1000)
-    assert all(b - a >= LETTER - 1e-9 for a, b in pairwise(places))
+    places = spread([1, 2, 3, 500, 995, 999], LINE_HEIGHT, 1000)
+    assert all(b - a >= LINE_HEIGHT - 1e-9 for a, b in pairwise(places))
     assert places[0] == 1 and places[3] == 500 and places[-1] <= 1000

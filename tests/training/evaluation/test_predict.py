@@ -112,9 +112,9 @@ def test_every_kind_in_memory_gives_the_same(subject: Classifier, draw_image: Pi
     for wrong in (tensor.float(), tensor[0], torch.from_numpy(pixels)):
         with pytest.raises(InputError, match=r"must be uint8 \[3, H, W\], not torch"):
             subject.predict(wrong)
-    with pytest.raises(ImageError, match="cannot decode the bytes given: not an image"):
+    with pytest.raises(ImageError, match="cannot decode the given bytes: not an image"):
         subject.predict(b"no image")
-    with pytest.raises(InputError, match="cannot predict on a int"):
+    with pytest.raises(InputError, match="cannot predict on int"):
         subject.predict([pixels, 3])  # type: ignore[list-item]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def test_a_logger_is_given_every_epoch_and_the_images(plots: None, memory: Any, 
     assert ("results", "results.png", 3) in good.images
     assert good.closed == 1
     assert len(bad.rows) == 1 and bad.closed == 0
-    assert "Memory failed, the run goes on without it: the line is dead\n" in (run / "log.txt").read_text()
+    assert re.search(r"logger Memory failed.*: the line is dead\n", (run / "log.txt").read_text())
 
 
 def test_tensorboard_reads_back_what_was_logged(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, memory: 
     for name in loggers.NAMES:
         with pytest.raises(InputError, match=rf"needs the package {name}: pip install 'imgtool\[{name}\]'"):
             Classifier("n").train(logger=name, quiet=True)
-    with pytest.raises(InputError, match="there is no logger 'paper': give tensorboard or wandb"):
+    with pytest.raises(InputError, match="unknown logger 'paper': choose tensorboard or wandb"):
         Classifier("n").train(logger="paper", quiet=True)
     assert not Path("runs").exists()
 
@@ -95,7 +96,7 @@ def test_a_logger_that_cannot_start_is_left_out(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(loggers, "WandB", broken)
     run = Run.create(tmp_path / "run", quiet=True)
     assert loggers.open_loggers(["wandb"], run.path, {}, 0, run.say).loggers == []
-    assert "wandb cannot be used, training goes on without it: no account" in (run.path / "log.txt").read_text()
+    assert re.search(r"cannot open logger wandb.*: no account", (run.path / "log.txt").read_text())
 
 
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_reopen() -> None:
     assert Run.reopen().path == Path("runs/newer")
     assert Run.reopen("older").path == Path("runs/older")
     assert Run.reopen("runs/older/weights/last.pt").path == Path("runs/older")
-    with pytest.raises(CheckpointError, match="runs/none cannot be resumed"):
+    with pytest.raises(CheckpointError, match="cannot resume runs/none"):
         Run.reopen("none")
 
 

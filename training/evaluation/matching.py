@@ -61,5 +61,5 @@ def resolve_index_folders(folders: Sequence[str], model_wnids: Sequence[str], da
     classes = published if set(published) <= set(model_wnids) else sorted(model_wnids)
     beyond = [name for name in folders if int(name) >= len(classes)]
     if beyond:
-        raise CheckpointError(f"{data}: folder {beyond[0]} is not a class index: the model has {len(classes)} classes")
+        raise CheckpointError(f"{data}: folder {beyond[0]} is not a class index: there are {len(classes)} classes")
     return [classes[int(name)] for name in folders]

@@ -36,7 +36,7 @@ class ValidationSettings:
     data: str | Path  # a prepared or a raw data set
     split: str
     transform: ValTransform
-    device: torch.device  # that the batches are on
+    device: torch.device  # of the batches
     batch: int = VAL_BATCH
     workers: int | None = None  # decoding threads; None: one per CPU core
     backend: str = "auto"  # loader backend, for a prepared data set
@@ -51,7 +51,7 @@ class EvaluationSetup:
 
     matched: ClassMatch
     class_scores: Callable[[Tensor], Tensor] | None  # logits of the model's classes → logits of a label map's targets
-    hierarchical: Evaluation | None  # collects the hierarchical metrics; None where classes are not in WordNet
+    hierarchical: Evaluation | None  # collects the hierarchical metrics; None if wnids are not in WordNet
     wnids: Sequence[str]  # of the classes that are scored
     names: Sequence[str]
     present: list[int]  # indices of those classes that the data set has
@@ -82,7 +82,7 @@ def target_scores(wnids: Sequence[str], label_map: LabelMap) -> Callable[[Tensor
         raise CheckpointError(
             f"the label map does not fit the model: it maps {len(label_map.wnids)} classes (the first is "
             f"{label_map.wnids[0]}) to {len(label_map)} targets, and the model's {len(wnids)} classes (the first is "
-            f"{wnids[0]}) are neither"
+            f"{wnids[0]}) match neither"
         )
 
     def scores(logits: Tensor) -> Tensor:

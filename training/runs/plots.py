@@ -23,7 +23,7 @@ def draw_plots(run: Run, epochs: int, measure: Callable[[], Metrics]) -> None:
         try:
             draw()
         except Exception as error:
-            run.say(f"cannot draw {name}; checkpoints and results of the run are complete: {first_line(error)}")
+            run.say(f"cannot draw {name} (the run itself is complete): {first_line(error)}")
     if run.logger is not None:
         for name in ("results.png", "confusion_matrix.png", "mistakes.jpg"):
             if (run.path / name).is_file():

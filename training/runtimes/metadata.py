@@ -37,7 +37,7 @@ class ModelMetadata:
 
     @classmethod
     def from_strings(cls, stored: Mapping[str, str]) -> ModelMetadata:
-        """Reads the strings of `to_strings`. Of other programs' metadata it reads Ultralytics' names and image size.
+        """Reads the strings of `to_strings`, or from Ultralytics' metadata the names and the image size.
 
         Raises CheckpointError if metadata written by imgtool are damaged.
         """

@@ -57,7 +57,7 @@ class InputSpec:
 class Runtime(nn.Module):
     """uint8 images [N, 3, imgsz, imgsz] on ``device`` → float32 logits per class [N, classes].
 
-    Of a model that outputs probabilities, the logits are their logarithms. If the model has a fixed batch size, the
+    If the model outputs probabilities, the logits are their logarithms. If the model has a fixed batch size, the
     last batch is padded.
     """
 

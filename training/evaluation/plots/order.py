@@ -40,9 +40,8 @@ def class_order(wnids: Sequence[str], names: Sequence[str]) -> tuple[npt.NDArray
     )
     tree = class_tree(table, {})
     leaves = [leaf.class_index for leaf in tree.leaves() if leaf.class_index is not None]
-    order = np.array(
-        sorted(leaves, key=lambda index: not known[index]), np.int64
-    )  # a stable sort: known classes keep the tree's order
+    # the sort is stable: known classes keep the tree's order
+    order = np.array(sorted(leaves, key=lambda index: not known[index]), np.int64)
     position = np.empty(len(order), np.int64)
     position[order] = np.arange(len(order))
     blocks = []

@@ -38,14 +38,14 @@ def as_list(loggers: Loggers) -> list[str | Logger]:
 
     Raises InputError for an unknown name, or one whose package is not installed.
     """
-    several: list[Any] = list(loggers) if isinstance(loggers, list | tuple) else [] if loggers is None else [loggers]
-    for logger in several:
+    chosen: list[Any] = list(loggers) if isinstance(loggers, list | tuple) else [] if loggers is None else [loggers]
+    for logger in chosen:
         if isinstance(logger, str):
             if logger not in NAMES:
                 raise InputError(f"unknown logger {logger!r}: choose {' or '.join(NAMES)}")
             if importlib.util.find_spec(logger) is None:
                 raise InputError(f"--logger {logger} needs the package {logger}: pip install 'imgtool[{logger}]'")
-    return several
+    return chosen
 
 
 def open_loggers(
@@ -149,7 +149,7 @@ class WandB:
             resume="allow",
             dir=str(folder),
             config={key: settings.get(key) for key in ("size", "recipe", "data", "fingerprint", "seed", "device")},
-            settings=wandb.Settings(console="off"),  # they are in log.txt
+            settings=wandb.Settings(console="off"),  # console lines are in log.txt already
         )
 
     def scalars(self, epoch: int, row: Mapping[str, float]) -> None:

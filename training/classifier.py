@@ -198,16 +198,16 @@ class Classifier:
         self.trained.require_weights()
         model, place = self._runner(device)
         settings = validation.ValidationSettings(
-            data if data is not None else DATA,
-            split,
-            ValTransform(imgsz or self.imgsz),
-            place,
-            batch or VAL_BATCH,
-            workers,
-            backend,
-            _labelmap(labelmap),
-            all_classes,
-            real,
+            data=data if data is not None else DATA,
+            split=split,
+            transform=ValTransform(imgsz or self.imgsz),
+            device=place,
+            batch=batch or VAL_BATCH,
+            workers=workers,
+            backend=backend,
+            label_map=_labelmap(labelmap),
+            all_classes=all_classes,
+            real=real,
         )
         rows = None if per_class is None else PerClass()
         errors = None if plots is None else ErrorAnalysis()

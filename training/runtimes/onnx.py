@@ -24,8 +24,8 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
     session = open_session(path, device, threads)
     metadata = ModelMetadata.from_strings(session.get_modelmeta().custom_metadata_map)
     if metadata.imgtool is None:
-        # Another program's model may have 8-bit weights. It is opened a second time, because onnxruntime gives access to
-        # the metadata only after it has built the session, whose options are then fixed.
+        # Another program's model may have 8-bit weights. It is opened a second time, because onnxruntime gives access
+        # to the metadata only after it has built the session, whose options are then fixed.
         session = open_session(path, device, threads, exact_int8=True)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or not outputs:

@@ -6,13 +6,18 @@ import json
 
 import click
 
-FORMATS = ("onnx", "openvino", "tensorrt", "torch-export", "torchscript", "ultralytics-state")
+from imgtool.training.export.formats import SUFFIXES
 
 
 @click.command()
 @click.argument("weights")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="onnx", show_default=True, help="What program it is for."
+    "--format",
+    "form",
+    type=click.Choice(list(SUFFIXES)),
+    default="onnx",
+    show_default=True,
+    help="What program it is for.",
 )
 @click.option("--out", help="File to write; more beside it as the format needs. [beside WEIGHTS]")
 @click.option("--imgsz", type=click.IntRange(32), help="Side of the images in pixels. [the checkpoint's]")

@@ -16,7 +16,7 @@ from imgtool.training.evaluation.error_analysis import ErrorAnalysis
 from imgtool.training.evaluation.evaluate import Metrics, evaluate
 from imgtool.training.evaluation.per_class import PerClass, write_csv
 from imgtool.training.evaluation.predict import Prediction, Source
-from imgtool.training.evaluation.splits import DATA
+from imgtool.training.evaluation.splits import DATA, VAL_BATCH
 from imgtool.training.export.write import Exported, export
 from imgtool.training.models.losses import Loss
 from imgtool.training.parallel import distributed
@@ -197,24 +197,31 @@ class Classifier:
         """
         self.trained.require_weights()
         model, place = self._runner(device)
-        where, gather = data if data is not None else DATA, _labelmap(labelmap)
-        transform = ValTransform(imgsz or self.imgsz)
+        settings = validation.ValidationSettings(
+            data=data if data is not None else DATA,
+            split=split,
+            transform=ValTransform(imgsz or self.imgsz),
+            device=place,
+            batch=batch or VAL_BATCH,
+            workers=workers,
+            backend=backend,
+            label_map=_labelmap(labelmap),
+            all_classes=all_classes,
+            real=real,
+        )
         rows = None if per_class is None else PerClass()
         errors = None if plots is None else ErrorAnalysis()
         if per_class is not None:
-            write_csv(per_class, [])  # what cannot be written is told before the work, not after
-        opened = validation.open_split(
-            self.trained, where, split, gather, transform, batch, place, workers, backend, all_classes, real
-        )
-        with opened as (plan, batches):
-            observers = [observer for observer in (plan.observer, rows, errors) if observer is not None]
-            metrics = evaluate(model, batches, place, plan.matched, plan.class_scores, observers)
-        if plan.evaluation is not None:
-            metrics = replace(metrics, hierarchy=plan.evaluation.result())
+            write_csv(per_class, [])  # a path that cannot be written is an error before the work, not after it
+        with validation.open_split(self.trained, settings) as (setup, batches):
+            observers = [observer for observer in (setup.observer, rows, errors) if observer is not None]
+            metrics = evaluate(model, batches, place, setup.matched, setup.class_scores, observers)
+        if setup.hierarchical is not None:
+            metrics = replace(metrics, hierarchy=setup.hierarchical.result())
         if per_class is not None and rows is not None:
-            write_csv(per_class, rows.results(plan.wnids, plan.names, plan.shown))
+            write_csv(per_class, rows.results(setup.wnids, setup.names, setup.present))
         if plots is not None and errors is not None:
-            errors.save(plots, plan, {"split": split} | metrics.to_dict())
+            errors.save(plots, setup, {"split": split} | metrics.to_dict())
         return metrics
 
     def predict(

@@ -89,7 +89,7 @@ def test_each_kind_of_end_has_its_exit_code(tmp_path):
         (["val", "--weights", "nowhere.pt"], 2, "nowhere.pt"),
         (["predict", "a.jpg", "--weights", "nowhere.pt"], 2, "nowhere.pt"),
         (["report", "nowhere"], 2, "nowhere: there is no such run"),
-        (["train", "--logger", "paper"], 2, "there is no logger 'paper'"),
+        (["train", "--logger", "paper"], 2, "unknown logger 'paper'"),
         (["synset", "dgo.n.01"], 2, "dog.n.01"),
         (["info", "nowhere"], 2, "nowhere"),
         (["nonsense"], 2, "No such command 'nonsense'"),

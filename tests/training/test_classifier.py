@@ -110,7 +110,7 @@ def test_no_such_checkpoint(tmp_path: Path) -> None:
 def test_weights_of_another_shape(trained: TrainResults) -> None:
     content = checkpoint.load(trained.run / "weights" / "best.pt")
     checkpoint.save(Path("odd.pt"), {key: content[key] for key in checkpoint.KEYS} | {"size": "s"})
-    with pytest.raises(CheckpointError, match=r"odd\.pt: its weights do not fit a s"):
+    with pytest.raises(CheckpointError, match=r"odd\.pt: the weights do not fit the network s"):
         Classifier("odd.pt")
 
 
@@ -126,9 +126,7 @@ def test_classes_are_matched_by_wnid(trained: TrainResults, memory: Any) -> None
     assert (permuted.top1, permuted.top5) == (plain.top1, plain.top5)
     assert permuted.loss == pytest.approx(plain.loss, rel=1e-5)
     subject.wnids[0] = "n02084071"
-    with pytest.raises(
-        CheckpointError, match="1 only in the data set, n01491361 first; 1 only in the checkpoint, n020"
-    ):
+    with pytest.raises(CheckpointError, match=r"1 only in the data set .*n01491361.*1 only in the checkpoint .*n020"):
         subject.val()
 
 
@@ -206,7 +204,7 @@ def test_predict_names_what_it_cannot_read(trained: TrainResults, draw_image: np
     for wrong in (draw_image.astype(np.float32), draw_image[..., 0], draw_image[:, :0]):
         with pytest.raises(InputError, match=r"must be uint8 \[H, W, 3\]"):
             subject.predict(wrong)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="cannot predict on a BytesIO"):
+    with pytest.raises(InputError, match="cannot predict on BytesIO"):
         subject.predict(io.BytesIO())  # type: ignore[arg-type]
 
 

@@ -194,7 +194,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(recipe: Recipe) -> 
         data = (weights / name).read_bytes()
         (weights / name).write_bytes(data[: len(data) // 2])
     resumed = Classifier("n").train(name="cut", resume=True, quiet=True)
-    assert (resumed.run / "log.txt").read_text().count("going on from the one before") == 2
+    assert (resumed.run / "log.txt").read_text().count("resuming from the previous checkpoint") == 2
     one, other = (checkpoint.load(run / "weights" / "last.pt")["ema"] for run in (whole.run, resumed.run))
     assert all(torch.equal(value, other[key]) for key, value in one.items())
     for path in weights.glob("last*.pt"):

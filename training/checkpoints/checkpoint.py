@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from imgtool.pipelines.storage.atomic import replacing
-from imgtool.wordnet.errors import CheckpointError
+from imgtool.wordnet.errors import CheckpointError, first_line
 
 FORMAT = "imgtool-checkpoint-1"
 KEYS = {"size", "dropout", "imgsz", "wnids", "names", "epoch", "metrics", "recipe", "ema", "resume"}
@@ -34,7 +34,7 @@ def save(path: Path, checkpoint: dict[str, Any]) -> None:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save({"format": FORMAT, "imgtool": version(), **checkpoint}, file)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise CheckpointError(f"cannot write {path}: {_line(error)}") from error
+        raise CheckpointError(f"cannot write {path}: {_first_sentence(error)}") from error
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile's, pickle's, torch's: many kinds, one meaning
-        raise CheckpointError(f"{path} is not a whole checkpoint of plain tensors: {_line(error)}") from error
+        raise CheckpointError(f"{path} is not a whole checkpoint of plain tensors: {_first_sentence(error)}") from error
     if not isinstance(checkpoint, dict) or not str(checkpoint.get("format")).startswith("imgtool-checkpoint-"):
         raise CheckpointError(f"{path} is not a checkpoint of imgtool")
     if checkpoint["format"] != FORMAT:
@@ -81,7 +81,6 @@ def version() -> str:
         return "unknown"
 
 
-def _line(error: BaseException) -> str:
-    """The first sentence of an error: torch's go on for paragraphs."""
-    text = str(error).strip().split("\n")[0].split(". ")[0]
-    return text or type(error).__name__
+def _first_sentence(error: BaseException) -> str:
+    """torch's errors continue with advice to load the file unsafely."""
+    return first_line(error).split(". ")[0]

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.wordnet.errors import CheckpointError
+from imgtool.wordnet.errors import CheckpointError, first_line
 
 LONGEST_PICKLE = 64 << 20  # bytes; of a real one it is the names of a few thousand tensors, under 1 MB
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save's files began before torch 1.6
@@ -128,8 +128,7 @@ def read(path: str | Path) -> Any:
     except _Refused as error:
         raise CheckpointError(f"{path} is refused: {error}") from None
     except Exception as error:  # zipfile's, pickletools', torch's: many kinds, one meaning
-        text = str(error).strip().split("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path} is not a whole torch file: {text}") from error
+        raise CheckpointError(f"{path} is not a whole torch file: {first_line(error)}") from error
 
 
 class _Archive:

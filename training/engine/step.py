@@ -14,7 +14,7 @@ from imgtool.training.models.losses import Loss
 from imgtool.training.parallel.device import has_bf16
 from imgtool.training.recipes import Recipe
 from imgtool.training.recipes.augment import Mixed
-from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.errors import InputError, first_line
 
 LossOf = Callable[[Tensor, Tensor, Mixed | None], Tensor]
 Part = tuple[Tensor, Tensor, Mixed | None]
@@ -121,7 +121,7 @@ def compiled(loss_of: LossOf, device: torch.device, say: Callable[[str], None], 
         probe = torch.ones(8, device=device, requires_grad=True)
         torch.compile(lambda x: F.silu(x).sum())(probe).backward()
     except Exception as error:
-        say(f"training without torch.compile, slower: {_line(error)}")
+        say(f"training without torch.compile, slower: {first_line(error)}")
         return loss_of
     return _Compiled(loss_of, model, say)
 
@@ -143,7 +143,7 @@ class _Compiled:
             except Exception as error:
                 self.call = self.fallbacks.pop(0)()
                 how = "in regions" if self.fallbacks else "not at all, slower"
-                self.say(f"torch.compile does not take the whole step ({_line(error)}): compiled {how}")
+                self.say(f"torch.compile does not take the whole step ({first_line(error)}): compiled {how}")
         return self.call(images, labels, mixed)
 
     def _in_regions(self) -> LossOf:
@@ -156,10 +156,6 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The outermost modules of a model that stand in a row: stages, layers."""
     rows = [module for module in model.modules() if isinstance(module, nn.Sequential | nn.ModuleList)]
     return list(rows[0].named_children()) if rows else list(model.named_children())
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.SGD:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from imgtool.training.models import yolov8
-from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.errors import InputError, first_line
 
 LIBRARIES = ("timm", "torchvision")
 
@@ -47,7 +47,7 @@ def build(name: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: f
     except TypeError as error:
         raise InputError(f"--arch {name} does not take these settings: {error}") from None
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"--arch {name}: {library} has no such network ({str(error).splitlines()[0]})") from None
+        raise InputError(f"--arch {name}: {library} has no such network ({first_line(error)})") from None
     return network
 
 

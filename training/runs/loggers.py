@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.errors import InputError, first_line
 
 NAMES = ("tensorboard", "wandb")  # each the package that it needs, and the extra that installs it
 PROJECT = "imgtool"  # at Weights & Biases; their WANDB_PROJECT says otherwise
@@ -65,7 +65,7 @@ def open_loggers(
         try:
             group.loggers.append(TensorBoard(folder, epochs) if logger == "tensorboard" else WandB(folder, settings))
         except Exception as error:
-            say(f"{logger} cannot be used, training goes on without it: {_line(error)}")
+            say(f"{logger} cannot be used, training goes on without it: {first_line(error)}")
     return group
 
 
@@ -100,7 +100,7 @@ class LoggerGroup:
                 call(logger)
             except Exception as error:
                 self.loggers.remove(logger)
-                self.say(f"{type(logger).__name__} failed, the run goes on without it: {_line(error)}")
+                self.say(f"{type(logger).__name__} failed, the run goes on without it: {first_line(error)}")
 
 
 class TensorBoard:
@@ -154,7 +154,3 @@ class WandB:
 
     def close(self) -> None:
         self.run.finish()
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

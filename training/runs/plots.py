@@ -6,6 +6,7 @@ from imgtool.pipelines.storage.atomic import replacing
 from imgtool.training.evaluation.evaluate import Metrics
 from imgtool.training.runs.curves import draw_curves, read_results
 from imgtool.training.runs.run import Run
+from imgtool.wordnet.errors import first_line
 
 
 def draw_plots(run: Run, epochs: int, measure: Callable[[], Metrics]) -> None:
@@ -22,8 +23,7 @@ def draw_plots(run: Run, epochs: int, measure: Callable[[], Metrics]) -> None:
         try:
             draw()
         except Exception as error:
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            run.say(f"{what} could not be drawn, the training is whole all the same: {line}")
+            run.say(f"{what} could not be drawn, the training is whole all the same: {first_line(error)}")
     if run.logger is not None:
         for name in ("results.png", "confusion_matrix.png", "mistakes.jpg"):
             if (run.path / name).is_file():

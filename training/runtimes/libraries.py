@@ -29,9 +29,3 @@ def quietly() -> Iterator[None]:
             yield
         finally:
             logging.disable(level)
-
-
-def first_line(error: BaseException) -> str:
-    """Of an error that goes on for paragraphs."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.training.runtimes.libraries import first_line, needs
+from imgtool.training.runtimes.libraries import needs
 from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.runtime import Input, Runtime
-from imgtool.wordnet.errors import CheckpointError, InputError
+from imgtool.wordnet.errors import CheckpointError, InputError, first_line
 
 SECTION = "imgtool"
 FOREIGN = "model_info"  # Ultralytics' metadata

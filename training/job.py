@@ -21,6 +21,7 @@ from imgtool.pipelines.loaders.base import Loader
 from imgtool.training import recipes
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.engine import loop
+from imgtool.training.engine.setup import Options, Setup
 from imgtool.training.evaluation.evaluate import Metrics
 from imgtool.training.evaluation.plots.mosaic import BatchMosaics
 from imgtool.training.evaluation.splits import DATA, VAL_BATCH, check_splits
@@ -303,7 +304,7 @@ def execute(
     """
     device, recipe, dataset = execution.place(world), job.recipe, job.dataset
     criterion = losses.from_spec(recipe.loss, dataset.wnids, recipe.label_smoothing)
-    with open_loaders(job, execution, world, device) as loaders:
+    with open_loaders(job, execution, world, device) as (train_loader, val_loader):
         if job.run is None or job.saved is None:
             run = create_run(job, name, execution, world, device)
             network = build_network(job, criterion.outputs, world.rank, run.say)
@@ -319,7 +320,10 @@ def execute(
             f"{dataset.num_samples('train'):,} + {dataset.num_samples('val'):,} images, {recipe.epochs} epochs, "
             f"{job.batch_note(world)}, on {device}, in {run.path}"
         )
-        options = loop.Options(
+        setup = Setup(
+            network, job.model.size, recipe, criterion, dataset.wnids, dataset.names, train_loader, val_loader
+        )
+        options = Options(
             seed=job.seed,
             precision=job.precision,
             compile=execution.compile,
@@ -331,16 +335,13 @@ def execute(
             on_batch=BatchMosaics(run.path, dataset.names, run.say) if execution.plots and world.is_main else None,
             world=world,
         )
-        classes = loop.Classes(dataset.wnids, dataset.names)
         try:
-            best = loop.train(
-                network, recipe, classes, *loaders, run, device, criterion, options, job.saved, job.model.size
-            )
+            best = loop.train(setup, run, device, options, job.saved)
         except KeyboardInterrupt:
             run.say(f"stopped: --resume goes on behind the last step that {run.last} holds")
             raise
-    if loaders[0].skipped:
-        run.say(f"{loaders[0].skipped} damaged samples were left out of batches")
+    if train_loader.skipped:
+        run.say(f"{train_loader.skipped} damaged samples were left out of batches")
     run.say(f"done: top-1 {best.top1:.2%}, top-5 {best.top5:.2%}; the best weights are {run.best}")
     world.any(False)  # the first process may still be writing them
     return run, best

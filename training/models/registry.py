@@ -1,9 +1,7 @@
 """Other networks for the same loop: ``timm:NAME`` and ``torchvision:NAME``, untrained."""
 
-import copy
 from typing import Any
 
-import torch
 from torch import nn
 
 from imgtool.training.models import yolov8
@@ -58,18 +56,3 @@ def head(model: nn.Module) -> str:
         if found:
             return found[-1]
     raise InputError(f"{type(model).__name__} has no layer that makes logits")
-
-
-def flops(model: nn.Module, image_size: int) -> int:
-    """Floating-point operations of one image's forward pass, 2 × multiply-accumulates, shapes traced on torch's meta
-    device; 0 for a network that cannot be traced there."""
-    if isinstance(model, yolov8.ClassificationModel):
-        return yolov8.flops(model, image_size)
-    from torch.utils.flop_counter import FlopCounterMode  # imports triton
-
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            copy.deepcopy(model).to("meta").eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
-    except (RuntimeError, NotImplementedError):
-        return 0
-    return int(counter.get_total_flops())

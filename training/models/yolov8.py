@@ -8,7 +8,6 @@ checkpoints (``model.0.conv.weight`` … ``model.9.linear.bias``), so those load
 
 import copy
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -188,43 +187,3 @@ def fuse(model: nn.Module) -> nn.Module:
 def count_parameters(model: nn.Module) -> int:
     """Learnable parameters; a batch norm's running statistics are not among them."""
     return sum(p.numel() for p in model.parameters())
-
-
-def flops(model: str | nn.Module, image_size: int = 224) -> int:
-    """Floating-point operations of one forward pass of one square image: 2 × the multiply-accumulates of every
-    convolution and linear layer. Norms (folded at inference), activations, additions and pooling are not counted.
-
-    ``model`` is a size (1000 classes) or a module. Nothing is computed: shapes are traced on torch's meta device.
-    """
-    if isinstance(model, str):
-        with torch.device("meta"):
-            traced: nn.Module = build(model)
-    else:
-        traced = copy.deepcopy(model).to("meta")
-    total = 0
-
-    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            macs_an_output = module.weight[0].numel()
-        else:
-            assert isinstance(module, nn.Linear)
-            macs_an_output = module.in_features
-        total += 2 * macs_an_output * output.numel()
-
-    handles: list[Callable[[], None]] = [
-        m.register_forward_hook(count).remove for m in traced.modules() if isinstance(m, nn.Conv2d | nn.Linear)
-    ]
-    traced.eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
-    for remove in handles:
-        remove()
-    return total
-
-
-def published_flops(model: str | nn.Module) -> int:
-    """The "FLOPs at 640" of the published table: the count at 32×32 times (640/32)² = 400.
-
-    It scales the classifier too, which runs once an image whatever its size, and so exceeds ``flops(model, 640)``
-    by 399 × 2 × 1280 × classes (1.02 G at 1000 classes). Kept to compare with that table.
-    """
-    return flops(model, STRIDE) * (640 // STRIDE) ** 2

@@ -15,10 +15,11 @@ import torch
 
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.engine import loop, profiler
+from imgtool.training.engine import profiler
 from imgtool.training.engine.ema import EMA
 from imgtool.training.engine.meters import Progress
 from imgtool.training.engine.signals import Interrupted
+from imgtool.training.engine.state import TrainingState
 from imgtool.training.engine.step import Step, make_optimizer
 from imgtool.training.evaluation.evaluate import Metrics
 from imgtool.training.models import yolov8
@@ -89,7 +90,7 @@ def test_restore_needs_nothing_of_the_state_before(recipe: Recipe, make_dataset:
     model = yolov8.build("n", 6, recipe.dropout)
     optimizer = make_optimizer(model, recipe, torch.device("cpu"))
     loader = make_loader(make_dataset(), "train", batch_size=32, image_size=32)
-    state = loop.State(model, optimizer, None, EMA(model, 0.5), Progress(recipe), loader)
+    state = TrainingState(model, optimizer, None, EMA(model, 0.5), Progress(recipe), loader)
     state.restore(content)
     again = leaves({"resume": state.to_dict(), "ema": state.ema.module.state_dict()})
     assert len(again) > 500
@@ -221,14 +222,14 @@ def test_bad_steps_are_counted(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) 
 
     def poisoned(self: Step, parts: Any) -> Any:
         calls.append(1)
-        before, self.loss_of = (
-            self.loss_of,
-            ((lambda *args: before(*args) * float("nan")) if len(calls) == 2 else self.loss_of),
+        before, self.batch_loss = (
+            self.batch_loss,
+            ((lambda *args: before(*args) * float("nan")) if len(calls) == 2 else self.batch_loss),
         )
         try:
             return real(self, parts)
         finally:
-            self.loss_of = before
+            self.batch_loss = before
 
     monkeypatch.setattr(Step, "__call__", poisoned)
     run = Classifier("n").train(recipe=recipe.override(epochs=1), name="bad", quiet=True, on_nan="skip").run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 from PIL import Image
 
 from imgtool.training.classifier import Classifier
-from imgtool.training.engine.loop import Classes
 from imgtool.training.evaluation import error_analysis
 from imgtool.training.evaluation.evaluate import Evaluated, evaluate
 from imgtool.training.evaluation.plots.confusion import Confusion
@@ -22,6 +22,10 @@ from imgtool.training.runs import plots as run_plots
 from imgtool.training.runtimes.native import Native
 
 DRAWN = {"results.png", "metrics.json", "confusion_matrix.png", "confusion.csv", "confusion.npz", "mistakes.jpg"}
+
+
+def classes(*names: str) -> Any:
+    return SimpleNamespace(wnids=names, names=names)
 
 
 def test_the_surest_mistakes_over_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +53,7 @@ def test_the_surest_mistakes_over_all_batches(tmp_path: Path, monkeypatch: pytes
     drawn: list[Any] = []
     monkeypatch.setattr(error_analysis, "save_mosaic", lambda *args: drawn.append(args))
 
-    seen.save(tmp_path / "new" / "folder", Classes(*[[f"class{i}" for i in range(5)]] * 2), {"top1": 0.5})
+    seen.save(tmp_path / "new" / "folder", classes(*[f"class{i}" for i in range(5)]), {"top1": 0.5})
     (_, shown, captions), *_ = drawn
     assert len(shown) == len(captions) == 7
     assert (
@@ -67,7 +71,7 @@ def test_without_a_mistake_none_is_drawn(tmp_path: Path) -> None:
     model = Native(torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten()))
     evaluate(model, batches, torch.device("cpu"), observers=[seen])
 
-    seen.save(tmp_path, Classes(["a", "b", "c"], ["a", "b", "c"]), {})
+    seen.save(tmp_path, classes("a", "b", "c"), {})
     assert not (tmp_path / "mistakes.jpg").exists() and (tmp_path / "confusion_matrix.png").exists()
 
 

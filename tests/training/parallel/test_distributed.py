@@ -13,7 +13,7 @@ import torch
 
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.engine.loop import STOP_CHECK
+from imgtool.training.engine.loop import SIGNAL_CHECK_STEPS
 from imgtool.training.parallel.launch import RESTARTS
 
 COMMON = ["--imgsz", "32", "--epochs", "2", "--batch", "12", "--device", "cpu", "--workers", "1", "--seed", "5"]
@@ -47,12 +47,12 @@ if "train" in sys.orig_argv and ("RANK" in os.environ or "--gpus" not in sys.ori
         act(next(count))
         return real(*args)
 
-    def note(self, number, frame):
+    def record(self, number, frame):
         noted.set()
-        return real_note(self, number, frame)
+        return real_record(self, number, frame)
 
     step.Step.__call__ = called
-    real_note, signals.Stop._note = signals.Stop._note, note
+    real_record, signals.DeferredSignals._record = signals.DeferredSignals._record, record
 """
 STEPS = 6  # an epoch's: 80 images in batches of 12
 
@@ -153,8 +153,8 @@ def test_sigterm_saves_and_resume_goes_on(
     _, said = process.communicate(timeout=300)
     assert process.returncode == 143, said
     assert "Traceback" not in said
-    # One process stops after the step. Several agree on it every STOP_CHECK steps, or else when the epoch ends.
-    assert STOP_CHECK > STEPS
+    # One process stops after the step. Several agree on it every SIGNAL_CHECK_STEPS steps, or else when the epoch ends.
+    assert SIGNAL_CHECK_STEPS > STEPS
     done = len(rows(run))
     assert done == (1 if processes == 1 else 2)
     content = checkpoint.load(run / "weights" / "last.pt")

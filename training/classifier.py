@@ -51,7 +51,7 @@ class Classifier:
     which cannot be trained. ``device`` is the default for predict and val, ``threads`` the number of CPU threads to
     compute with, in the whole process. ``trained`` is the network and all that is known of it.
 
-    Raises InputError for an unknown size, CheckpointError for a file that is not a whole checkpoint.
+    Raises InputError for an unknown size, CheckpointError for a file that is damaged or not a checkpoint.
     """
 
     def __init__(

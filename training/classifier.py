@@ -17,6 +17,7 @@ from imgtool.training.evaluation.evaluate import Metrics, evaluate
 from imgtool.training.evaluation.per_class import PerClass, write_csv
 from imgtool.training.evaluation.predict import Prediction, Source
 from imgtool.training.evaluation.splits import DATA
+from imgtool.training.execute import execute
 from imgtool.training.export.write import Exported, export
 from imgtool.training.models.losses import Loss
 from imgtool.training.parallel import distributed
@@ -149,7 +150,7 @@ class Classifier:
                     return TrainResults(run.path, todo.finished, todo.recipe.epochs)
             else:
                 todo = job.new(self.trained, data, recipe, _labelmap(labelmap), seed, overrides, execution)
-            run, best = job.execute(todo, name, execution, world, on_epoch)
+            run, best = execute(todo, name, execution, world, on_epoch)
             self.trained = open_model(run.best)
         if world.is_main:
             if execution.plots:
@@ -157,7 +158,7 @@ class Classifier:
                     self.val,
                     todo.dataset.path,
                     labelmap=todo.dataset.labelmap,
-                    device=str(execution.place(world)),
+                    device=str(execution.resolve_device(world)),
                     workers=execution.workers,
                     backend=execution.backend,
                     plots=run.path,

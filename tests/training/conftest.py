@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imgtool.training import job, recipes
+from imgtool.training import execute, job, recipes
 from imgtool.training.evaluation import validation
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import plots as run_plots
@@ -133,6 +133,7 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryDataset:
     monkeypatch.chdir(tmp_path)
     for module in (validation, job):
         monkeypatch.setattr(module, "Dataset", lambda _path, _labelmap=None: dataset)
+    for module in (validation, execute):
         monkeypatch.setattr(module, "open_loader", MemoryLoader)
     monkeypatch.setattr(MemoryLoader, "interrupt_at", None)
     return dataset

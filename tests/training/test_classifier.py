@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgtool.training import classifier, job
+from imgtool.training import classifier, execute, job
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier, TrainResults
 from imgtool.training.recipes import Recipe
@@ -35,7 +36,7 @@ def test_a_run_holds_all_to_repeat_it(trained: TrainResults, toy_recipe: Recipe,
     settings = json.loads((run / "run.json").read_text())
     assert settings["recipe"] == toy_recipe.override(epochs=1).to_dict()
     assert settings["size"] == "n" and settings["seed"] == 0 and settings["fingerprint"] == memory.fingerprint
-    assert settings["argv"] and settings["device"].startswith("cpu")
+    assert settings["argv"] == sys.argv and settings["device"].startswith("cpu")
     assert set(settings["versions"]) == {"imgtool", "python", "torch"}
     assert checkpoint.load(run / "weights" / "best.pt")["resume"] is None
     assert (run / "weights" / "best.pt").stat().st_size < 0.5 * (run / "weights" / "last.pt").stat().st_size
@@ -59,7 +60,7 @@ def test_default_batch_follows_the_data_set(memory: Any, toy_recipe: Recipe) -> 
     run = Classifier("n").train(epochs=1, imgsz=32, quiet=True).run
     assert run == Path("runs/train")
     assert json.loads((run / "run.json").read_text())["recipe"]["batch"] == 32
-    assert "batch 32 instead of 1024, the data set being small" in (run / "log.txt").read_text()
+    assert "batch 32 instead of 1024" in (run / "log.txt").read_text()
 
 
 def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,7 @@ def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: py
         asked.update(options, split=split, dataset=dataset)
         raise Stop
 
-    monkeypatch.setattr(job, "open_loader", open_loader)
+    monkeypatch.setattr(execute, "open_loader", open_loader)
     recipe = toy_recipe.override(crop_scale=0.25, hflip=0.0)
     with pytest.raises(Stop):
         Classifier("n").train(recipe=recipe, workers=3, seed=7, device="cpu", backend="native", name="asked")
@@ -148,7 +149,7 @@ def test_fine_tuning_keeps_the_body_and_says_when_the_head_starts_anew(
     same = Classifier(trained.run).train(recipe=frozen, name="same", quiet=True)
     after = Classifier(same.run).model.state_dict()
     torch.testing.assert_close(after["model.9.linear.weight"], before["model.9.linear.weight"])
-    assert "starts anew" not in (same.run / "log.txt").read_text()
+    assert "initialised again" not in (same.run / "log.txt").read_text()
 
     fewer = make_dataset(num_classes=3)
     monkeypatch.setattr(job, "Dataset", lambda _path, _labelmap=None: fewer)
@@ -156,7 +157,7 @@ def test_fine_tuning_keeps_the_body_and_says_when_the_head_starts_anew(
     after = Classifier(other.run).model.state_dict()
     torch.testing.assert_close(after["model.4.cv1.conv.weight"], before["model.4.cv1.conv.weight"])
     assert after["model.9.linear.weight"].shape[0] == 3
-    assert "the last layer starts anew" in (other.run / "log.txt").read_text()
+    assert "last layer is initialised again" in (other.run / "log.txt").read_text()
 
 
 def test_every_kind_of_source_gives_the_same(trained: TrainResults, draw_image: np.ndarray) -> None:
@@ -214,5 +215,5 @@ def test_device_names() -> None:
     assert classifier.resolve_device("cpu") == torch.device("cpu")
     assert classifier.resolve_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
     for wrong in ("gpu", "99", "cuda:99"):
-        with pytest.raises(InputError, match="there is no device"):
+        with pytest.raises(InputError, match=rf"device .?{wrong}"):
             classifier.resolve_device(wrong)

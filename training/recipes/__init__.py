@@ -22,7 +22,7 @@ WARMUP_LIMIT = 0.2  # of the run, so that a run of three epochs is not all warm-
 EMA_LIMIT = 0.05  # of the run, so that a run of fifty steps does not average its beginning in
 ENOUGH_STEPS = 100  # an epoch of a small data set should have about these many steps …
 SMALLEST_BATCH = 32  # … unless the batch would fall under this, where batch norm's statistics get noisy
-OTHERS = "s"  # the recipe of networks that have none: middling crops, light regularisation
+DEFAULT = "s"  # the recipe of networks without one: moderate crops, light regularisation
 SPOKEN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 

@@ -228,7 +228,7 @@ def test_fine_tuning_starts_from_the_same_function(
     before = subject.val(imgsz=32)
     recipe = toy_recipe.override(epochs=1, lr=1e-30)
     result = subject.train(recipe=recipe, name="tuned", quiet=True)
-    assert "starts anew" not in (result.run / "log.txt").read_text()
+    assert "initialised again" not in (result.run / "log.txt").read_text()
     tuned = Classifier(result.run).model.state_dict()
     original = Classifier(path).model.state_dict()
     torch.testing.assert_close(tuned["model.9.linear.weight"], original["model.9.linear.weight"])
@@ -238,7 +238,7 @@ def test_fine_tuning_starts_from_the_same_function(
     assert (after.top1, after.loss) == (before.top1, pytest.approx(before.loss, rel=1e-5))
 
     other = Classifier(save(tmp_path / "b.pt", theirs(["a", "b", "c"]))).train(recipe=recipe, name="other", quiet=True)
-    assert "the last layer starts anew" in (other.run / "log.txt").read_text()
+    assert "last layer is initialised again" in (other.run / "log.txt").read_text()
     assert Classifier(other.run).wnids == memory.wnids
 
 

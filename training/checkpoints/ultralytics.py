@@ -97,8 +97,8 @@ def _shape(model: PickledObject) -> tuple[str, int]:
     first = _dict_of(stem, "_parameters").get("weight") if stem else None
     last = _dict_of(head, "_parameters").get("weight") if head else None
     if isinstance(first, Tensor) and first.dim() == 4 and isinstance(last, Tensor) and last.dim() == 2 and len(last):
-        for size, scale in yolov8.SCALES.items():
-            if math.ceil(STEM * scale.width / 8) * 8 == len(first):
+        for size, multiples in yolov8.SCALES.items():
+            if math.ceil(STEM * multiples.width / 8) * 8 == len(first):
                 return size, len(last)
     raise CheckpointError(f"its layers do not fit YOLOv8-cls of any size ({', '.join(yolov8.SCALES)})")
 

@@ -115,7 +115,7 @@ class Trainer:
         if self.unfinished:
             meter.load_state_dict(self.unfinished)
             self.unfinished = None
-        for batches in meter.watch(self.loader, recipe.accumulate):
+        for batches in meter.timed(self.loader, recipe.accumulate):
             step = meter.steps + 1
             lr = set_lr(self.optimizer, recipe.lr_at(epoch * steps + step - 1, steps))
             micro_batches = [self.augmented(batch, epoch, step, i) for i, batch in enumerate(batches)]
@@ -128,7 +128,7 @@ class Trainer:
                 meter.count(loss, sum(len(labels) for _, labels, _ in micro_batches))
             profile.step(meter)
             if step % options.log_every == 0 or step == steps:
-                meter.read(f"of epoch {epoch + 1}")
+                meter.read(epoch + 1)
                 if step < steps:
                     eta = self.state.progress.eta(epoch, step / steps)
                     position = f"epoch {epoch + 1}/{recipe.epochs}  step {step}/{steps}"
@@ -141,7 +141,7 @@ class Trainer:
     def augmented(self, batch: tuple[Tensor, Tensor], epoch: int, step: int, index: int) -> MicroBatch:
         """Augments one micro-batch as the recipe says; ``index`` is its 0-based number in the 1-based ``step``."""
         images, labels = batch
-        augmentation, options = self.recipe.augmentation, self.options
+        augmentation, options = self.recipe.batch_augmentation, self.options
         if not augmentation:
             return images, labels, None
         number = (step - 1) * self.recipe.accumulate + index + 1

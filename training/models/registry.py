@@ -1,4 +1,4 @@
-"""Other networks for the same loop: ``timm:NAME`` and ``torchvision:NAME``, untrained."""
+"""Networks by name: the sizes of YOLOv8-cls, and ``timm:NAME`` and ``torchvision:NAME``, untrained."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ LIBRARIES = ("timm", "torchvision")
 
 
 def is_arch(name: str) -> bool:
-    """Whether this names a network of another library rather than a size or a path."""
+    """Whether this is the name of another library's network, and not a size or a path."""
     return name.partition(":")[0] in LIBRARIES and ":" in name
 
 
 def build(name: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: float = 0.0) -> nn.Module:
-    """A freshly initialised network of a size (n, s, m, l, x) or of another library, from torch's global random state:
-    float [N, 3, H, W] in 0..1 → logits [N, num_classes].
+    """Returns a new network, float [N, 3, H, W] in 0..1 → logits [N, num_classes], with random weights from torch's
+    global random state. ``name`` is a size (n, s, m, l, x) or another library's network.
 
-    ``dropout`` and ``drop_path`` are passed on where the network has them. Raises InputError for an unknown name, a
-    library that is not installed, or a setting that the network does not take.
+    Raises InputError for an unknown name, a library that is not installed, or a dropout or drop_path that the network
+    does not support.
     """
     if not is_arch(name):
         return yolov8.build(name, num_classes, dropout, drop_path)
@@ -43,16 +43,16 @@ def build(name: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: f
     except ImportError:
         raise InputError(f"--arch {name} needs timm: pip install 'imgtool[timm]'") from None
     except TypeError as error:
-        raise InputError(f"--arch {name} does not take these settings: {error}") from None
+        raise InputError(f"--arch {name} does not support the recipe's settings: {error}") from None
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"--arch {name}: {library} has no such network ({first_line(error)})") from None
+        raise InputError(f"--arch {name}: {library} cannot build this network: {first_line(error)}") from None
     return network
 
 
 def head(model: nn.Module) -> str:
-    """The name of the layer that makes the logits: the last linear one, or the last convolution where there is none."""
+    """Returns the name of the layer that outputs the logits: the last linear layer, or else the last convolution."""
     for kind in (nn.Linear, nn.Conv2d):
-        found = [name for name, module in model.named_modules() if isinstance(module, kind)]
-        if found:
-            return found[-1]
-    raise InputError(f"{type(model).__name__} has no layer that makes logits")
+        names = [name for name, module in model.named_modules() if isinstance(module, kind)]
+        if names:
+            return names[-1]
+    raise InputError(f"{type(model).__name__} has neither a linear layer nor a convolution that outputs the logits")

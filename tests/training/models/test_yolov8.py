@@ -1,4 +1,4 @@
-"""The five shapes against the published facts: counts, FLOPs, key names, and what fusing must not change."""
+"""The five sizes against the published facts: parameters, FLOPs, key names; fusing keeps the logits."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_flops_of_a_convolution_and_a_linear_layer_by_hand() -> None:
     assert flops(layer, 8) == 2 * (3 * 9 * 8 * 16 + 128 * 5)
 
 
-def test_flops_leaves_the_model_alone() -> None:
+def test_flops_does_not_change_the_model() -> None:
     model = yolov8.build("n", 10).train()
     flops(model, 64)
     assert model.training and next(model.parameters()).device.type == "cpu"
@@ -60,7 +60,7 @@ def test_published_key_names() -> None:
         "model.9.linear.bias",
     }
     assert expected <= keys
-    assert len(keys) == 26 * 6 + 2  # the published n: 26 convolutions with a norm each, and the classifier
+    assert len(keys) == 26 * 6 + 2  # the published n: 26 convolutions with a batch norm each, and the classifier
 
 
 def test_fuse_keeps_the_logits() -> None:
@@ -87,7 +87,7 @@ def test_channels_last_is_kept_through_the_network() -> None:
     formats: list[bool] = []
 
     def look(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        # a chunk of channels is strided, but still channels innermost
+        # a chunk of the channels is strided, but the channels are still innermost
         formats.append(inputs[0].stride(1) == 1 and output.is_contiguous(memory_format=torch.channels_last))
 
     for module in model.modules():

@@ -16,7 +16,7 @@ from imgtool.prepare import prepare
 from imgtool.report import report
 from imgtool.sample import sample
 from imgtool.synset import synset
-from imgtool.train import train
+from imgtool.train import ARGUMENTS, train
 from imgtool.val import val
 from imgtool.verify import verify
 
@@ -25,6 +25,10 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 class OneLineErrors(click.Group):
     """Prints an error in one line and exits with its code: 2 wrong input, 1 failed work, 130 Ctrl-C."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of work, not of the alphabet

@@ -121,6 +121,7 @@ def _sizes() -> dict[str, Any]:
     import torch
 
     from imgtool.training.models import yolov8
+    from imgtool.training.models.flops import flops, published_flops
 
     table = [
         "size   parameters        fused  GFLOPs at 224  at 640   published table's",
@@ -130,7 +131,7 @@ def _sizes() -> dict[str, Any]:
             model = yolov8.build(size)
         fused = yolov8.count_parameters(yolov8.fuse(model))
         at_224, at_640, published = (
-            f / 1e9 for f in (yolov8.flops(model, 224), yolov8.flops(model, 640), yolov8.published_flops(model))
+            operations / 1e9 for operations in (flops(model, 224), flops(model, 640), published_flops(model))
         )
         table.append(
             f"{size:4} {yolov8.count_parameters(model):12,} {fused:12,} {at_224:14.3f} {at_640:7.2f} {published:19.1f}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
 import click
+
+ARGUMENTS = "imgtool.arguments"  # in click's ctx.meta: what follows `imgtool` on the command line
 
 
 @click.command()
@@ -74,7 +75,7 @@ def train(
     if gpus and gpus > 1 and "RANK" not in os.environ:
         from imgtool.training.parallel.launch import launch
 
-        ctx.exit(launch(["train", *sys.argv[sys.argv.index("train") + 1 :]], gpus, restarts, options["device"]))
+        ctx.exit(launch(ctx.meta[ARGUMENTS], gpus, restarts, options["device"]))
     from imgtool.training.classifier import Classifier
     from imgtool.training.models.registry import is_arch
 
@@ -83,7 +84,8 @@ def train(
     data_given = ctx.get_parameter_source("data") is not click.core.ParameterSource.DEFAULT
     model = Classifier(weights or arch or size or "n")
     source = None if resume and not data_given else data
-    results = model.train(source, resume=resume, plots=not no_plots, **options)
+    argv = ["imgtool", *ctx.meta[ARGUMENTS]]
+    results = model.train(source, resume=resume, plots=not no_plots, argv=argv, **options)
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:

@@ -58,3 +58,9 @@ def listed(items: Iterable[str], most: int = 8) -> str:
     items = list(items)
     more = f" and {len(items) - most:,} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, at most 300 characters; without a message, its class's name."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imgtool.training.recipes.augment import Augmentation, augment
+from imgtool.training.recipes.augment import BatchAugmentation, augment
 
 KINDS = {
-    "randaugment": Augmentation(randaugment=2, magnitude=9),
-    "erasing": Augmentation(erasing=0.5),
-    "mixup": Augmentation(mixup=0.2),
-    "cutmix": Augmentation(cutmix=1.0),
+    "randaugment": BatchAugmentation(randaugment=2, magnitude=9),
+    "erasing": BatchAugmentation(erasing=0.5),
+    "mixup": BatchAugmentation(mixup=0.2),
+    "cutmix": BatchAugmentation(cutmix=1.0),
 }
 
 

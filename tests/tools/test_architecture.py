@@ -19,7 +19,7 @@ ROOMS = {  # the sub-packages and modules of a floor, in order: each imports tho
     ],
     "training": [
         *("parallel", "models", "recipes", "checkpoints", "runtimes", "evaluation", "runs", "engine", "export"),
-        *("job", "classifier"),
+        *("job", "execute", "classifier"),
     ],
 }
 SOURCES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]

@@ -22,6 +22,7 @@ from imgtool.pipelines.codec.transform import to_float
 from imgtool.training import recipes
 from imgtool.training.engine import loop
 from imgtool.training.engine.ema import EMA
+from imgtool.training.engine.setup import Setup
 from imgtool.training.engine.step import make_optimizer
 from imgtool.training.models import losses, yolov8
 from imgtool.training.recipes import Recipe
@@ -97,16 +98,10 @@ def looped(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]
     model = yolov8.build("n", num_classes)
     wnids = [f"n{number:08d}" for number in range(num_classes)]
     with tempfile.TemporaryDirectory() as folder:
-        loop.train(
-            model,
-            recipe,
-            loop.Classes(wnids, wnids),
-            Memory(batches, steps, recipe.imgsz),
-            Memory(batches, 1, recipe.imgsz),
-            Unwritten.create(Path(folder) / "run", quiet=True),
-            CPU,
-            losses.from_spec("ce", wnids),
-        )
+        loss = losses.from_spec("ce", wnids)
+        train_loader, val_loader = Memory(batches, steps, recipe.imgsz), Memory(batches, 1, recipe.imgsz)
+        setup = Setup(model, "n", recipe, loss, wnids, wnids, train_loader, val_loader)
+        loop.train(setup, Unwritten.create(Path(folder) / "run", quiet=True), CPU)
     return rate
 
 

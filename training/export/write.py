@@ -24,11 +24,10 @@ from imgtool.training.export.settings import ExportSettings
 from imgtool.training.export.writers import WRITERS, ultralytics_state
 from imgtool.training.models import yolov8
 from imgtool.training.models.trained import TrainedModel
-from imgtool.training.runtimes.libraries import first_line
 from imgtool.training.runtimes.metadata import FLOAT_INPUT, LOGITS, PROBABILITIES, UINT8_INPUT, ModelMetadata
 from imgtool.training.runtimes.native import Native
 from imgtool.training.runtimes.readers import READERS
-from imgtool.wordnet.errors import CheckpointError, InputError, TrainingError
+from imgtool.wordnet.errors import CheckpointError, InputError, TrainingError, first_line
 
 ADVICE = {
     "full": "",

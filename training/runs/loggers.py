@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from imgtool.training.runtimes.libraries import first_line
-from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.errors import InputError, first_line
 
 NAMES = ("tensorboard", "wandb")  # also the names of the packages that they need and of the extras that install them
 PROJECT = "imgtool"  # at Weights & Biases, unless WANDB_PROJECT is set

@@ -6,7 +6,7 @@ from imgtool.pipelines.storage.atomic import replacing
 from imgtool.training.evaluation.evaluate import Metrics
 from imgtool.training.runs.curves import draw_curves, read_results
 from imgtool.training.runs.run import Run
-from imgtool.training.runtimes.libraries import first_line
+from imgtool.wordnet.errors import first_line
 
 
 def draw_plots(run: Run, epochs: int, measure: Callable[[], Metrics]) -> None:

@@ -29,9 +29,3 @@ def without_warnings() -> Iterator[None]:
             yield
         finally:
             logging.disable(level)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error message, at most 300 characters; the error's type if it has no message."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

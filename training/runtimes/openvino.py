@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.training.runtimes.libraries import first_line, require_packages
+from imgtool.training.runtimes.libraries import require_packages
 from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.runtime import InputSpec, Runtime
-from imgtool.wordnet.errors import CheckpointError, InputError
+from imgtool.wordnet.errors import CheckpointError, InputError, first_line
 
 SECTION = "imgtool"  # of the model's rt_info, with the metadata
 ULTRALYTICS_SECTION = "model_info"

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from imgtool.training.parallel.device import exact_float32, resolve_device
-from imgtool.training.runtimes.libraries import first_line, without_warnings
+from imgtool.training.runtimes.libraries import without_warnings
 from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.runtime import InputSpec, Runtime
-from imgtool.wordnet.errors import CheckpointError
+from imgtool.wordnet.errors import CheckpointError, first_line
 
 METADATA = "imgtool.json"
 ULTRALYTICS_METADATA = "config.txt"

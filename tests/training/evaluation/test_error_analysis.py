@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import torch
 from PIL import Image
 
 from imgtool.training.classifier import Classifier
-from imgtool.training.engine.loop import Classes
 from imgtool.training.evaluation import error_analysis
 from imgtool.training.evaluation.evaluate import EvaluatedBatch, evaluate
 from imgtool.training.evaluation.plots.confusion import ConfusionMatrix
@@ -23,6 +23,10 @@ from imgtool.training.runs import plots as run_plots
 from imgtool.training.runtimes.native import Native
 
 FILES = {"results.png", "metrics.json", "confusion_matrix.png", "confusion.csv", "confusion.npz", "mistakes.jpg"}
+
+
+def classes(*names: str) -> Any:
+    return SimpleNamespace(wnids=names, names=names)
 
 
 def test_the_most_confident_mistakes_over_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +54,7 @@ def test_the_most_confident_mistakes_over_all_batches(tmp_path: Path, monkeypatc
     mosaics: list[Any] = []
     monkeypatch.setattr(error_analysis, "save_mosaic", lambda *args: mosaics.append(args))
 
-    errors.save(tmp_path / "new" / "folder", Classes(*[[f"class{i}" for i in range(5)]] * 2), {"top1": 0.5})
+    errors.save(tmp_path / "new" / "folder", classes(*[f"class{i}" for i in range(5)]), {"top1": 0.5})
     (_, tiles, captions), *_ = mosaics
     assert len(tiles) == len(captions) == 7
     assert (
@@ -68,7 +72,7 @@ def test_without_mistakes_there_is_no_mosaic_of_them(tmp_path: Path) -> None:
     model = Native(torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten()))
     evaluate(model, batches, torch.device("cpu"), observers=[errors])
 
-    errors.save(tmp_path, Classes(["a", "b", "c"], ["a", "b", "c"]), {})
+    errors.save(tmp_path, classes("a", "b", "c"), {})
     assert not (tmp_path / "mistakes.jpg").exists() and (tmp_path / "confusion_matrix.png").exists()
 
 

@@ -21,8 +21,9 @@ from imgtool.bench.gpu.table import Measured, Row, good, median
 from imgtool.training import recipes
 from imgtool.training.engine.ema import EMA
 from imgtool.training.engine.meters import TRAINING_PASSES, peak_flops
-from imgtool.training.engine.step import Step, compiled, make_loss, make_optimizer
+from imgtool.training.engine.step import Step, compiled, make_batch_loss, make_optimizer
 from imgtool.training.models import losses, yolov8
+from imgtool.training.models.flops import flops
 
 Work = Callable[[], object]
 MODES = ("eager", "compile", "compile + graph")
@@ -66,18 +67,19 @@ class Training:
         self.model = self.model.to(memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(self.model, self.recipe, device)
         self.ema = EMA(self.model, 0.99)
-        self.loss_of = make_loss(self.model, losses.CrossEntropy(CLASSES, self.recipe.label_smoothing), device)
+        criterion = losses.CrossEntropy(CLASSES, self.recipe.label_smoothing)
+        self.batch_loss = make_batch_loss(self.model, criterion, device)
         shape = (batch, 3, image_size, image_size)
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8).to(device, memory_format=torch.channels_last)
         self.labels = torch.randint(0, CLASSES, (batch,)).to(device)
         self.notes: list[str] = []  # of the compiler
-        self.fast = cache(lambda: compiled(self.loss_of, device, self.notes.append, self.model))
+        self.fast = cache(lambda: compiled(self.batch_loss, device, self.notes.append, self.model))
 
     def work(self, mode: str) -> Work:
         """What does a step in this mode, ready to be timed."""
         self.optimizer.zero_grad(set_to_none=True)  # what an earlier mode may have left when its memory ran out
-        loss_of = self.loss_of if mode == "eager" else self.fast()
-        step = Step(loss_of, self.model, self.optimizer, self.ema)
+        batch_loss = self.batch_loss if mode == "eager" else self.fast()
+        step = Step(batch_loss, self.model, self.optimizer, self.ema)
         part = (self.images, self.labels, None)
 
         def work() -> object:
@@ -117,8 +119,8 @@ def _rates(plan: Plan, made: Callable[[], Training], mode: str) -> dict[str, Any
         seconds = seconds_of(lambda: [work() for _ in range(scale.steps)], device)
         out["rates"].append(round(scale.steps * training.batch / seconds, 1))
     rate, peak = median(out), peak_flops(device)
-    flops = yolov8.flops(training.model, training.image_size)
-    out["mfu"] = round(rate * TRAINING_PASSES * flops / peak, 4) if peak else None
+    operations = flops(training.model, training.image_size)
+    out["mfu"] = round(rate * TRAINING_PASSES * operations / peak, 4) if peak else None
     out["memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else None
     out["of_estimate"] = round(rate / estimate(training.size, training.image_size, mode), 3)
     if training.notes:

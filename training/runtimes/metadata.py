@@ -19,8 +19,8 @@ FLOAT_INPUT, UINT8_INPUT = "float32 [N, 3, imgsz, imgsz], RGB, 0..1", "uint8 [N,
 @dataclass(frozen=True)
 class ModelMetadata:
     """Of one exported model. ``wnids`` and ``names`` are in the order of its outputs, and empty where it has none;
-    ``input`` is FLOAT_INPUT or UINT8_INPUT, ``batch`` its N (None: any), ``output`` LOGITS or PROBABILITIES; ``metrics`` are
-    the checkpoint's. What is not known of another program's model is None."""
+    ``input`` is FLOAT_INPUT or UINT8_INPUT, ``batch`` its N (None: any), ``output`` LOGITS or PROBABILITIES;
+    ``metrics`` are the checkpoint's. What is not known of another program's model is None."""
 
     size: str
     imgsz: int | None

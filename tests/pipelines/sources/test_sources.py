@@ -105,7 +105,7 @@ def make_tiny(root, wnids=("n02124075", "n01443537"), images=3):
     (root / "wnids.txt").write_text("\n".join(wnids) + "\n")
     annotations = ""
     for number, wnid in enumerate(wnids):
-        images = root / "train" / wnid / "images"
+        folder = root / "train" / wnid / "images"
         folder.mkdir(parents=True)
         boxes = ""
         for i in range(images):

@@ -26,7 +26,7 @@ def test_an_altered_archive_is_reported(archives, monkeypatch, tmp_path):
         file.write(b"x")
     with pytest.raises(SourceError, match=r"ILSVRC2012_img_train\.tar has MD5 sum \w+,"):
         checksums.check_md5(archives)
-    with pytest.raises(SourceError, match="nothing: has no archive .*MD5"):
+    with pytest.raises(SourceError, match=r"nothing: has no archive .*MD5"):
         checksums.check_md5(tmp_path / "nothing")
 
 

@@ -84,9 +84,7 @@ def test_imagenet_1k(images, tmp_path):
     }
     record = next(iter(source.records("val")))
     assert str(record.locator).startswith("data/validation-00000-of-00001.parquet!row 0@")
-    assert record.locator.size == len(images["val"][0][2]), (
-        "in snappy pages, sizes are known without reading the images"
-    )
+    assert record.locator.size == len(images["val"][0][2]), "snappy pages state sizes without being read"
 
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])
@@ -219,7 +217,7 @@ def test_unusable_files_are_reported_in_one_line(tmp_path):
     with pytest.raises(SourceError, match=r"several sets of train files, in \., other"):
         open_source(tmp_path)
     write(path, [(b"x", None, 0)], ["crane", "crane"])
-    with pytest.raises(SourceError, match="two .* 'crane'"):
+    with pytest.raises(SourceError, match=r"two .* 'crane'"):
         open_source(path)
 
 

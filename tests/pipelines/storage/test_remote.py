@@ -145,7 +145,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 @pytest.fixture(scope="module")
 def cluster(s3):
-    """Two nodes on this machine with two CPUs each. The driver's node has no CPUs, so killing a node spares the driver."""
+    """Two nodes on this machine, two CPUs each. The driver's node has no CPUs, so killing a node spares the driver."""
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"

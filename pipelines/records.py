@@ -1,4 +1,4 @@
-"""What a source yields: a record names an image, its classes and where its bytes lie. It does not hold the bytes."""
+"""Records, which sources yield: one image's key, its classes and where its bytes are stored, but not the bytes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pyarrow as pa
 from imgtool.wordnet.errors import SourceError
 
 MAX_BYTES = 400_000_000
-"""An image of more bytes than the largest one that is decoded has raw pixels is none: refused before it is read."""
+"""The largest image file that is read: as large as the raw pixels of the largest image that the codec decodes."""
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""How the names of image files end, in lower case; the content decides how a file is decoded."""
+"""Suffixes of image files' names, in lower case. They only select files: a file's content decides how it is decoded."""
 
 
 class Locator(NamedTuple):
-    """Where an image's bytes lie: ``size`` bytes at ``offset`` of ``file`` (relative to the source's root).
+    """Where an image's bytes are stored: ``size`` bytes at ``offset`` of ``file``, a path below the source's root.
 
-    ``member`` names it inside an archive (``n01440764.tar/n01440764_18.JPEG``) and is empty for a plain file.
-    ``packing`` is empty where the bytes lie as they are; else "KIND:…" in the words of the module in archives/ that
-    reads them: see reader.py there.
+    ``member`` is the image's name inside an archive (``n01440764.tar/n01440764_18.JPEG``), empty for a plain file.
+    ``packing`` is empty where the bytes are stored as they are. Otherwise it is "KIND:…", where KIND selects the
+    function in ``UNPACK`` (archives/reader.py) that reads the bytes, and the rest is that function's own.
     """
 
     file: str
@@ -37,7 +37,7 @@ class Locator(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A bounding box in pixels of the source image; xmax and ymax as the source states them."""
+    """A bounding box in pixels of the source image. ``xmax`` and ``ymax`` are kept as the source states them."""
 
     wnid: str
     xmin: int
@@ -47,7 +47,7 @@ class Box(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One image of a source. ``wnids`` are its classes, the first one the label; none in an unlabelled test split."""
+    """One image of a source. ``wnids`` are its classes, the label first; empty in an unlabelled test split."""
 
     key: str
     wnids: tuple[str, ...]
@@ -56,17 +56,17 @@ class Record(NamedTuple):
 
 
 def key_of(name: str) -> str:
-    """A sample's key: its original file name without folders and ending, ILSVRC2012_val_00000001."""
+    """Returns a sample's key: its original file name without folders and suffix, e.g. ILSVRC2012_val_00000001."""
     return os.path.splitext(os.path.basename(name))[0]
 
 
 def sorted_wnids(wnids: Iterable[str]) -> list[str]:
-    """The one class order used inside: sorted wnids, each once; class index = position."""
+    """Returns the distinct wnids, sorted. A class index is a position in this list, everywhere inside imgtool."""
     return sorted(set(wnids))
 
 
-BOX = pa.struct([("wnid", pa.string()), *((side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax"))])
-RECORDS = pa.schema(
+BOX_TYPE = pa.struct([("wnid", pa.string()), *((side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax"))])
+RECORD_SCHEMA = pa.schema(
     [
         ("key", pa.large_string()),
         ("wnids", pa.list_(pa.string())),
@@ -75,35 +75,39 @@ RECORDS = pa.schema(
         ("offset", pa.int64()),
         ("size", pa.int64()),
         ("packing", pa.large_string()),
-        ("boxes", pa.list_(BOX)),
+        ("boxes", pa.list_(BOX_TYPE)),
     ]
 )
 CHUNK = 1 << 16
+"""Records per record batch."""
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:
-    """Records as columns: some 150 bytes each instead of the 700 that Python's objects take."""
+    """Returns the records as a table: some 150 bytes per record instead of 700 as Python objects.
+
+    Raises SourceError for a file name that is not UTF-8.
+    """
     batches = []
-    rest = iter(records)
-    while chunk := list(itertools.islice(rest, CHUNK)):
+    remaining = iter(records)
+    while chunk := list(itertools.islice(remaining, CHUNK)):
         columns: dict[str, list[Any]] = {
             "key": [r.key for r in chunk],
             "wnids": [r.wnids for r in chunk],
             **{name: [r.locator[i] for r in chunk] for i, name in enumerate(Locator._fields)},
             "boxes": [[box._asdict() for box in r.boxes] for r in chunk],
         }
-        arrays = [_array(columns[field.name], field.type) for field in RECORDS]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=RECORDS))
-    return pa.Table.from_batches(batches, schema=RECORDS)
+        arrays = [_array(columns[field.name], field.type) for field in RECORD_SCHEMA]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA))
+    return pa.Table.from_batches(batches, schema=RECORD_SCHEMA)
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    # names that are not UTF-8 come with surrogates, which Arrow's strings refuse
+    # Names that are not UTF-8 contain surrogates, which Arrow's strings refuse.
     try:
         return pa.array(values, kind)
     except UnicodeEncodeError:
         name = next(value for value in values if isinstance(value, str) and not _is_utf8(value))
-        raise SourceError(f"a file name is not UTF-8: {name!r}; rename it") from None
+        raise SourceError(f"file name {name!r} is not UTF-8; rename the file") from None
 
 
 def _is_utf8(text: str) -> bool:
@@ -115,7 +119,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def from_table(table: pa.Table) -> Iterator[Record]:
-    """The records of such a table, in order."""
+    """Yields the records of a table that ``to_table`` made, in order."""
     for batch in table.to_batches(max_chunksize=1024):
         for row in batch.to_pylist():
             locator = Locator(row["file"], row["member"], row["offset"], row["size"], row["packing"])

@@ -1,7 +1,8 @@
-"""Random numbers that are the same bits on every processor and with every release of numpy.
+"""Random numbers that are bit-identical on every processor and with every release of numpy.
 
-numpy's generators may change from release to release, and its exp and log take other code, with other last bits, on
-processors with AVX-512. Here are integers, and float64's +, -, *, / alone, which IEEE 754 defines to the last bit.
+numpy's generators may change between releases. Its exp and log run different code on processors with AVX-512 and then
+differ in the last bits. This module uses only integers and float64's +, -, * and /, which IEEE 754 defines to the last
+bit.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import numpy.typing as npt
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _LN2 = float(Decimal(2).ln())
-_LN2_HIGH = math.ldexp(round(math.ldexp(_LN2, 32)), -32)  # 32 bits: its product with an exponent is exact
+_LN2_HIGH = math.ldexp(round(math.ldexp(_LN2, 32)), -32)  # 32 bits, so that its product with an exponent is exact
 _LN2_LOW = float(Decimal(2).ln() - Decimal(_LN2_HIGH))
-_TERMS = 14  # of exp's series for |x| ≤ ln 2 / 2: the next is below 1e-18
+_TERMS = 14  # terms of exp's series for |x| ≤ ln 2 / 2: the next term is below 1e-18
 
 
 def hashes(key: Sequence[int], index: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.uint64]:
-    """``draws`` hashes for each index, uint64 [N, draws], of (key, index, draw). ``key`` is a seed and what else tells
-    one stream of numbers from the others.
+    """Returns ``draws`` hashes per index: uint64 [N, draws], functions of (key, index, draw).
 
-    SplitMix64 (Steele, Lea and Flood 2014) as a counter-based generator.
+    ``key`` is a seed, followed by whatever distinguishes this stream of numbers from others. The generator is
+    SplitMix64 (Steele, Lea and Flood 2014), used as a counter-based generator.
     """
     with np.errstate(over="ignore"):
         state = _mix(np.uint64(key[0] % 2**64) + _GOLDEN)
@@ -41,28 +42,28 @@ def _mix(z: np.uint64 | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def uniforms(key: Sequence[int], index: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.float64]:
-    """``draws`` numbers in [0, 1) for each index, float64 [N, draws]."""
+    """Returns ``draws`` uniform numbers in [0, 1) per index, float64 [N, draws]."""
     return (hashes(key, index, draws) >> np.uint64(11)) * 2.0**-53
 
 
 def permutation(key: Sequence[int], count: int) -> npt.NDArray[np.int64]:
-    """The numbers 0 … count - 1 in random order, int64 [count]."""
-    number = np.uint64((1 << count.bit_length()) - 1)  # the bits of a number; those above are a hash's
-    keys = (hashes(key, np.arange(count), 1)[:, 0] & ~number) | np.arange(count, dtype=np.uint64)
-    keys.sort()  # no two are equal, so every way of sorting gives the same
-    return (keys & number).astype(np.int64)
+    """Returns the numbers 0 … count - 1 in random order, int64 [count]."""
+    mask = np.uint64((1 << count.bit_length()) - 1)  # the low bits hold the number, the high bits its hash
+    keys = (hashes(key, np.arange(count), 1)[:, 0] & ~mask) | np.arange(count, dtype=np.uint64)
+    keys.sort()  # all keys differ, so every sorting algorithm gives the same order
+    return (keys & mask).astype(np.int64)
 
 
 def log(x: float) -> float:
-    """The natural logarithm, correctly rounded."""
+    """Returns the natural logarithm, correctly rounded."""
     return float(Decimal(x).ln())
 
 
 def exp(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """e to the power of each number, to a relative error of 3e-16: 2^k times Taylor's series of the rest."""
+    """Returns e^x elementwise, with a relative error of at most 3e-16: 2^k times the Taylor series of the remainder."""
     k = np.rint(x / _LN2)
-    rest = x - k * _LN2_HIGH - k * _LN2_LOW
-    out = np.ones_like(rest)
+    remainder = x - k * _LN2_HIGH - k * _LN2_LOW
+    out = np.ones_like(remainder)
     for term in range(_TERMS, 0, -1):
-        out = out * rest / term + 1
+        out = out * remainder / term + 1
     return np.ldexp(out, k.astype(np.int32))

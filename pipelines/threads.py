@@ -1,4 +1,4 @@
-"""Threads: how many cores there are for them, and work that they do in advance, in order and within bounds."""
+"""Threads: the number of available cores, and a map over items that works ahead in threads with bounded memory."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ R = TypeVar("R")
 
 
 def available_cpus() -> int:
-    """The cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def ahead(items: Iterable[T], work: Callable[[T], R], threads: int, most: int) -> Generator[tuple[T, R | ImageError]]:
-    """Each item with its ``work(item)``, or the ImageError that this raised, in the items' order.
+def prefetch_map(
+    items: Iterable[T], work: Callable[[T], R], threads: int, buffer_size: int
+) -> Generator[tuple[T, R | ImageError]]:
+    """Yields each item with ``work(item)``, or with the ImageError that it raised, in the order of ``items``.
 
-    ``threads`` work on the next ``most`` items, which are taken from ``items`` only then: memory does not grow with
-    their number. Other errors are raised when their turn comes. Closing the iterator drops what has not begun.
+    ``threads`` threads work on the next ``buffer_size`` items. At most this number of items is taken from ``items`` in
+    advance, so memory does not grow with the number of items. Any other error is raised when its item's turn comes.
+    Closing the iterator cancels the work that has not started.
     """
-    waiting: deque[tuple[T, Future[R]]] = deque()
+    pending: deque[tuple[T, Future[R]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="imgtool-image")
     try:
         for item in items:
-            waiting.append((item, pool.submit(work, item)))
-            if len(waiting) >= most:
-                oldest = _done(waiting.popleft())
+            pending.append((item, pool.submit(work, item)))
+            if len(pending) >= buffer_size:
+                oldest = _result(pending.popleft())
                 yield oldest
-        while waiting:
-            last = _done(waiting.popleft())
+        while pending:
+            last = _result(pending.popleft())
             yield last
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _done(waited: tuple[T, Future[R]]) -> tuple[T, R | ImageError]:
-    item, future = waited
+def _result(submitted: tuple[T, Future[R]]) -> tuple[T, R | ImageError]:
+    item, future = submitted
     try:
         return item, future.result()
     except ImageError as error:

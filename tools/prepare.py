@@ -154,9 +154,9 @@ def _settings(
         max_side = 0 if short_side or same["store"] == "original" else 500
     real = None
     if labels:
-        from imgtool.pipelines.annotations.real import read_real
+        from imgtool.pipelines.annotations.real import read_real_labels
 
-        real = read_real(labels)
+        real = read_real_labels(labels)
     return Settings(
         max_side=max_side,
         short_side=short_side or 0,

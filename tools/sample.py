@@ -39,18 +39,18 @@ def write_sample(out: Path, train_count: int = 160, val_count: int = 20, seed: i
 
     from imgtool.drawing import CLASSES
     from imgtool.pipelines.annotations.devkit import DEVKITS
-    from imgtool.pipelines.sources.ilsvrc2012 import TRAIN, VAL
+    from imgtool.pipelines.sources.ilsvrc2012 import TRAIN_ARCHIVE, VAL_ARCHIVE
     from imgtool.wordnet import orders
     from imgtool.wordnet.errors import DatasetError
 
-    for name in (TRAIN, VAL, DEVKITS[0]):
+    for name in (TRAIN_ARCHIVE, VAL_ARCHIVE, DEVKITS[0]):
         if (out / name).exists():
             raise DatasetError(f"{out / name}: exists already; choose another --out or delete it")
     out.mkdir(parents=True, exist_ok=True)
     wnids = sorted(CLASSES)
     ids = dict(zip(orders.ilsvrc2012_wnids(), (int(i) for i in orders.ilsvrc2012_ids()), strict=True))
 
-    with tarfile.open(out / TRAIN, "w") as outer:
+    with tarfile.open(out / TRAIN_ARCHIVE, "w") as outer:
         for number, wnid in enumerate(wnids):
             buffer = io.BytesIO()
             with tarfile.open(fileobj=buffer, mode="w") as inner:
@@ -61,7 +61,7 @@ def write_sample(out: Path, train_count: int = 160, val_count: int = 20, seed: i
 
     total = val_count * len(wnids)
     truth = np.random.default_rng([seed, 1]).permutation(np.repeat(np.arange(len(wnids)), val_count))
-    with tarfile.open(out / VAL, "w") as archive:
+    with tarfile.open(out / VAL_ARCHIVE, "w") as archive:
         for n in range(total):
             rng = np.random.default_rng([seed, 2, n])
             _add(archive, f"ILSVRC2012_val_{n + 1:08d}.JPEG", _image(wnids[truth[n]], rng))

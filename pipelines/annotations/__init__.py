@@ -1,1 +1,1 @@
-"""What a data set states beside its images: the development kit, labels of flat folders, boxes, ReaL."""
+"""Annotations that come with a data set's images: development kit, validation labels, bounding boxes, ReaL labels."""

@@ -1,4 +1,4 @@
-"""ReaL labels (Beyer et al., "Are we done with ImageNet?", 2020): all the classes that a validation image shows."""
+"""ReaL labels (Beyer et al., "Are we done with ImageNet?", 2020): all classes that each validation image shows."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from imgtool.wordnet import orders
 from imgtool.wordnet.errors import InputError
 
 
-def read_real(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """The wnids of each validation image by its key (ILSVRC2012_val_00000001), as far as real.json has any."""
+def read_real_labels(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Returns the wnids of each validation image that real.json has labels for, by the image's key
+    (ILSVRC2012_val_00000001). Raises InputError as ``read_real_indices`` does."""
     wnids = orders.ilsvrc2012_wnids()
-    numbered = enumerate(read_indices(path), 1)
+    numbered = enumerate(read_real_indices(path), 1)
     return {f"ILSVRC2012_val_{n:08d}": tuple(wnids[i] for i in indices) for n, indices in numbered if indices}
 
 
-def read_indices(path: str | Path) -> list[list[int]]:
-    """The authors' real.json: entry n lists the class indices, in sorted-wnid order, of validation image n + 1.
+def read_real_indices(path: str | Path) -> list[list[int]]:
+    """Reads the authors' real.json: entry n lists the class indices of validation image n + 1.
 
-    Raises InputError for another kind of file.
+    A class index is a position among the 1000 sorted wnids. Raises InputError if the file has another content.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except ValueError:
-        raise InputError(f"{path}: is not JSON; expected ReaL's real.json") from None
+        raise InputError(f"{path}: is not JSON; give the real.json of the ReaL labels") from None
     if not isinstance(content, list):
-        raise InputError(f"{path}: expected a list of lists of class indices, as ReaL's real.json is")
+        raise InputError(f"{path}: is not a list of lists of class indices; give the real.json of the ReaL labels")
     classes = len(orders.ilsvrc2012_wnids())
     for number, indices in enumerate(content, 1):
         if not isinstance(indices, list) or not all(type(i) is int and 0 <= i < classes for i in indices):
-            raise InputError(f"{path}: entry {number} is not a list of class indices 0..{classes - 1}")
+            raise InputError(
+                f"{path}: entry {number} is not a list of class indices 0..{classes - 1}; "
+                "give the real.json of the ReaL labels"
+            )
     return content

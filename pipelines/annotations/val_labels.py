@@ -1,4 +1,4 @@
-"""What is known of images that lie flat in a folder or an archive, from the file that states it beside them."""
+"""Labels of images that are not in class folders, read from the label file that comes with them."""
 
 from __future__ import annotations
 
@@ -14,48 +14,57 @@ from imgtool.pipelines.records import Box
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import InputError, SourceError
 
-SOLUTION = {"train": "LOC_train_solution.csv", "val": "LOC_val_solution.csv"}
+SOLUTION_FILES = {"train": "LOC_train_solution.csv", "val": "LOC_val_solution.csv"}
 GROUND_TRUTH_FILE = os.path.basename(GROUND_TRUTH)
 
 
-class Label(NamedTuple):
-    """What is known of an image besides where it lies."""
+class ImageLabel(NamedTuple):
+    """The class of an image and the bounding boxes in it."""
 
     wnid: str
     boxes: tuple[Box, ...] = ()
 
 
-def numbered(wnids: Iterable[str]) -> dict[str, Label]:
-    """The wnid of validation image n at position n - 1, by key."""
-    return {f"ILSVRC2012_val_{n:08d}": Label(wnid) for n, wnid in enumerate(wnids, 1)}
+def labels_in_order(wnids: Iterable[str]) -> dict[str, ImageLabel]:
+    """Returns labels by image key, given a list with the wnid of validation image n at position n - 1."""
+    return {f"ILSVRC2012_val_{n:08d}": ImageLabel(wnid) for n, wnid in enumerate(wnids, 1)}
 
 
-def read_ground_truth(text: str, where: str) -> dict[str, Label]:
-    """The development kit's ground truth: the published ILSVRC2012_ID of validation image n in line n."""
+def read_ground_truth(text: str, path: str) -> dict[str, ImageLabel]:
+    """Parses the development kit's ground truth: line n has the published ILSVRC2012_ID of validation image n.
+
+    ``path`` names the file in messages. Returns labels by image key. Raises SourceError for any other content.
+    """
     published = orders.ilsvrc2012_wnids()
     try:
         truth = [int(line) for line in text.split()]
-        return numbered(published[i] for i in orders.convert(truth, "ilsvrc2012_id", "sorted"))
+        return labels_in_order(published[i] for i in orders.convert(truth, "ilsvrc2012_id", "sorted"))
     except (ValueError, InputError) as error:
-        raise SourceError(f"{where}: {error}") from None
+        raise SourceError(f"{path}: {error}; take the file from the development kit") from None
 
 
-def read_solution(text: str, where: str) -> dict[str, Label]:
-    """Kaggle's table: ImageId, and "wnid xmin ymin xmax ymax" once or more."""
-    return dict(_rows(text, where))
+def read_solution(text: str, path: str) -> dict[str, ImageLabel]:
+    """Parses Kaggle's table LOC_*_solution.csv: ImageId, and "wnid xmin ymin xmax ymax" once or more.
+
+    ``path`` names the file in messages. Returns labels by image key; the first wnid is an image's class. Raises
+    SourceError for any other content.
+    """
+    return dict(_rows(text, path))
 
 
-def _rows(text: str, where: str) -> Iterator[tuple[str, Label]]:
+def _rows(text: str, path: str) -> Iterator[tuple[str, ImageLabel]]:
     try:
         for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
             objects = re.findall(
                 r"(\S+) (-?\d{1,9}) (-?\d{1,9}) (-?\d{1,9}) (-?\d{1,9})(?: |$)", row.get("PredictionString") or ""
             )
             if not row.get("ImageId") or not objects:
-                raise SourceError(f"{where}, line {number}: expected ImageId,PredictionString with a wnid and a box")
+                raise SourceError(
+                    f"{path}, line {number}: expected ImageId,PredictionString with a wnid and a box; download it again"
+                )
             yield (
                 row["ImageId"],
-                Label(objects[0][0], tuple(Box(wnid, *map(int, corners)) for wnid, *corners in objects)),
+                ImageLabel(objects[0][0], tuple(Box(wnid, *map(int, corners)) for wnid, *corners in objects)),
             )
     except csv.Error as error:
-        raise SourceError(f"{where}: {error}") from None
+        raise SourceError(f"{path}: is not a CSV table ({error}); download it again") from None

@@ -1,4 +1,4 @@
-"""Bounding boxes as ImageNet's annotations have them: PASCAL VOC's XML, a file an image, loose or in tars."""
+"""Bounding boxes in ImageNet's format: PASCAL VOC XML, one file per image, in folders or tars."""
 
 from __future__ import annotations
 
@@ -13,54 +13,61 @@ MAX_XML = 1 << 20
 TARS = (".tar", ".tar.gz", ".tgz")
 
 
-class Annotations:
-    """Boxes by an image's key. A file that cannot be read costs its boxes alone: ``damaged`` names it."""
+class BoxAnnotations:
+    """Collects bounding boxes from annotation files. ``boxes`` has an image's boxes by its key.
+
+    A file that cannot be parsed is added to ``unreadable``; only its boxes are lost.
+    """
 
     def __init__(self) -> None:
         self.boxes: dict[str, tuple[Box, ...]] = {}
-        self.damaged: list[str] = []
+        self.unreadable: list[str] = []
 
     def add(self, name: str, data: bytes) -> None:
-        """Takes an annotation; ``name`` is its path, whose base is the image's key."""
+        """Adds the boxes of one annotation file. ``name`` is its path; the key is the base name without suffix."""
         try:
             self.boxes[key_of(name)] = parse(data)
         except ValueError:
-            self.damaged.append(name)
+            self.unreadable.append(name)
 
-    def add_tar(self, data: bytes, where: str) -> None:
-        """Takes all XML files of a tar, compressed or not, and of the tars in it. SourceError if it is none."""
+    def add_tar(self, data: bytes, archive: str) -> None:
+        """Adds all XML files of a tar, compressed or not, and of the tars in it. ``archive`` names it in messages.
+
+        Raises SourceError if it is not a tar.
+        """
         try:
-            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                for member in archive:
+            with tarfile.open(fileobj=io.BytesIO(data)) as opened:
+                for member in opened:
                     if not member.isfile() or not member.name.lower().endswith((".xml", *TARS)):
                         continue
-                    file = archive.extractfile(member)
+                    file = opened.extractfile(member)
                     assert file is not None, "a regular file"
                     if not member.name.lower().endswith(".xml"):
-                        self.add_tar(file.read(), f"{where}!{member.name}")
+                        self.add_tar(file.read(), f"{archive}!{member.name}")
                     elif member.size > MAX_XML:
-                        self.damaged.append(member.name)
+                        self.unreadable.append(member.name)
                     else:
                         self.add(member.name, file.read())
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise SourceError(f"{where}: cannot be read ({error}); download it again or take it away") from error
+            raise SourceError(
+                f"{archive}: cannot be read ({error}); download it again, or remove it to continue without boxes"
+            ) from error
 
     def notes(self) -> list[str]:
-        """What to tell the user."""
-        if not self.damaged:
+        """Returns the lines for the user: one about unreadable files, or none."""
+        if not self.unreadable:
             return []
-        return [
-            f"{len(self.damaged)} annotations cannot be read, the first is {self.damaged[0]}: their boxes are left out"
-        ]
+        count, first = len(self.unreadable), self.unreadable[0]
+        return [f"{count} annotations cannot be read, the first is {first}: their boxes are left out"]
 
 
 def parse(data: bytes) -> tuple[Box, ...]:
-    """The boxes of one annotation. Raises ValueError for what is none."""
-    if b"<!" in data:  # a document type could define entities that grow without bound; annotations have none
+    """Returns the boxes of one annotation file. Raises ValueError if it is not an annotation."""
+    if b"<!" in data:  # a document type could define entities that expand without bound; annotations have none
         raise ValueError("a document type or comment")
     try:
         root = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that is not known
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: unknown encoding
         raise ValueError(str(error)) from None
     boxes = []
     for item in root.iter("object"):
@@ -71,7 +78,7 @@ def parse(data: bytes) -> tuple[Box, ...]:
 
 
 def _pixel(text: str | None) -> int:
-    value = int(float(text or ""))  # a few tools write 12.0
+    value = int(float(text or ""))  # some tools write 12.0
     if abs(value) >= 1 << 31:
         raise ValueError(text)
     return value

@@ -1,1 +1,1 @@
-"""Images inside tar, zip and parquet files, found and read without unpacking the archive."""
+"""Tar, zip and parquet files, indexed and read in place: nothing is unpacked."""

@@ -1,4 +1,4 @@
-"""Published MD5 sums of the archives as they are downloaded, and the comparison with them."""
+"""Published MD5 sums of ImageNet's archives, and the check of downloaded archives against them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from imgtool.pipelines.storage.folders import Folder, open_folder
 from imgtool.wordnet.errors import SourceError
 
-# ImageNet's own download page, as torchvision.datasets.imagenet and tensorflow_datasets state them too
+# From ImageNet's download page; torchvision.datasets.imagenet and tensorflow_datasets state the same sums.
 PUBLISHED = {
     "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
     "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
@@ -21,24 +21,28 @@ PUBLISHED = {
     "ILSVRC2012_bbox_val_v3.tgz": "f4cd18b5ea29fe6bbea62ec9c20d80f0",
 }
 SIZES = {"ILSVRC2012_img_train.tar": 147_897_477_120, "ILSVRC2012_img_val.tar": 6_744_924_160}
-"""Bytes, where known: a download that was cut short needs no hashing."""
+"""Size in bytes, where known: an incomplete download is reported without hashing it."""
 CHUNK = 1 << 22
 
 
 def check_md5(path: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-    """Compares every archive at ``path`` (a folder, an archive, or a URL of one) with its published sum.
+    """Compares the MD5 sum of each archive at ``path`` with the published one.
 
-    Calls ``progress(bytes_done, bytes_in_all)``. Returns the names that agree. Raises SourceError that names each one
-    that does not, or if no sum is published for anything there.
+    ``path`` is a folder or an archive, or a URL of one. ``progress(bytes_done, bytes_total)`` is called while hashing.
+    Returns the names of the archives that were checked. Raises SourceError that names each archive that differs, or if
+    there is no archive whose sum is published.
     """
-    above, _, name = str(path).rstrip("/").rpartition("/")
-    folder = open_folder(above or ".") if name in PUBLISHED else open_folder(path)
-    wanted = [name] if name in PUBLISHED else list(PUBLISHED)
-    sizes = {name: size for name in wanted if (size := folder.size(name)) is not None}
+    parent, _, name = str(path).rstrip("/").rpartition("/")
+    folder = open_folder(parent or ".") if name in PUBLISHED else open_folder(path)
+    candidates = [name] if name in PUBLISHED else list(PUBLISHED)
+    sizes = {name: size for name in candidates if (size := folder.size(name)) is not None}
     if not sizes:
-        raise SourceError(f"{path}: no md5 sum is published for what is there; known are {', '.join(PUBLISHED)}")
+        raise SourceError(
+            f"{path}: has no archive whose MD5 sum is published, so there is nothing to check; "
+            f"published are those of {', '.join(PUBLISHED)}"
+        )
     wrong = [
-        f"{name} has {size:,} bytes, the published one {SIZES[name]:,}"
+        f"{name} has {size:,} bytes, the published archive has {SIZES[name]:,}"
         for name, size in sizes.items()
         if size != SIZES.get(name, size)
     ]
@@ -51,24 +55,24 @@ def check_md5(path: str | Path, progress: Callable[[int, int], None] = lambda do
                 done += read
                 progress(done, total)
 
-        with ThreadPoolExecutor(len(sizes)) as pool:  # hashing lets go of the interpreter
+        with ThreadPoolExecutor(len(sizes)) as pool:  # hashlib releases the GIL
             found = dict(zip(sizes, pool.map(lambda name: _md5(folder, name, count), sizes), strict=True))
         wrong = [
-            f"{name} has md5 {md5}, the published one {PUBLISHED[name]}"
+            f"{name} has MD5 sum {md5}, the published archive has {PUBLISHED[name]}"
             for name, md5 in found.items()
             if md5 != PUBLISHED[name]
         ]
     if wrong:
-        raise SourceError(f"{'; '.join(wrong)}: incomplete or altered, download it again")
+        raise SourceError(f"{path}: {'; '.join(wrong)}: incomplete or altered; download again")
     return list(sizes)
 
 
 def _md5(folder: Folder, name: str, count: Callable[[int], None]) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     with contextlib.closing(folder.open(name)) as file:
-        at = 0
-        while data := file.read(at, CHUNK):
+        offset = 0
+        while data := file.read(offset, CHUNK):
             digest.update(data)
-            at += len(data)
+            offset += len(data)
             count(len(data))
     return digest.hexdigest()

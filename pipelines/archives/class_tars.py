@@ -1,4 +1,4 @@
-"""A tar of class tars (n01440764.tar …), as ILSVRC2012's training archive and ImageNet-21k's are."""
+"""A tar of class tars (n01440764.tar …): the format of ILSVRC2012's training archive and of ImageNet-21k."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from imgtool.pipelines.archives import tar
-from imgtool.pipelines.storage.folders import RandomFile
+from imgtool.pipelines.storage.folders import RandomAccessFile
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
-AT_ONCE = 64
-"""Class tars of a remote archive read at once: each header is a request, and a request is mostly waiting."""
+CONCURRENT_SCANS = 64
+"""Class tars of a remote archive scanned concurrently: each header is one request, which is mostly latency."""
 
 
 def scan(
-    file: RandomFile, where: str, known: set[str] | None = None, *, parallel: bool = False
+    file: RandomAccessFile, archive: str, known: set[str] | None = None, *, parallel: bool = False
 ) -> Iterator[tuple[str, tar.Member]]:
-    """Yields (wnid, image) of every class tar in order, the image named ``n01440764.tar/n01440764_18.JPEG``.
+    """Yields (wnid, image) for the images of every class tar, in order; an image is named
+    ``n01440764.tar/n01440764_18.JPEG``.
 
-    Raises SourceError for what is no such archive or has a class that is not ``known``, and TruncatedSourceError, after
-    everything that is whole, if the archive or a class tar in it ended early.
+    ``archive`` is the archive's name in messages. ``parallel`` scans class tars in threads. Raises SourceError if this
+    is not a tar of class tars or has a class that is not in ``known``. Raises TruncatedSourceError, after every
+    complete image, if the archive or a class tar in it is truncated.
     """
     truncated: list[str] = []
 
@@ -30,7 +32,7 @@ def scan(
             return found, ""
         try:
             end = min(outer.offset + outer.size, file.size)
-            for inner in tar.scan(file, f"{where}!{outer.name}", outer.offset, end):
+            for inner in tar.scan(file, f"{archive}!{outer.name}", outer.offset, end):
                 found.append(inner._replace(name=f"{outer.name}/{inner.name}"))
         except TruncatedSourceError as error:
             return found, str(error)
@@ -38,7 +40,7 @@ def scan(
 
     def class_tars() -> Iterator[tar.Member]:
         try:
-            yield from tar.scan(file, where, cut_off=True)
+            yield from tar.scan(file, archive, include_truncated=True)
         except TruncatedSourceError as error:
             truncated.append(str(error))
 
@@ -46,14 +48,17 @@ def scan(
         if not parallel:
             yield from ((outer, images(outer)) for outer in class_tars())
             return
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(CONCURRENT_SCANS) as pool:
             outers = list(class_tars())
             yield from zip(outers, pool.map(images, outers), strict=True)
 
     for outer, (found, problem) in scanned():
-        wnid = wnid_of(outer, where)
+        wnid = wnid_of(outer, archive)
         if known is not None and wnid not in known:
-            raise SourceError(f"{where}: {outer.name} is not one of the devkit's {len(known)} classes")
+            raise SourceError(
+                f"{archive}: {outer.name} is not one of the development kit's {len(known)} classes; "
+                "check that both are from the same data set"
+            )
         yield from ((wnid, member) for member in found)
         if problem:
             truncated.append(problem)
@@ -61,9 +66,9 @@ def scan(
         raise TruncatedSourceError("; ".join(truncated))
 
 
-def wnid_of(member: tar.Member, where: str) -> str:
-    """The class of a class tar, by its name. Raises SourceError if it is no tar."""
-    stem, ending = os.path.splitext(os.path.basename(member.name))
-    if ending != ".tar":
-        raise SourceError(f"{where}: {member.name} is not a class tar (nXXXXXXXX.tar)")
+def wnid_of(member: tar.Member, archive: str) -> str:
+    """Returns the wnid in a class tar's name. Raises SourceError if the member is not a tar."""
+    stem, suffix = os.path.splitext(os.path.basename(member.name))
+    if suffix != ".tar":
+        raise SourceError(f"{archive}: {member.name} is not a class tar (nXXXXXXXX.tar); the archive is not ImageNet's")
     return stem

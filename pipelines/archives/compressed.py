@@ -1,4 +1,4 @@
-"""Compressed tars. A gzip stream cannot be read at random, as shuffled samples are: it is unpacked once, streaming."""
+"""Compressed tars. They allow no random access, which shuffled samples need, so they are decompressed once to disk."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from imgtool.pipelines.storage.atomic import replacing
+from imgtool.pipelines.storage.atomic import atomic_write
 from imgtool.wordnet.errors import SourceError
 
-Stream = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
-OPENERS: dict[str, Callable[[Path], Stream]] = {
+CompressedFile = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
+OPENERS: dict[str, Callable[[Path], CompressedFile]] = {
     ".gz": gzip.GzipFile,
     ".tgz": gzip.GzipFile,
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
 }
-ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 CHUNK = 1 << 22
 
 
-def unpacked(path: Path, spool: Path) -> Path:
-    """The tar of a compressed one, in ``spool``; there already if it was unpacked before and has not changed since.
+def decompressed(path: Path, spool: Path) -> Path:
+    """Decompresses a tar into the folder ``spool`` and returns the path of the result.
 
-    Of a stream that is cut off what came is kept: the tar then ends early, and its reader says so. Raises SourceError
-    for what is no such stream.
+    A result that is there already is used again, unless size or modification time of the archive have changed. A
+    truncated archive is decompressed as far as it goes; the reader of the tar then reports the truncation. Raises
+    SourceError if the file is not compressed in the format of its suffix, or is damaged.
     """
     stat = path.stat()
-    name = next(path.name[: -len(ending)] for ending in ENDINGS if path.name.endswith(ending)) + ".tar"
+    name = next(path.name[: -len(suffix)] for suffix in SUFFIXES if path.name.endswith(suffix)) + ".tar"
     target = spool / f"{stat.st_size}-{stat.st_mtime_ns}" / name
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with replacing(target) as temporary, open(temporary, "wb") as out, OPENERS[path.suffix](path) as stream:
+        with atomic_write(target) as temporary, open(temporary, "wb") as out, OPENERS[path.suffix](path) as stream:
             _copy(stream, out)
             out.flush()
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise SourceError(
-            f"{path}: is damaged or not compressed as its name says ({error}); download it again"
+            f"{path}: is damaged, or is not a {path.suffix} file as its name says ({error}); download it again"
         ) from None
     return target
 
 
-def _copy(stream: Stream, out: IO[bytes]) -> None:
+def _copy(stream: CompressedFile, out: IO[bytes]) -> None:
     try:
-        while data := stream.read1(CHUNK):  # read() would lose what came before the cut
+        while data := stream.read1(CHUNK):  # read() would lose the data before a truncation
             out.write(data)
     except EOFError:
-        pass  # the stream is cut off
+        pass  # the stream is truncated

@@ -25,7 +25,7 @@ from imgtool.pipelines.archives import parquet_pages as pages
 from imgtool.pipelines.archives import snappy
 from imgtool.pipelines.archives.parquet_pages import Damaged, PageHeader
 from imgtool.pipelines.records import MAX_BYTES, Locator
-from imgtool.pipelines.storage.folders import RandomFile
+from imgtool.pipelines.storage.folders import RandomAccessFile
 from imgtool.wordnet.errors import ImageError
 
 CODECS = {"UNCOMPRESSED": "", "SNAPPY": "snappy", "GZIP": "gzip", "ZSTD": "zstd", "BROTLI": "brotli", "LZ4": "lz4_raw"}
@@ -67,9 +67,9 @@ def column_of(metadata: Any, row_group: int, index: int, max_level: int, file_si
     group = metadata.row_group(row_group)
     column = group.column(index)
     if column.file_path:
-        raise Damaged("its images lie in another file")
+        raise Damaged("its images are stored in another file, which is not supported")
     if column.compression not in CODECS:
-        raise Damaged(f"its codec {column.compression} is not read here")
+        raise Damaged(f"its codec {column.compression} is not supported; write the file with snappy")
     if group.num_rows == column.num_values == 0:
         return Column(0, 0, 0, "", max_level)  # there need be no page
     begin = column.data_page_offset
@@ -77,11 +77,11 @@ def column_of(metadata: Any, row_group: int, index: int, max_level: int, file_si
         begin = column.dictionary_page_offset
     end = begin + column.total_compressed_size
     if not 4 <= begin <= end <= file_size or not 0 <= column.num_values == group.num_rows <= MAX_ROWS:
-        raise Damaged("its footer states what cannot be")
+        raise Damaged("its footer states impossible sizes or offsets; download it again")
     return Column(begin, end, group.num_rows, CODECS[column.compression], max_level)
 
 
-def places(file: RandomFile, column: Column, step: int) -> Iterator[Place]:
+def places(file: RandomAccessFile, column: Column, step: int) -> Iterator[Place]:
     """Where each value of a column lies; NULL for a null. Size 0 with a packing is one that only reading tells.
 
     ``step`` is how many bytes to read at a time: few from a disk, where nearly all is passed over, many from afar.
@@ -95,19 +95,19 @@ def places(file: RandomFile, column: Column, step: int) -> Iterator[Place]:
         body = _Body(file, window, at + header.size, header, column.codec)
         at += header.size + header.packed
         if at > column.end:
-            raise Damaged("a page reaches beyond its column")
+            raise Damaged("a page extends beyond its column; download it again")
         if header.kind == pages.DICTIONARY:
             if header.encoding not in (PLAIN, *INDEXED):
-                raise Damaged(f"its dictionary is encoded as {header.encoding}, which is not read here")
+                raise Damaged(f"its dictionary is encoded as {header.encoding}, which is not supported")
             dictionary = _plain(body, 0, header.values)
         elif header.kind != pages.INDEX:
             rows += header.values
             if rows > column.rows:
-                raise Damaged("a page holds more rows than there are")
+                raise Damaged("a page has more rows than its row group; download it again")
             yield from _data_page(body, header, column.max_level, dictionary)
 
 
-def unpack(file: RandomFile, locator: Locator) -> bytes:
+def unpack(file: RandomAccessFile, locator: Locator) -> bytes:
     """The bytes of an image that ``places`` found. Raises ImageError if they are damaged or too many."""
     _, kind, *words = locator.packing.split(":")
     try:
@@ -134,14 +134,14 @@ def _header(window: snappy.Window, at: int) -> PageHeader:
             return pages.page_header(data)
         except pages.TooShort:
             if len(data) < size or size >= MAX_HEADER:
-                raise Damaged(f"there is no page at {at}") from None
+                raise Damaged(f"there is no page at byte {at}") from None
         size *= 16
 
 
 class _Body:
     """The bytes of a page behind its header and its unpacked levels: ``size`` bytes, ``packed`` in the file."""
 
-    def __init__(self, file: RandomFile, window: snappy.Window, at: int, header: PageHeader, codec: str) -> None:
+    def __init__(self, file: RandomAccessFile, window: snappy.Window, at: int, header: PageHeader, codec: str) -> None:
         self.file, self.window = file, window
         self.offset, self.packed = at + header.levels, header.packed - header.levels
         self.size = header.unpacked - header.levels
@@ -149,7 +149,7 @@ class _Body:
         if self.codec and not self.size:
             self.codec, self.packed = "", 0  # a codec may make a byte of nothing
         if not self.codec and self.packed != self.size:
-            raise Damaged("a page that is not packed has two sizes")
+            raise Damaged("an uncompressed page states two different sizes")
         self._sparse: snappy.Sparse | None = None
 
     def read(self, at: int, size: int) -> bytes:
@@ -190,7 +190,7 @@ def _data_page(
         levels = body.window.read(body.offset - header.levels, header.levels)
         there, max_level = pages.present(levels, max_level, count), 0
     if max_level and header.level_encoding != "RLE":
-        raise Damaged(f"its levels are encoded as {header.level_encoding}, which is not read here")
+        raise Damaged(f"its levels are encoded as {header.level_encoding}, which is not supported")
     if header.encoding in INDEXED:
         if dictionary is None:
             raise Damaged("its dictionary is missing")
@@ -209,7 +209,9 @@ def _data_page(
         present = int(there.sum())
         value, ordinals = _plain(body, begin, present), np.arange(present)
     else:
-        raise Damaged(f"its images are encoded as {header.encoding}, which is not read here")
+        raise Damaged(
+            f"its images are encoded as {header.encoding}, which is not supported; write the file in plain encoding"
+        )
     numbers = iter(ordinals.tolist())
     yield from (value(next(numbers)) if is_there else NULL for is_there in there.tolist())
 
@@ -240,11 +242,11 @@ def _plain(body: _Body, begin: int, count: int) -> Callable[[int], Place]:
 
 def _below(index: int, count: int) -> int:
     if index >= count:
-        raise Damaged(f"value {index} of a dictionary of {count}")
+        raise Damaged(f"value {index} is requested of a dictionary of {count} values")
     return index
 
 
-def _exactly(file: RandomFile, offset: int, size: int) -> bytes:
+def _exactly(file: RandomAccessFile, offset: int, size: int) -> bytes:
     return _all_of(file.read(offset, size), size)
 
 
@@ -257,12 +259,12 @@ def _all_of(data: bytes, size: int) -> bytes:
 def _check_size(packed: int, size: int) -> None:
     if size > MAX_PAGE or size > max(SMALL_PAGE, packed * MAX_RATIO):
         raise Damaged(
-            f"a page of {packed} bytes is said to unpack to {size}, too many to read an image at a time; write the "
-            "file anew, with snappy or with smaller row groups"
+            f"a page of {packed} bytes decompresses to {size} bytes, too many to read single images; write the file "
+            "again, with snappy or with smaller row groups"
         )
 
 
-def _unpacked(file: RandomFile, offset: int, packed: int, size: int, codec: str) -> memoryview:
+def _unpacked(file: RandomAccessFile, offset: int, packed: int, size: int, codec: str) -> memoryview:
     """The ``size`` bytes that a page unpacks to. Raises Damaged if they are not that many."""
     _check_size(packed, size)
     data = _exactly(file, offset, packed)
@@ -272,28 +274,28 @@ def _unpacked(file: RandomFile, offset: int, packed: int, size: int, codec: str)
         if codec == "snappy":
             stated, used = snappy.varint(data[:5])
             if stated != size:
-                raise Damaged("a page has another size than it is said to have")
+                raise Damaged("a page does not have the stated size")
             return snappy.decompress(data[used:], size)
         if codec == "lz4_raw":
             # pyarrow does not tell how many bytes came out: it must be too many for one less
             with contextlib.suppress(OSError):
                 if size > 1:
                     pa.Codec(codec).decompress(data, size - 1)
-                    raise Damaged("a page has another size than it is said to have")
+                    raise Damaged("a page does not have the stated size")
             return memoryview(pa.Codec(codec).decompress(data, size)).cast("B")
         with pa.input_stream(pa.py_buffer(data), compression=codec) as stream:
             return memoryview(_all_of(stream.read(size + 1), size))
     except (snappy.Opaque, pa.ArrowException, OSError) as error:
-        raise Damaged(f"a page cannot be unpacked ({error})") from None
+        raise Damaged(f"a page cannot be decompressed ({error})") from None
 
 
 Page = tuple[memoryview, list[tuple[int, int]]]
-_kept: OrderedDict[tuple[int, int], tuple[weakref.ref[RandomFile], Page]] = OrderedDict()
+_kept: OrderedDict[tuple[int, int], tuple[weakref.ref[RandomAccessFile], Page]] = OrderedDict()
 _lock = threading.Lock()
 
 
 def _page(
-    file: RandomFile, codec: str, offset: int, packed: int, size: int, begin: int, max_level: int, count: int
+    file: RandomAccessFile, codec: str, offset: int, packed: int, size: int, begin: int, max_level: int, count: int
 ) -> Page:
     """A page that unpacks as a whole, and where each value of it lies in that: perhaps one of the last ones."""
     key = (id(file), offset)
@@ -316,7 +318,7 @@ def _page(
         values.append((begin, length))
         begin += length
         if begin > size:
-            raise Damaged("an image reaches beyond its page")
+            raise Damaged("an image extends beyond its page")
     with _lock:
         _kept[key] = (weakref.ref(file), (data, values))
         while len(_kept) > KEPT or (len(_kept) > 1 and sum(len(page[0]) for _, page in _kept.values()) > KEPT_BYTES):

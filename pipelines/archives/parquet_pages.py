@@ -49,15 +49,15 @@ def page_header(data: bytes) -> PageHeader:
     fields, size = _struct(data, 0, 0)
     kind, unpacked, packed = (_natural(fields, i, None) for i in (1, 2, 3))
     if kind > DATA_V2:
-        raise Damaged(f"a page is of type {kind}")
+        raise Damaged(f"a page is of the unknown type {kind}")
     inner = fields.get({DATA: 5, INDEX: 6, DICTIONARY: 7, DATA_V2: 8}[kind], {})
     if not isinstance(inner, dict):
-        raise Damaged("a page header makes no sense")
+        raise Damaged("a page header is invalid")
     encoding = _name(_natural(inner, 4 if kind == DATA_V2 else 2, 0))
     level_encoding = _name(_natural(inner, 3, 0)) if kind == DATA else "RLE"
     levels = _natural(inner, 5, 0) if kind == DATA_V2 else 0
     if levels > min(packed, unpacked) or (kind == DATA_V2 and inner.get(6)):
-        raise Damaged("a page header states levels that cannot be")
+        raise Damaged("a page header states an impossible size of levels")
     values = _natural(inner, 1, 0)
     return PageHeader(size, kind, packed, unpacked, values, encoding, level_encoding, levels, bool(inner.get(7, True)))
 
@@ -65,7 +65,7 @@ def page_header(data: bytes) -> PageHeader:
 def _natural(fields: dict[int, Any], number: int, default: int | None) -> int:
     value = fields.get(number, default)
     if type(value) is not int or not 0 <= value < 1 << 31:  # a boolean is an int too
-        raise Damaged("a page header makes no sense")
+        raise Damaged("a page header is invalid")
     return value
 
 
@@ -116,7 +116,7 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         return None, at
     if kind == 12:
         return _struct(data, at, depth + 1)
-    raise Damaged(f"a page header holds type {kind}")
+    raise Damaged(f"a page header has a field of the unknown type {kind}")
 
 
 def _byte(data: bytes, at: int) -> int:
@@ -145,7 +145,7 @@ def _zigzag(data: bytes, at: int) -> tuple[int, int]:
 def hybrid(data: bytes, width: int, count: int) -> npt.NDArray[np.int64]:
     """``count`` numbers of ``width`` bits, in runs of one number or packed by eight. Raises Damaged if fewer."""
     if width > 32:
-        raise Damaged(f"numbers of {width} bits")
+        raise Damaged(f"a page has indices of {width} bits")
     runs: list[npt.NDArray[np.int64]] = []
     at, left = 0, count
     weights = np.int64(1) << np.arange(width, dtype=np.int64)
@@ -156,18 +156,18 @@ def hybrid(data: bytes, width: int, count: int) -> npt.NDArray[np.int64]:
             length = min(length, -(-left // 8)) * 8
             stop = at + length // 8 * width
             if stop > len(data):
-                raise Damaged("a run of numbers is cut off")
+                raise Damaged("a run of indices is truncated")
             bits = np.unpackbits(np.frombuffer(data, np.uint8, stop - at, at), bitorder="little")
             numbers = bits.reshape(length, width) @ weights if width else np.zeros(length, np.int64)
             at += (head >> 1) * width
         else:
             stop = at + (width + 7) // 8
             if stop > len(data):
-                raise Damaged("a run of numbers is cut off")
+                raise Damaged("a run of indices is truncated")
             numbers = np.full(min(length, left), int.from_bytes(data[at:stop], "little"), np.int64)
             at = stop
         if not length:
-            raise Damaged("an empty run of numbers")
+            raise Damaged("a run of indices is empty")
         runs.append(numbers[:left])
         left -= len(runs[-1])
     return np.concatenate(runs) if runs else np.zeros(0, np.int64)

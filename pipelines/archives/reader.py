@@ -1,4 +1,4 @@
-"""The bytes of images by their locators, whatever they are packed in, from a folder or an object store."""
+"""Reads images' bytes by their locators: plain files and archive members, from a local folder or an object store."""
 
 from __future__ import annotations
 
@@ -11,55 +11,61 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from imgtool.pipelines.archives import parquet
 from imgtool.pipelines.archives import zip as zips
 from imgtool.pipelines.records import MAX_BYTES, Locator
-from imgtool.pipelines.storage.folders import RandomFile, join, open_folder
+from imgtool.pipelines.storage.folders import RandomAccessFile, join, open_folder
 from imgtool.wordnet.errors import ImageError, SourceError
 
-UNPACK: dict[str, Callable[[RandomFile, Locator], bytes]] = {"deflate": zips.unpack, "parquet": parquet.unpack}
-"""By the first word of a locator's ``packing``: what reads such bytes."""
+UNPACK: dict[str, Callable[[RandomAccessFile, Locator], bytes]] = {"deflate": zips.unpack, "parquet": parquet.unpack}
+"""The function that reads the bytes of a packed image, by the first word of its locator's ``packing``."""
 
 
 class LocatorReader:
-    """Reads the bytes of locators below ``root`` (a path or URL), keeping the files of the last few archives open."""
+    """Reads the bytes of locators below ``root`` (a path or URL), and keeps the last ``MAX_OPEN`` archives open."""
 
     MAX_OPEN = 64
-    AHEAD = 32
-    """Images of a remote source asked for before they are needed: a request takes longer than a recode."""
+    PREFETCHED = 32
+    """Images of a remote source requested in advance: a request takes longer than recoding an image."""
 
     def __init__(self, root: str) -> None:
         self.root = root
         self._folder = open_folder(root)
-        self._open: dict[str, RandomFile] = {}
+        self._open: dict[str, RandomAccessFile] = {}
 
     def read(self, locator: Locator) -> bytes:
-        """The image's bytes. Raises SourceError if the file is gone or has become shorter, ImageError if these bytes
-        alone are no good: too many, or packed and damaged."""
+        """Returns the image's bytes.
+
+        Raises SourceError if the file is missing or has become shorter. Raises ImageError if only this image cannot be
+        read: it is too large, or its packed bytes are damaged.
+        """
         data = _read(self.root, self._file(locator), locator)
         if not locator.member:
-            # A plain file is read once: thousands of open files would meet the process's limit.
+            # A plain file is read once, and keeping thousands of them open would exceed the process's limit.
             self._open.pop(locator.file).close()
         return data
 
     def read_many(self, locators: Iterable[Locator]) -> Iterator[bytes | ImageError]:
-        """The bytes of each in turn, or what is wrong with them; from a remote source several are under way at once."""
+        """Yields the bytes of each image in order, or the ImageError that reading it raised.
+
+        ``PREFETCHED`` images of a remote source are requested in advance.
+        """
         if not self._folder.remote:
             for locator in locators:
                 yield _or_error(functools.partial(self.read, locator))
             return
-        with ThreadPoolExecutor(self.AHEAD) as pool:
-            rest = iter(locators)
-            under_way: collections.deque[Future[bytes]] = collections.deque()
+        with ThreadPoolExecutor(self.PREFETCHED) as pool:
+            remaining = iter(locators)
+            pending: collections.deque[Future[bytes]] = collections.deque()
             try:
                 while True:
-                    for locator in itertools.islice(rest, self.AHEAD - len(under_way)):
-                        under_way.append(pool.submit(_read, self.root, self._file(locator), locator))
-                    if not under_way:
+                    for locator in itertools.islice(remaining, self.PREFETCHED - len(pending)):
+                        pending.append(pool.submit(_read, self.root, self._file(locator), locator))
+                    if not pending:
                         return
-                    yield _or_error(under_way.popleft().result)
+                    yield _or_error(pending.popleft().result)
             finally:
-                for future in under_way:
+                for future in pending:
                     future.cancel()
 
-    def _file(self, locator: Locator) -> RandomFile:
+    def _file(self, locator: Locator) -> RandomAccessFile:
         if locator.file not in self._open:
             while len(self._open) >= self.MAX_OPEN:
                 self._open.pop(next(iter(self._open))).close()
@@ -88,7 +94,7 @@ def _or_error(read: Callable[[], bytes]) -> bytes | ImageError:
         return error
 
 
-def _read(root: str, file: RandomFile, locator: Locator) -> bytes:
+def _read(root: str, file: RandomAccessFile, locator: Locator) -> bytes:
     if locator.size > MAX_BYTES:
         raise ImageError(f"{locator.size} bytes are too many for an image")
     try:
@@ -96,11 +102,14 @@ def _read(root: str, file: RandomFile, locator: Locator) -> bytes:
     except OSError as error:
         raise SourceError(f"{join(root, locator.file)}: {error.strerror or error}") from error
     if len(data) < locator.size:
-        raise SourceError(f"{locator}: the file has become shorter while it was being read")
+        raise SourceError(
+            f"{join(root, str(locator))}: the file has become shorter while it was being read; "
+            "leave the source unchanged while it is in use"
+        )
     return data
 
 
-def _bytes(file: RandomFile, locator: Locator) -> bytes:
+def _bytes(file: RandomAccessFile, locator: Locator) -> bytes:
     if locator.packing:
         return UNPACK[locator.packing.partition(":")[0]](file, locator)
     return file.read(locator.offset, locator.size)

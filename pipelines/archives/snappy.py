@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from imgtool.pipelines.storage.folders import RandomFile
+from imgtool.pipelines.storage.folders import RandomAccessFile
 
 BLOCK = 1 << 16
 MAX_ELEMENTS = 4096
@@ -26,7 +26,7 @@ class Opaque(Exception):
 class Window:
     """Bytes [begin, end) of a file, read ``step`` bytes at a time: little where the next read is far away."""
 
-    def __init__(self, file: RandomFile, begin: int, end: int, step: int) -> None:
+    def __init__(self, file: RandomAccessFile, begin: int, end: int, step: int) -> None:
         self._file, self.begin, self.end, self._step = file, begin, end, step
         self._at, self._data = begin, b""
 

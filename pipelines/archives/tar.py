@@ -1,7 +1,8 @@
-"""Tar archives indexed in place: where each member's bytes lie, without reading or extracting them.
+"""Indexes tar archives in place: the offset and size of each member, without reading or extracting it.
 
-Our own reader because tarfile takes a minute of Python for ImageNet's 1.28 million headers, and takes an archive that
-was cut off at a member's boundary for a whole one. Formats: ustar, GNU (long names, base-256 sizes), pax (path, size).
+The standard library's tarfile is not used because it needs a minute for ImageNet's 1.28 million headers, and accepts an
+archive that was truncated between two members as complete. Formats: ustar, GNU (long names, base-256 sizes) and pax
+(path, size).
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from imgtool.pipelines.storage.folders import RandomFile, ReadAhead
+from imgtool.pipelines.storage.folders import RandomAccessFile, ReadAheadFile
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 BLOCK = 512
 REGULAR = (b"0", b"\0", b"7")
 MAX_METADATA = 1 << 20
-"""A long name or pax header larger than this is no name: refused before memory is taken."""
+"""Largest long-name or pax header. A larger one is refused before it is read into memory."""
 
 
 class Member(NamedTuple):
-    """A regular file in an archive: its name, and where its bytes lie in the outermost file."""
+    """A regular file in an archive: its name, and offset and size of its bytes in the outermost file."""
 
     name: str
     offset: int
@@ -27,45 +28,52 @@ class Member(NamedTuple):
 
 
 def scan(
-    file: RandomFile, where: str, start: int = 0, end: int | None = None, *, cut_off: bool = False
+    file: RandomAccessFile, archive: str, start: int = 0, end: int | None = None, *, include_truncated: bool = False
 ) -> Iterator[Member]:
     """Yields the regular files of the tar in bytes [start, end) of a file, in order.
 
-    ``where`` names the archive in messages. Directories, links and devices are passed over. Raises SourceError for
-    what is no tar or has a member named outside its folder, and TruncatedSourceError, after the last whole member,
-    when the archive ends before its end-of-archive block. With ``cut_off`` the member that the end cuts off is
-    yielded too, for a caller that can use the whole parts of it.
+    ``archive`` is the archive's name in messages. Directories, links and devices are skipped. Raises SourceError if
+    this is not a tar, is damaged or has a member whose path points outside the archive. Raises TruncatedSourceError,
+    after the last complete member, if there is no end-of-archive block. ``include_truncated`` also yields the
+    incomplete last member, for a caller that can use parts of it.
     """
     end = file.size if end is None else end
-    file = ReadAhead(file)
-    at = start
+    file = ReadAheadFile(file)
+    position = start
     long_name: str | None = None
     pax: dict[str, str] = {}
     while True:
-        header = file.read(at, BLOCK) if at + BLOCK <= end else b""
+        header = file.read(position, BLOCK) if position + BLOCK <= end else b""
         if len(header) < BLOCK:
-            raise TruncatedSourceError(f"{where} is truncated: it ends at byte {end - start} without an end mark")
+            raise TruncatedSourceError(
+                f"{archive} is truncated: it ends at byte {end - start} without an end-of-archive block"
+            )
         if not header.strip(b"\0"):
             return
         size = _number(header[124:136])
         if size is None or not _checksum_ok(header):
-            if at == start:
-                raise SourceError(f"{where} is not a tar archive")
-            raise SourceError(f"{where}: byte {at - start} is not a tar header; the archive is damaged")
+            if position == start:
+                raise SourceError(f"{archive} is not a tar archive; download it again")
+            raise SourceError(
+                f"{archive} is damaged: there is no tar header at byte {position - start}; download it again"
+            )
         if "size" in pax and pax["size"].isdigit():
             size = int(pax["size"])
         kind = header[156:157]
-        data, at = at + BLOCK, at + BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
+        data = position + BLOCK
+        position = data + (size + BLOCK - 1) // BLOCK * BLOCK
         if data + size > end:
-            if cut_off and kind in REGULAR:
+            if include_truncated and kind in REGULAR:
                 yield Member(_name(header, long_name, pax), data, size)
             raise TruncatedSourceError(
-                f"{where} is truncated: {_name(header, long_name, pax)} wants {size} bytes at {data - start}, "
-                f"the archive ends at {end - start}"
+                f"{archive} is truncated: {_name(header, long_name, pax)} has {size} bytes from byte {data - start} "
+                f"on, but the archive ends at byte {end - start}"
             )
         if kind in (b"L", b"x", b"K", b"g"):
             if size > MAX_METADATA:
-                raise SourceError(f"{where}: a header of {size} bytes at {data - start}; the archive is damaged")
+                raise SourceError(
+                    f"{archive} is damaged: it has a header of {size} bytes at byte {data - start}; download it again"
+                )
             if kind == b"L":
                 long_name = file.read(data, size).rstrip(b"\0").decode("utf-8", "surrogateescape")
             elif kind == b"x":
@@ -75,7 +83,7 @@ def scan(
         long_name, pax = None, {}
         if kind in REGULAR:
             if name.startswith("/") or ".." in name.split("/"):
-                raise SourceError(f"{where}: member {name!r} points outside the archive; refused")
+                raise SourceError(f"{archive}: member {name!r} points outside the archive; do not use this archive")
             yield Member(name.removeprefix("./"), data, size)
 
 
@@ -90,7 +98,7 @@ def _number(field: bytes) -> int | None:
 
 
 def _checksum_ok(header: bytes) -> bool:
-    # the sum of all bytes, the checksum's own eight counted as spaces
+    # the sum of all bytes, with the eight bytes of the checksum itself counted as spaces
     return _number(header[148:156]) == sum(header) - sum(header[148:156]) + 8 * 32
 
 
@@ -108,7 +116,7 @@ def _name(header: bytes, long_name: str | None, pax: dict[str, str]) -> str:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """The records of a pax header: "LENGTH KEY=VALUE\\n", the length counting itself."""
+    """Parses a pax header into its records, "LENGTH KEY=VALUE\\n", where LENGTH is that of the whole record."""
     out: dict[str, str] = {}
     while data:
         length, _, _ = data.partition(b" ")

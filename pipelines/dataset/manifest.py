@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgtool.pipelines.records import BOX
+from imgtool.pipelines.records import BOX_TYPE
 from imgtool.pipelines.storage.folders import Folder
 from imgtool.wordnet.imagenet.class_table import label_table
 
@@ -30,7 +30,7 @@ MANIFEST = pa.schema(
         ("source_xxh3", pa.uint64()),
         ("stored_xxh3", pa.uint64()),
         ("status", pa.string()),  # ok | repaired:CAUSE[,CAUSE] | skipped:CAUSE
-        ("boxes", pa.list_(BOX)),  # in pixels of the source image
+        ("boxes", pa.list_(BOX_TYPE)),  # in pixels of the source image
         ("shard", pa.int32()),  # a skipped sample has the shard that it would have been in
         ("position", pa.int32()),  # within the shard; null if skipped
     ]
@@ -55,7 +55,7 @@ CLASS_TABLE = pa.schema(
 
 def write_table(folder: Folder, name: str, table: pa.Table) -> None:
     """Writes a parquet file atomically."""
-    with folder.writing(name) as path:
+    with folder.atomic_write(name) as path:
         pq.write_table(table, path, compression="zstd")
 
 

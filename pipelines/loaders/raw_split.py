@@ -18,7 +18,7 @@ from imgtool.pipelines.loaders.base import Batch, to_device
 from imgtool.pipelines.records import Record, from_table, to_table
 from imgtool.pipelines.sources import open_source
 from imgtool.pipelines.storage.folders import is_url, open_folder
-from imgtool.pipelines.threads import ahead, available_cpus
+from imgtool.pipelines.threads import available_cpus, prefetch_map
 from imgtool.wordnet.errors import DatasetError, ImageError
 
 
@@ -94,7 +94,7 @@ class RawSplit:
             pairs = zip(from_table(self._records), data, strict=True)
             pixels: list[codec.Pixels] = []
             done = 0
-            with closing(ahead(pairs, decode, workers, 2 * batch_size)) as decoded:
+            with closing(prefetch_map(pairs, decode, workers, 2 * batch_size)) as decoded:
                 for (record, _), crop in decoded:
                     if isinstance(crop, ImageError):
                         raise ImageError(f"{self.path}: {record.locator}: {crop}")

@@ -73,7 +73,7 @@ def _split(folder: Folder, name: str, shards: Sequence[Shard]) -> tuple[dict[str
     wnids_of = _wnids_of_copies(folder, shards)
     counts: collections.Counter[int] = collections.Counter()
     entries, rows = [], 0
-    with folder.writing(f"{name}.parquet") as path, pq.ParquetWriter(path, MANIFEST, compression="zstd") as writer:
+    with folder.atomic_write(f"{name}.parquet") as path, pq.ParquetWriter(path, MANIFEST, compression="zstd") as writer:
         for shard in shards:
             entry, table = rows_of(folder, shard)
             writer.write_table(_with_all_wnids(table, wnids_of).replace_schema_metadata(None))
@@ -89,7 +89,7 @@ def _split(folder: Folder, name: str, shards: Sequence[Shard]) -> tuple[dict[str
 def rows_of(folder: Folder, shard: Shard) -> tuple[dict[str, Any], pa.Table]:
     """Returns a finished shard's entry for dataset.json and its manifest rows."""
     try:
-        with folder.fetched(shard.rows_name) as path:
+        with folder.local_path(shard.rows_name) as path:
             table = pq.read_table(path)
     except FileNotFoundError:
         raise ImgtoolError(
@@ -139,7 +139,7 @@ def tally(folder: Folder, splits: Sequence[str]) -> tuple[Tally, dict[str, int]]
     out, stored = Tally(), {}
     train: np.ndarray[Any, np.dtype[np.uint64]] | None = None
     for name in splits:
-        with folder.fetched(f"{name}.parquet") as path:
+        with folder.local_path(f"{name}.parquet") as path:
             rows = _read(path)
         causes = pc.list_element(pc.split_pattern(rows["status"], ": "), 0)
         counted = pc.value_counts(causes).to_pylist()

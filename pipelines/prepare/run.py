@@ -242,7 +242,7 @@ class _Preparation:
         for split, entry in finished["splits"].items():
             if f"{split}.parquet" not in present:
                 continue
-            with self.folder.fetched(f"{split}.parquet") as path:
+            with self.folder.local_path(f"{split}.parquet") as path:
                 rows = pq.read_table(path)
             entries = {shard["index"]: shard for shard in entry["shards"]}
             for shard in shards:
@@ -280,10 +280,10 @@ class _Preparation:
                 names += [file["path"] for shard in entry["shards"][:1] for file in shard["files"]]
             for name in names:
                 (here / name).parent.mkdir(exist_ok=True)
-                with self.folder.fetched(name) as path:
+                with self.folder.local_path(name) as path:
                     shutil.copyfile(path, here / name)
             made = write_report(here)
-            with self.folder.writing(REPORT) as path:
+            with self.folder.atomic_write(REPORT) as path:
                 shutil.copyfile(made, path)
 
 

@@ -50,7 +50,8 @@ class Shard:
 class ShardTask:
     """A shard to make. ``out`` (the output folder) and ``root`` (the source's root) are paths or URLs.
 
-    ``records`` is a table of schema records.RECORDS in stored order; ``labels`` are class indices, -1 if unlabelled.
+    ``records`` is a table of schema records.RECORD_SCHEMA in stored order; ``labels`` are class indices, -1 if
+    unlabelled.
     """
 
     out: str
@@ -85,7 +86,7 @@ class _Writers:
 
         def open_file(ending: str) -> Path:
             name = shard.name + ending
-            self.paths[name] = stack.enter_context(folder.writing(name))
+            self.paths[name] = stack.enter_context(folder.atomic_write(name))
             return self.paths[name]
 
         self._raw = settings.store == "raw"

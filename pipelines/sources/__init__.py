@@ -1,4 +1,28 @@
-"""Raw data sets, one module a layout. Each is recognised from its path alone and yields records."""
+"""Raw data sets ("sources"), one module per layout. `open_source` recognises the layout and returns a `Source`.
+
+A source is a raw data set as it is downloaded: archives, folders, label files. It lists its images as `Record`s and
+reads none of them. A record has the image's key, its classes, its bounding boxes where the source states them, and a
+`Locator`: file, offset and size of the image's bytes. `LocatorReader` (archives/reader.py) reads the bytes later, in
+any order, from any process or machine, and the codec decodes them.
+
+To add a layout, write one module with one class that has
+
+- ``recognise``, a class method that decides from file names alone (at most the first header of an archive) whether a
+  path has this layout;
+- the attributes and the method ``records`` of the protocol `Source` below;
+
+and call both in `open_source`. What a source needs for this:
+
+- `FileTree` (archives/file_tree.py) names the files of a folder, a tar or a zip in the same way and has their locators.
+  A layout that can be any of the three should read its files through it.
+- `open_folder` (storage/folders.py) opens files, local ones or those at a URL. Use it instead of ``open``.
+- ``tar.scan`` and ``class_tars.scan`` (archives/) list archives that a `FileTree` cannot show, such as tars of tars.
+- The modules in annotations/ parse label files and bounding boxes.
+
+Errors: raise SourceError where the source contradicts itself or is damaged. Name the file (and line) and what to do. If
+an archive is truncated, yield every complete record first, then raise TruncatedSourceError. Do not skip in silence what
+looks like data: say in ``notes`` how much is left out, and why.
+"""
 
 from __future__ import annotations
 
@@ -13,79 +37,85 @@ from imgtool.wordnet.errors import SourceError
 
 
 class Source(Protocol):
-    """A raw data set.
+    """A raw data set whose images are listed split by split.
 
-    ``layout`` names the kind; ``root`` is the folder locators are relative to; ``wnids`` the classes in sorted order;
-    ``ilsvrc2012_ids`` the devkit's 1-based ID of a wnid, where the source states it; ``splits`` in order. A source may
-    have ``notes``, a list of lines for the user, filled while records are listed.
+    A source may also have ``notes``, a list of lines for the user that is filled while records are listed.
     """
 
     layout: ClassVar[str]
+    """The layout's name, e.g. "tiny-imagenet"; part of dataset.json."""
     root: str
+    """The folder (path or URL) that the locators' ``file`` is relative to."""
     wnids: list[str]
+    """The classes in sorted order: a class index is a position in this list. Usually wnids, else folder names."""
     ilsvrc2012_ids: dict[str, int]
+    """The development kit's 1-based ILSVRC2012_ID by wnid; empty where the source does not state it."""
     splits: tuple[str, ...]
+    """The splits that are present, in the order train, val, test."""
 
     def records(self, split: str) -> Iterator[Record]:
-        """The images of a split, in the source's own order.
+        """Yields one record per image of the split, always in the same order; shuffling comes later.
 
-        Raises TruncatedSourceError at the end, after every whole record, if the split's archive ended early.
+        Every wnid of a record is in ``wnids``; an unlabelled image has none. Raises SourceError for a file that
+        contradicts the layout, and TruncatedSourceError, after every complete record, if an archive is truncated.
         """
         ...
 
 
 def open_source(path: str | Path, spool: Path | None = None) -> Source:
-    """Opens the raw data set at ``path`` (or URL), whatever its layout; a compressed archive by way of ``spool``.
+    """Opens the raw data set at ``path`` (a path or URL), whatever its layout.
 
-    Raises SourceError if it is none that is known here.
+    ``spool`` is a folder into which a compressed archive is decompressed. Raises SourceError if the layout is unknown.
     """
     from imgtool.pipelines.archives import compressed
-    from imgtool.pipelines.archives.tree import Tree
+    from imgtool.pipelines.archives.file_tree import FileTree
     from imgtool.pipelines.sources.class_folders import ClassFolders
     from imgtool.pipelines.sources.hugging_face import HuggingFace
-    from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012, TESTS, TRAIN, VAL
+    from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012, TEST_ARCHIVES, TRAIN_ARCHIVE, VAL_ARCHIVE
     from imgtool.pipelines.sources.imagenet21k import ImageNet21k
     from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
 
-    above, _, name = str(path).rstrip("/").rpartition("/")
-    above = above or ("/" if str(path).startswith("/") else ".")
-    is_file = _is_file(path, above, name)
-    if name in (TRAIN, VAL, *TESTS):
-        raise SourceError(f"{path}: is one archive of several; give the folder that holds them: --src {above}")
-    if is_file and name.endswith(compressed.ENDINGS):
-        if spool is None or is_url(path):
-            raise SourceError(f"{path}: a compressed archive is read from this machine's disk, into a --spool folder")
-        return open_source(compressed.unpacked(Path(path), spool))
+    parent, _, name = str(path).rstrip("/").rpartition("/")
+    parent = parent or ("/" if str(path).startswith("/") else ".")
+    is_file = _is_file(path, parent, name)
+    if name in (TRAIN_ARCHIVE, VAL_ARCHIVE, *TEST_ARCHIVES):
+        raise SourceError(f"{path}: is one archive of several; give the folder that holds them: --src {parent}")
+    if is_file and name.endswith(compressed.SUFFIXES):
+        if is_url(path):
+            raise SourceError(f"{path}: compressed archives are read from a local disk only; copy it there first")
+        if spool is None:
+            raise SourceError(f"{path}: a compressed archive is decompressed to disk first; give --spool FOLDER")
+        return open_source(compressed.decompressed(Path(path), spool))
     if not is_file and ILSVRC2012.recognise(str(path)):
         return ILSVRC2012(str(path))
     if is_file and name.endswith(".parquet"):
-        return HuggingFace(above, [name])
+        return HuggingFace(parent, [name])
     if (not is_file or name.endswith(".tar")) and ImageNet21k.recognise(
-        *(above, name) if is_file else (str(path), None)
+        *(parent, name) if is_file else (str(path), None)
     ):
-        return ImageNet21k(*(above, name) if is_file else (str(path), None))
+        return ImageNet21k(*(parent, name) if is_file else (str(path), None))
     if not is_file or name.endswith((".tar", ".zip")):
-        tree = Tree(above, name) if is_file else Tree(str(path))
+        tree = FileTree(parent, name) if is_file else FileTree(str(path))
         if TinyImageNet.recognise(tree):
             return TinyImageNet(tree)
         if tree.truncated and any("/images/" in name for name in tree.files):
-            raise SourceError(f"{tree.truncated}; Tiny-ImageNet's class list was behind the cut")
+            raise SourceError(f"{tree.truncated}; Tiny-ImageNet's list of classes is missing, so download it again")
         if HuggingFace.recognise(tree):
-            return HuggingFace.of_tree(tree)
+            return HuggingFace.from_tree(tree)
         if ClassFolders.recognise(tree):
             return ClassFolders(tree)
     raise SourceError(
-        f"{path}: not a layout this version reads; it reads a folder with ILSVRC2012_img_train.tar, _val.tar or "
-        "_test.tar; as a folder, tar (.gz, .bz2, .xz) or zip Tiny-ImageNet, Kaggle's tree and any folder of class "
-        "folders; ImageNet-21k's tar of class tars, or a folder of them; Hugging Face's parquet files"
+        f"{path}: unknown layout; give a folder with ILSVRC2012_img_train.tar, _val.tar or _test.tar; "
+        "Tiny-ImageNet, Kaggle's tree or class folders (CLASS/IMAGE), each as a folder, tar (.gz, .bz2, .xz) or zip; "
+        "ImageNet-21k's tar of class tars, or a folder of them; or Hugging Face's parquet files"
     )
 
 
-def _is_file(path: str | Path, above: str, name: str) -> bool:
+def _is_file(path: str | Path, parent: str, name: str) -> bool:
     if is_url(path):
-        return open_folder(above).size(name) is not None
+        return open_folder(parent).size(name) is not None
     if not os.path.exists(path):
         raise SourceError(f"{path}: no such file or folder; --src takes a raw data set")
     if not os.access(path, os.R_OK):
-        raise SourceError(f"{path}: permission denied")
+        raise SourceError(f"{path}: permission denied; make it readable for this user")
     return not os.path.isdir(path)

@@ -1,4 +1,4 @@
-"""ImageNet-21k: fall11_whole.tar or winter21_whole.tar, tars of class tars; or a folder of the class tars."""
+"""ImageNet-21k: fall11_whole.tar or winter21_whole.tar, which are tars of class tars, or a folder of class tars."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar$")
 
 
 class ImageNet21k:
-    """All its classes, whichever they are, in one split, train. An empty class tar is a class without images."""
+    """ImageNet-21k, or any set of class tars (n01440764.tar), as the single split train.
+
+    An empty class tar is a class without images.
+    """
 
     layout: ClassVar[str] = "imagenet-21k"
     splits: tuple[str, ...] = ("train",)
 
     @classmethod
     def recognise(cls, root: str, archive: str | None) -> bool:
-        """Whether the first file of the archive, or one of the folder, is a class tar."""
+        """Whether the first file of the archive, or any file of the folder, is a class tar."""
         folder = open_folder(root)
         if archive is None:
             return any(_CLASS_TAR.match(name) for name, _ in folder.walk())
         with contextlib.closing(folder.open(archive)) as file, contextlib.suppress(TruncatedSourceError):
-            for member in tar.scan(file, archive, cut_off=True):
+            for member in tar.scan(file, archive, include_truncated=True):
                 return bool(_CLASS_TAR.match(member.name))
         return False
 
@@ -37,15 +40,15 @@ class ImageNet21k:
         self._folder = open_folder(root)
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.notes: list[str] = []
-        self.wnids = sorted_wnids(self._listed())
+        self.wnids = sorted_wnids(self._class_tar_wnids())
 
-    def _listed(self) -> Iterator[str]:
-        """The wnids that the class tars' names say; their insides are looked at later."""
+    def _class_tar_wnids(self) -> Iterator[str]:
+        """Yields the wnids in the class tars' names. The class tars are not opened yet."""
         if self._archive is None:
             yield from (match[1] for name, _ in self._folder.walk() if (match := _CLASS_TAR.match(name)))
             return
         with contextlib.closing(self._folder.open(self._archive)) as file, contextlib.suppress(TruncatedSourceError):
-            for member in tar.scan(file, self._archive, cut_off=True):
+            for member in tar.scan(file, self._archive, include_truncated=True):
                 yield class_tars.wnid_of(member, self._archive)
 
     def records(self, split: str) -> Iterator[Record]:

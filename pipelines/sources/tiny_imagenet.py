@@ -1,4 +1,4 @@
-"""Tiny-ImageNet, as a folder or a tar: train/WNID/images, val/images with val_annotations.txt, wnids.txt."""
+"""Tiny-ImageNet as a folder, tar or zip: train/WNID/images, val/images with val_annotations.txt, wnids.txt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
-from imgtool.pipelines.archives.tree import Tree
+from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -17,16 +17,16 @@ VAL_ANNOTATIONS = "val/val_annotations.txt"
 class TinyImageNet:
     """The layout of tiny-imagenet-200, with any number of classes.
 
-    The classes are those of wnids.txt (which is not sorted). The unlabelled test images are left out.
+    The classes are those in wnids.txt, which is not sorted. The unlabelled test images are left out.
     """
 
     layout: ClassVar[str] = "tiny-imagenet"
 
     @classmethod
-    def recognise(cls, tree: Tree) -> bool:
+    def recognise(cls, tree: FileTree) -> bool:
         return WNIDS in tree.files and any(name.startswith("train/") for name in tree.files)
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         self._tree = tree
         self.root = tree.root
         files = tree.files
@@ -53,13 +53,15 @@ class TinyImageNet:
                 continue
             wnid = folder.split("/")[1]
             if wnid not in known:
-                raise SourceError(f"{self._tree.path}: {name}: {wnid} is not in {WNIDS}")
+                raise SourceError(
+                    f"{self._tree.path}: {name}: {wnid} is not in {WNIDS}; add it there, or remove the folder"
+                )
             yield Record(key_of(file), (wnid,), locator, boxes.get(file, ()))
 
     def _val(self) -> Iterator[Record]:
         labels = {}
         if VAL_ANNOTATIONS not in self._tree.files and self._tree.truncated:
-            return  # the labels were behind the cut: no validation image is whole without its own
+            return  # the labels are missing because the tar is truncated: no validation record is complete
         if VAL_ANNOTATIONS in self._tree.files:
             for file, wnid, *corners in self._lines(VAL_ANNOTATIONS, 6):
                 labels[file] = (wnid, _box(wnid, corners))
@@ -68,7 +70,10 @@ class TinyImageNet:
                 continue
             file = os.path.basename(name)
             if file not in labels:
-                raise SourceError(f"{self._tree.path}: {name} has no line in {VAL_ANNOTATIONS}")
+                raise SourceError(
+                    f"{self._tree.path}: {name} has no line in {VAL_ANNOTATIONS}; "
+                    "add its label there, or remove the image"
+                )
             wnid, box = labels[file]
             yield Record(key_of(file), (wnid,), locator, (box,))
 
@@ -78,7 +83,10 @@ class TinyImageNet:
             if not parts:
                 continue
             if len(parts) != fields or not all(p.lstrip("-").isdigit() for p in parts[-4:]):
-                raise SourceError(f"{self._tree.path}: {name}, line {number}: expected {fields} fields ending in a box")
+                raise SourceError(
+                    f"{self._tree.path}: {name}, line {number}: expected {fields} fields, "
+                    "the last four of which are the corners of a box"
+                )
             yield parts
 
 

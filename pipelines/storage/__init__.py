@@ -1,1 +1,1 @@
-"""Files on local disks and object stores: read at any byte, written whole or not at all, locked."""
+"""Files on local disks and object stores: random-access reads, atomic writes, locks, hashes."""

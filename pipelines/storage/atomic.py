@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their name, synced, renamed."""
+"""Atomic writes of local files: written under a temporary name in the same folder, synced, then renamed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path to write; on success it is synced and takes the place of ``path``, else it is removed."""
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path to write to. On success the file is synced and replaces ``path``; else it is removed."""
     path = Path(path)
-    # A name of its own: of two writers of one file, say a task and its retry elsewhere, neither sees the other's.
+    # A unique name, so that two writers of one file, such as a task and its retry on another machine, do not collide.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -26,7 +26,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file's bytes, or a folder's entries, to disk."""
+    """Flushes a file's bytes or a folder's entries to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,5 +36,5 @@ def sync(path: Path) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes a small text file atomically."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,5 +1,8 @@
-"""Files by name below a root that is a local folder or an fsspec URL (``s3://bucket/prefix``): read at any byte,
-written whole or not at all. Sources and prepared data sets see nothing else of where they lie."""
+"""One interface for the files below a local folder or an fsspec URL (``s3://bucket/prefix``).
+
+Files are named relative to this root, read at any byte and written atomically. Sources and prepared data sets access
+storage through this interface alone, so they need not know where they are stored.
+"""
 
 from __future__ import annotations
 
@@ -11,54 +14,55 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from imgtool.pipelines.storage.atomic import replacing
+from imgtool.pipelines.storage.atomic import atomic_write
 from imgtool.wordnet.errors import ImgtoolError
 
 
-class RandomFile(Protocol):
-    """A file to read at any place, from any thread."""
+class RandomAccessFile(Protocol):
+    """A file that can be read at any offset, from any thread."""
 
     size: int
 
     def read(self, offset: int, size: int) -> bytes:
-        """``size`` bytes at ``offset``; fewer only where the file ends."""
+        """Returns ``size`` bytes at ``offset``; fewer only at the end of the file."""
         ...
 
     def close(self) -> None: ...
 
 
 class Folder(Protocol):
-    """The files below a root, by their path with forward slashes. ``url`` names the root, ``remote`` says if it is one.
+    """The files below a root, named by their relative path with forward slashes.
 
-    Reading what is not there raises FileNotFoundError; other trouble is an OSError, or ImgtoolError of a remote store.
+    ``url`` is the root's path or URL; ``remote`` says whether it is a URL. Reading a missing file raises
+    FileNotFoundError. Other failures raise OSError or, from a remote store, ImgtoolError.
     """
 
     url: str
     remote: bool
 
-    def open(self, name: str) -> RandomFile: ...
+    def open(self, name: str) -> RandomAccessFile: ...
     def read(self, name: str) -> bytes:
-        """The whole of a small file."""
+        """Returns the whole content of a small file."""
         ...
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None if there is none."""
+        """Returns a file's size in bytes, None if there is no such file."""
         ...
 
     def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
-        """Name and size of each file, in sorted order of the path's parts."""
+        """Yields name and size of each file below a subfolder, sorted by the parts of the path."""
         ...
 
-    def writing(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """Yields a local path to write; on success the file appears whole under its name, else not at all."""
+    def atomic_write(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """Yields a local path to write to. On success the whole file appears under its name; else nothing does."""
         ...
 
-    def fetched(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """Yields a local path that holds the file: itself, or a copy for as long as it is needed."""
+    def local_path(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """Yields a local path to read the file from: its own, or that of a copy that is removed afterwards."""
         ...
 
     def remove(self, name: str) -> None:
-        """Removes a file or a folder with all in it; nothing if there is none."""
+        """Removes a file, or a folder with its content. Does nothing if there is none."""
         ...
 
 
@@ -67,7 +71,7 @@ def is_url(path: str | Path) -> bool:
 
 
 def open_folder(path: str | Path) -> Folder:
-    """The folder at a local path or URL. It need not be there yet."""
+    """Returns the folder at a local path or URL. It need not exist yet."""
     return RemoteFolder(str(path)) if is_url(path) else LocalFolder(path)
 
 
@@ -76,8 +80,8 @@ def join(root: str, name: str) -> str:
 
 
 def write_text(folder: Folder, name: str, text: str) -> None:
-    """Writes a small text file whole or not at all."""
-    with folder.writing(name) as path:
+    """Writes a small text file atomically."""
+    with folder.atomic_write(name) as path:
         path.write_text(text, encoding="utf-8")
 
 
@@ -88,7 +92,7 @@ class LocalFile:
 
     def read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)
-        while len(data) < size:  # a pread returns at most 2 GiB, or less on a network disk
+        while len(data) < size:  # pread returns at most 2 GiB, and may return less on a network disk
             more = os.pread(self._descriptor, size - len(data), offset + len(data))
             if not more:
                 break
@@ -99,24 +103,23 @@ class LocalFile:
         os.close(self._descriptor)
 
 
-class ReadAhead:
-    """A file read mostly forwards: small steps are served from blocks, long ones read only what is asked for.
-
-    For one thread at a time.
+class ReadAheadFile:
+    """Buffers a file that is read mostly forwards: reads close to the last one are served from blocks of ``BLOCK``
+    bytes, other reads fetch only what is requested. Not thread-safe.
     """
 
     BLOCK = 1 << 16
 
-    def __init__(self, file: RandomFile) -> None:
+    def __init__(self, file: RandomAccessFile) -> None:
         self._file = file
         self.size = file.size
-        self._block, self._at, self._last = b"", 0, 0
+        self._block, self._block_offset, self._last = b"", 0, 0
 
     def read(self, offset: int, size: int) -> bytes:
-        begin = offset - self._at
+        begin = offset - self._block_offset
         if not 0 <= begin <= begin + size <= len(self._block):
             near = 0 <= offset - self._last <= self.BLOCK
-            self._block, self._at, begin = self._file.read(offset, max(size, self.BLOCK * near)), offset, 0
+            self._block, self._block_offset, begin = self._file.read(offset, max(size, self.BLOCK * near)), offset, 0
         self._last = offset
         return self._block[begin : begin + size]
 
@@ -125,51 +128,51 @@ class ReadAhead:
 
 
 class LocalFolder:
-    """A folder of this machine, or of a disk that several mount. Names are UTF-8, whatever the locale makes of them."""
+    """A folder in the local file system, network mounts included. File names are UTF-8, whatever the locale."""
 
     remote = False
 
     def __init__(self, path: str | Path) -> None:
         self.url = str(path)
 
-    def _at(self, name: str) -> Path:
+    def _path_of(self, name: str) -> Path:
         return Path(self.url, os.fsdecode(name.encode("utf-8", "surrogateescape")))
 
-    def open(self, name: str) -> RandomFile:
-        return LocalFile(str(self._at(name)))
+    def open(self, name: str) -> RandomAccessFile:
+        return LocalFile(str(self._path_of(name)))
 
     def read(self, name: str) -> bytes:
-        return self._at(name).read_bytes()
+        return self._path_of(name).read_bytes()
 
     def size(self, name: str) -> int | None:
         try:
-            return self._at(name).stat().st_size
+            return self._path_of(name).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
-        with os.scandir(self._at(below)) as entries:
+        with os.scandir(self._path_of(below)) as entries:
             named = [(os.fsencode(entry.name).decode("utf-8", "surrogateescape"), entry) for entry in entries]
-        for own, entry in sorted(named, key=lambda pair: pair[0]):
-            name = f"{below}/{own}" if below else own
+        for base, entry in sorted(named, key=lambda pair: pair[0]):
+            name = f"{below}/{base}" if below else base
             if entry.is_dir():
                 yield from self.walk(name)
             elif entry.is_file():
                 yield name, entry.stat().st_size
 
     @contextlib.contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        path = self._at(name)
+    def atomic_write(self, name: str) -> Iterator[Path]:
+        path = self._path_of(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             yield temporary
 
     @contextlib.contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
-        yield self._at(name)
+    def local_path(self, name: str) -> Iterator[Path]:
+        yield self._path_of(name)
 
     def remove(self, name: str) -> None:
-        path = self._at(name)
+        path = self._path_of(name)
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -193,7 +196,7 @@ class RemoteFile:
 
 
 class RemoteFolder:
-    """A prefix of an object store, through fsspec. Objects appear whole by the store's own nature."""
+    """A prefix of an object store, accessed through fsspec. Object stores write objects atomically."""
 
     remote = True
 
@@ -204,25 +207,25 @@ class RemoteFolder:
         with remote_errors(url):
             self._fs, self._root = fsspec.core.url_to_fs(self.url)
 
-    def _at(self, name: str) -> str:
+    def _path_of(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
-    def open(self, name: str) -> RandomFile:
+    def open(self, name: str) -> RandomAccessFile:
         size = self.size(name)
         if size is None:
             raise FileNotFoundError(2, "No such file", f"{self.url}/{name}")
-        return RemoteFile(self._fs, self._at(name), size)
+        return RemoteFile(self._fs, self._path_of(name), size)
 
     def read(self, name: str) -> bytes:
         with remote_errors(f"{self.url}/{name}"):
-            data: bytes = self._fs.cat_file(self._at(name))
+            data: bytes = self._fs.cat_file(self._path_of(name))
             return data
 
     def size(self, name: str) -> int | None:
         with remote_errors(f"{self.url}/{name}"):
             try:
-                self._fs.invalidate_cache()  # others write here too
-                found = self._fs.info(self._at(name))
+                self._fs.invalidate_cache()  # other machines may write here too
+                found = self._fs.info(self._path_of(name))
             except FileNotFoundError:
                 return None
             return int(found["size"]) if found["type"] == "file" else None
@@ -230,42 +233,42 @@ class RemoteFolder:
     def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
         with remote_errors(f"{self.url}/{below}"):
             self._fs.invalidate_cache()
-            found = self._fs.find(self._at(below), detail=True)
+            found = self._fs.find(self._path_of(below), detail=True)
         top = len(self._root) + 1
         for path in sorted(found, key=lambda p: p.split("/")):
             yield path[top:], int(found[path]["size"])
 
     @contextlib.contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
+    def atomic_write(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="imgtool-") as folder:
             path = Path(folder) / os.path.basename(name)
             yield path
             with remote_errors(f"{self.url}/{name}"):
-                self._fs.put_file(str(path), self._at(name))
+                self._fs.put_file(str(path), self._path_of(name))
 
     @contextlib.contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
+    def local_path(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="imgtool-") as folder:
             path = Path(folder) / os.path.basename(name)
             with remote_errors(f"{self.url}/{name}"):
-                self._fs.get_file(self._at(name), str(path))
+                self._fs.get_file(self._path_of(name), str(path))
             yield path
 
     def remove(self, name: str) -> None:
         with remote_errors(f"{self.url}/{name}"):
             self._fs.invalidate_cache()
-            if self._fs.exists(self._at(name)):
-                self._fs.rm(self._at(name), recursive=True)
+            if self._fs.exists(self._path_of(name)):
+                self._fs.rm(self._path_of(name), recursive=True)
 
 
 @contextlib.contextmanager
-def remote_errors(where: str) -> Iterator[None]:
-    """Errors of a store's own client library, whatever their class, as one line."""
+def remote_errors(url: str) -> Iterator[None]:
+    """Turns any exception of a store's client library into an ImgtoolError of one line that names ``url``."""
     try:
         yield
     except (OSError, ImgtoolError):
         raise
     except ImportError as error:
-        raise ImgtoolError(f"{where}: {error}; for s3:// install imgtool[s3]") from error
+        raise ImgtoolError(f"{url}: {error}; for s3:// install imgtool[s3]") from error
     except Exception as error:
-        raise ImgtoolError(f"{where}: {type(error).__name__}: {error}") from error
+        raise ImgtoolError(f"{url}: {type(error).__name__}: {error}") from error

@@ -8,7 +8,7 @@ import xxhash
 
 
 def file_xxh3(path: str | Path) -> str:
-    """The xxh3-64 of a file's bytes, in hex."""
+    """Returns the xxh3-64 hash of a file's bytes, in hex."""
     digest = xxhash.xxh3_64()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 22):

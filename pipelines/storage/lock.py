@@ -1,4 +1,4 @@
-"""One prepare at a time into an output folder."""
+"""A lock that lets only one prepare at a time write into an output folder."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from imgtool.pipelines.storage.folders import Folder, write_text
 from imgtool.wordnet.errors import DatasetError, ImgtoolError
 
 LOCK = ".lock"
-BEAT_SECONDS = 5.0
-"""How often the holder of a remote lock rewrites it; one that stays the same for twice as long is nobody's."""
+HEARTBEAT_SECONDS = 5.0
+"""How often the holder of a remote lock rewrites it. A lock that is not rewritten for twice as long is abandoned."""
 
 
 @contextlib.contextmanager
 def locked(folder: Folder) -> Iterator[None]:
-    """Holds the folder against a second prepare. Raises DatasetError if it is held by another.
+    """Locks the folder against a second prepare. Raises DatasetError if another prepare holds the lock.
 
-    On a local disk by the kernel, which lets go when this process ends, however it ends. A remote store has no such
-    lock: there the holder's mark changes every few seconds, and one that has stopped changing is taken over.
+    On a local disk this is a kernel lock, which is released when the process ends, however it ends. A remote store has
+    no such lock: its holder rewrites a lock file every few seconds, and a lock file that no longer changes is taken
+    over.
     """
     with _remote_lock(folder) if folder.remote else _local_lock(Path(folder.url)):
         yield
@@ -37,10 +38,10 @@ def _local_lock(out: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder removes the file when it is done: a lock on a removed file locks nobody out.
+            # The holder removes the file when it is done, and a lock on a removed file excludes nobody.
             os.stat(out / LOCK)
         except (BlockingIOError, FileNotFoundError):
-            raise DatasetError(f"{out}: another imgtool prepare is writing here") from None
+            raise DatasetError(_held(str(out))) from None
         try:
             yield
         finally:
@@ -51,23 +52,23 @@ def _local_lock(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _remote_lock(folder: Folder) -> Iterator[None]:
-    if (before := _mark(folder)) is not None:
-        time.sleep(2 * BEAT_SECONDS)
-        if _mark(folder) not in (before, None):
-            raise DatasetError(f"{folder.url}: another imgtool prepare is writing here")
+    if (before := _lock_content(folder)) is not None:
+        time.sleep(2 * HEARTBEAT_SECONDS)
+        if _lock_content(folder) not in (before, None):
+            raise DatasetError(_held(folder.url))
     ours = uuid.uuid4().hex
     write_text(folder, LOCK, f"{ours} 0")
     stop = threading.Event()
 
-    def beat() -> None:
+    def heartbeat() -> None:
         count = 0
-        while not stop.wait(BEAT_SECONDS):
+        while not stop.wait(HEARTBEAT_SECONDS):
             count += 1
-            # A store out of reach for a moment is the work's own trouble, which will say so.
+            # If the store is unreachable, the prepare itself reports it.
             with contextlib.suppress(OSError, ImgtoolError):
                 write_text(folder, LOCK, f"{ours} {count}")
 
-    thread = threading.Thread(target=beat, daemon=True)
+    thread = threading.Thread(target=heartbeat, daemon=True)
     thread.start()
     try:
         yield
@@ -77,7 +78,11 @@ def _remote_lock(folder: Folder) -> Iterator[None]:
         folder.remove(LOCK)
 
 
-def _mark(folder: Folder) -> bytes | None:
+def _held(out: str) -> str:
+    return f"{out}: another imgtool prepare is writing here; wait until it ends, or choose another --out"
+
+
+def _lock_content(folder: Folder) -> bytes | None:
     try:
         return folder.read(LOCK)
     except FileNotFoundError:

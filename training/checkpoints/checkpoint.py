@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from imgtool.pipelines.storage.atomic import replacing
+from imgtool.pipelines.storage.atomic import atomic_write
 from imgtool.wordnet.errors import CheckpointError, first_line
 
 FORMAT = "imgtool-checkpoint-1"
@@ -31,7 +31,7 @@ def save(path: Path, checkpoint: dict[str, Any]) -> None:
     Raises CheckpointError when the file cannot be written.
     """
     try:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
             torch.save({"format": FORMAT, "imgtool": version(), **checkpoint}, file)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
         raise CheckpointError(f"cannot write {path}: {_first_sentence(error)}") from error

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from imgtool.pipelines.codec.transform import ValTransform
-from imgtool.pipelines.sources.image_files import ImageFile, check, expand
-from imgtool.pipelines.threads import ahead, available_cpus
+from imgtool.pipelines.sources.image_files import ImageFile, check_exists, expand
+from imgtool.pipelines.threads import available_cpus
 from imgtool.wordnet.errors import ImageError, InputError
 from imgtool.wordnet.imagenet.superclasses import superclass_names
 
@@ -52,7 +52,7 @@ def images_of(source: Source) -> Iterator[ImageInput]:
     reached), for a folder without images, and for an object that is not a source.
     """
     if isinstance(source, str | Path):
-        check(str(source))
+        check_exists(str(source))
         return expand(str(source))
     if isinstance(source, ImageFile | bytes | Image.Image | np.ndarray | Tensor):
         return iter([source])
@@ -60,7 +60,7 @@ def images_of(source: Source) -> Iterator[ImageInput]:
         if isinstance(source, list | tuple):
             for part in source:
                 if isinstance(part, str | Path):
-                    check(str(part))
+                    check_exists(str(part))
         return (image for part in source for image in images_of(part))
     raise InputError(
         f"cannot predict on {type(source).__name__}: give a path, folder, pattern or URL, the bytes of an image, a PIL "
@@ -130,7 +130,7 @@ def predict(
     def predictions() -> Iterator[Prediction]:
         pairs: list[tuple[ImageInput, NDArray[np.uint8]]] = []
         decode = partial(read, transform=transform)
-        with closing(ahead(images, decode, workers or available_cpus(), 2 * batch)) as crops:
+        with closing(prefetch_map(images, decode, workers or available_cpus(), 2 * batch)) as crops:
             for image, crop in crops:
                 if not isinstance(crop, ImageError):
                     pairs.append((image, crop))

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from imgtool.pipelines.annotations.real import read_indices
 from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
@@ -100,7 +99,7 @@ def real_labels(wnids: Sequence[str], keys: Sequence[str], real: str | Path, dat
     """
     if list(wnids) != orders.ilsvrc2012_wnids():
         raise InputError(f"ReaL labels need ILSVRC2012's 1000 classes, and {data} has other classes")
-    entries = read_indices(real)
+    entries = read_real_indices(real)
     labels = []
     for key in keys:
         number = re.fullmatch(r"ILSVRC2012_val_(\d{8})", key)

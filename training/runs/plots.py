@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from imgtool.pipelines.storage.atomic import replacing
+from imgtool.pipelines.storage.atomic import atomic_write
 from imgtool.training.evaluation.evaluate import Metrics
 from imgtool.training.runs.curves import draw_curves, read_results
 from imgtool.training.runs.run import Run
@@ -16,7 +16,7 @@ def draw_plots(run: Run, epochs: int, measure: Callable[[], Metrics]) -> None:
     """
 
     def curves() -> None:
-        with replacing(run.path / "results.png") as temporary:
+        with atomic_write(run.path / "results.png") as temporary:
             draw_curves(read_results(run.results), temporary)
 
     for name, draw in (("results.png", curves), ("the confusion matrix", measure)):

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imgtool.pipelines.storage.atomic import replacing, write_text
+from imgtool.pipelines.storage.atomic import atomic_write, write_text
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.runs.loggers import LoggerGroup
 from imgtool.wordnet.errors import CheckpointError, InputError
@@ -198,7 +198,7 @@ class Run:
             return
         with open(self.results, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["epoch"].isdigit() and int(row["epoch"]) <= epochs]
-        with replacing(self.results) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.results) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgtool.pipelines.storage.atomic import replacing
+from imgtool.pipelines.storage.atomic import atomic_write
 from imgtool.training.evaluation.plots.order import SuperclassRange, class_order
 
 MAX_NAMED = 40  # classes; with more, superclasses are labelled instead of classes
@@ -58,7 +58,7 @@ class ConfusionMatrix:
         order, blocks = class_order(self.wnids, self.names)
         written = [folder / "confusion.csv"]
         totals = np.bincount(self.true, minlength=len(self.names))
-        with replacing(written[0]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        with atomic_write(written[0]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["true_wnid", "true_name", "predicted_wnid", "predicted_name", "images", "of_true"])
             for true, predicted, images in self.pairs()[:MAX_PAIRS]:
@@ -66,10 +66,10 @@ class ConfusionMatrix:
                 table.writerow([*columns, images, totals[true]])
         if len(self.names) <= LARGEST_MATRIX:
             written.append(folder / "confusion.npz")
-            with replacing(written[-1]) as temporary, open(temporary, "wb") as binary:
+            with atomic_write(written[-1]) as temporary, open(temporary, "wb") as binary:
                 np.savez_compressed(binary, matrix=self.matrix(), order=order, wnids=np.array(self.wnids))
         written.append(folder / "confusion_matrix.png")
-        with replacing(written[-1]) as temporary:
+        with atomic_write(written[-1]) as temporary:
             draw_confusion(self, order, blocks, temporary)
         return written
 

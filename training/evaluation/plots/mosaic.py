@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from imgtool.pipelines.storage.atomic import replacing
+from imgtool.pipelines.storage.atomic import atomic_write
 from imgtool.training.recipes.augment import Mixed
 
 SMALLEST_TILE, LARGEST_TILE, GAP = 128, 224, 6  # pixels
@@ -45,7 +45,7 @@ def save_mosaic(path: Path, images: Tensor, captions: Sequence[str]) -> None:
         for n, text in enumerate(texts):
             position = (x + 1, y + height + 3 + n * (FONT_SIZE + 4))
             draw.text(position, _shorten(text, width - 2), INK if n == 0 else SOFT, _font())
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         sheet.save(temporary, "JPEG", quality=88)
 
 

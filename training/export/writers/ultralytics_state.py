@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from imgtool.pipelines.storage.atomic import replacing, write_text
+from imgtool.pipelines.storage.atomic import atomic_write, write_text
 from imgtool.training.models.trained import TrainedModel
 from imgtool.training.models.yolov8 import ClassificationModel
 from imgtool.wordnet.errors import CheckpointError, InputError
@@ -46,7 +46,7 @@ def write(model: TrainedModel, out: Path) -> list[Path]:
         "names": model.names,
         "wnids": model.wnids,
     }
-    with replacing(out) as temporary, open(temporary, "wb") as file:
+    with atomic_write(out) as temporary, open(temporary, "wb") as file:
         torch.save({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, file)
     sidecar = out.with_suffix(".json")
     write_text(sidecar, json.dumps(info, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""A data set's files by name, whether they lie in a folder, in a tar or in a zip: sources need not care which."""
+"""A data set's files by name, the same whether the data set is a folder, a tar or a zip."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from imgtool.pipelines.storage.folders import join, open_folder
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
 
-class Tree:
-    """The files below ``root`` (a path or URL), or in an ``archive`` there (.tar or .zip), by their path with forward
-    slashes.
+class FileTree:
+    """The files below the folder ``root`` (a path or URL), or in the ``archive`` (.tar or .zip) in this folder.
 
-    ``truncated`` holds the message of a tar that ended early; its whole members are there. A zip that ended early has
-    lost its directory: it raises TruncatedSourceError.
+    ``files`` maps a file's path, with forward slashes, to its locator. A top-level folder that holds everything is left
+    out of the paths. ``path`` is the folder's or archive's path, for messages. ``truncated`` is the message about a
+    truncated tar, whose complete members are in ``files``, else None. A truncated zip raises TruncatedSourceError,
+    because its directory is at its end.
     """
 
     def __init__(self, root: str, archive: str | None = None) -> None:
@@ -32,7 +33,7 @@ class Tree:
             file = folder.open(archive)
             try:
                 if archive.endswith(".zip"):
-                    # macOS puts its own attributes of every file beside the files, in a folder of that name
+                    # macOS stores attributes of the files in a folder of this name
                     files = {m.member: m for m in zips.scan(file, archive) if not m.member.startswith("__MACOSX/")}
                 else:
                     for member in tar.scan(file, archive):
@@ -46,7 +47,7 @@ class Tree:
         self.files = _without_common_folder(files)
 
     def read_text(self, name: str) -> str:
-        """A small text file, as UTF-8. Raises SourceError if its archive is damaged there."""
+        """Returns the content of a small text file, decoded as UTF-8. Raises SourceError if it is damaged."""
         with LocatorReader(self.root) as reader:
             try:
                 return reader.read(self.files[name]).decode("utf-8", "replace")
@@ -55,7 +56,7 @@ class Tree:
 
 
 def _without_common_folder(files: dict[str, Locator]) -> dict[str, Locator]:
-    # tiny-imagenet-200/wnids.txt in a tar is the wnids.txt of a folder
+    # tiny-imagenet-200/wnids.txt in a tar becomes wnids.txt, as in a folder
     common = os.path.commonprefix([min(files, default=""), max(files, default="")])  # noqa: RUF071  (of characters is meant)
     top = common.rfind("/") + 1
     return {name[top:]: locator for name, locator in files.items()} if top else files

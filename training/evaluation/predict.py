@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.pipelines.sources.image_files import ImageFile, check_exists, expand
-from imgtool.pipelines.threads import available_cpus
+from imgtool.pipelines.threads import available_cpus, prefetch_map
 from imgtool.wordnet.errors import ImageError, InputError
 from imgtool.wordnet.imagenet.superclasses import superclass_names
 

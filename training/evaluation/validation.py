@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from imgtool.pipelines.annotations.real import read_real_indices
 from imgtool.pipelines.codec.transform import ValTransform
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from imgtool.pipelines.records import BOX
 from imgtool.pipelines.storage.folders import Folder
-from imgtool.wordnet.imagenet.class_table import label_table
+from imgtool.wordnet.imagenet.class_table import class_table
 
 UNLABELLED = -1
 """The class index of a sample without a label."""
@@ -64,7 +64,7 @@ def label_map(wnids: Sequence[str], ilsvrc2012_ids: dict[str, int], counts: dict
 
     ``counts[split][class_index]``; ``ilsvrc2012_ids`` as the source's devkit states them win over the published ones.
     """
-    table = label_table(list(wnids))
+    table = class_table(list(wnids))
     # It comes sorted by wnid, which is the class order, except that a label map's targets have an order of their own.
     row_of = {wnid: row for row, wnid in enumerate(table["wnid"])}
     rows = [row_of[wnid] for wnid in wnids]

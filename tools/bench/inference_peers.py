@@ -26,7 +26,7 @@ from imgtool.training.classifier import Classifier
 from imgtool.training.models import yolov8
 from imgtool.training.runtimes import readers
 from imgtool.training.runtimes.openvino import options
-from imgtool.wordnet import label_table, orders
+from imgtool.wordnet import class_table, orders
 from imgtool.wordnet.errors import BenchError, InputError
 
 Runner = Callable[[], Any]
@@ -59,7 +59,7 @@ def make_checkpoint(size: str, folder: Path, imgsz: int) -> Path:
         "dropout": 0.0,
         "imgsz": imgsz,
         "wnids": wnids,
-        "names": label_table(wnids)["name"],
+        "names": class_table(wnids)["name"],
         "epoch": 1,
         "metrics": None,
         "recipe": recipes.load(size).to_dict(),

@@ -71,7 +71,7 @@ setup(
             library_dirs=LIBRARIES,
             runtime_library_dirs=LIBRARIES,
             libraries=["jpeg"],
-            # No fused arithmetic, and defined overflow (damaged coefficients), so that all machines make the same bytes.
+            # No fused arithmetic, and defined overflow (damaged coefficients): all machines make the same bytes.
             extra_compile_args=[*COMPILE, "-ffp-contract=off", "-fwrapv"],
             extra_link_args=LINK,
         ),

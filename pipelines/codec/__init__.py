@@ -106,18 +106,9 @@ def probe(data: bytes) -> dict[str, Any]:
 
 
 def decode(data: bytes, *, short_side: int | None = None, exif: bool = True) -> Pixels:
-    """Decodes a whole image of any format to RGB pixels.
+    """Decodes a whole image of any format to RGB pixels; applies its EXIF orientation unless ``exif`` is false.
 
-    Args:
-        data: the bytes of the file.
-        short_side: shrinks a JPEG while decoding, so that its shorter side has at most this many pixels.
-        exif: whether to apply the EXIF orientation.
-
-    Returns:
-        uint8 [H, W, 3].
-
-    Raises:
-        ImageError: the image cannot be decoded.
+    A JPEG is shrunk while decoding, so that its shorter side has at most ``short_side`` pixels. Raises ImageError.
     """
     if not _is_jpeg(data):
         return _decode_other(data, exif)[0]
@@ -127,22 +118,14 @@ def decode(data: bytes, *, short_side: int | None = None, exif: bool = True) -> 
 
 
 def encode(pixels: Pixels, *, quality: int = 90, subsampling: str = "420") -> bytes:
-    """Encodes RGB pixels as a baseline JPEG.
-
-    Raises:
-        InputError: ``quality`` is not from 1 to 100.
-    """
+    """Encodes RGB pixels as a baseline JPEG. Raises InputError if ``quality`` is not from 1 to 100."""
     _check_quality(quality)
     with _image_errors():
         return _native.encode(pixels, quality, SUBSAMPLINGS[subsampling], 0)
 
 
 def check(data: bytes) -> tuple[int, int]:
-    """Decodes a JPEG to check that it is complete, and returns its width and height.
-
-    Raises:
-        ImageError: any part of it is damaged or missing.
-    """
+    """Checks a JPEG by decoding it, and returns its width and height. Raises ImageError if any part is damaged."""
     with _image_errors():
         pixels, damaged = _native.decode(data, 0, 0, False)
     if damaged:

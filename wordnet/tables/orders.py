@@ -94,8 +94,8 @@ def convert(y: npt.ArrayLike, src: str, dst: str, *, missing: int | None = None)
     wrong = labels[(labels < low) | (labels > high)]
     if wrong.size:
         raise InputError(
-            f"label {wrong.flat[0]} is outside {low} to {high}, the range of order {src!r}, as are {wrong.size:,} of "
-            f"{labels.size:,} labels in all; they go from {labels.min()} to {labels.max()}, which fits "
+            f"label {wrong.flat[0]} is outside {low} to {high}, the range of order {src!r} ({wrong.size:,} of "
+            f"{labels.size:,} labels are); the labels go from {labels.min()} to {labels.max()}, which fits "
             + _fitting(int(labels.min()), int(labels.max()))
         )
     lookup, exists = _lookup(src, dst)

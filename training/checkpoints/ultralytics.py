@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from imgtool.training.checkpoints import safe_pickle
 from imgtool.training.checkpoints.safe_pickle import PickledObject
 from imgtool.training.models import yolov8
-from imgtool.wordnet import label_table
+from imgtool.wordnet import class_table
 from imgtool.wordnet.errors import CheckpointError, InputError
 from imgtool.wordnet.imagenet.class_names import ilsvrc2012_wnids_of
 from imgtool.wordnet.tables.nouns import is_wnid
@@ -82,7 +82,7 @@ def _convert(content: Any) -> dict[str, Any]:
         "dropout": _dropout(model),
         "imgsz": _imgsz(content.get("train_args")),
         "wnids": wnids,
-        "names": label_table(wnids)["name"],
+        "names": class_table(wnids)["name"],
         "epoch": 1,  # trained; the published files do not state the number of epochs
         "metrics": None,
         "recipe": {},

@@ -25,7 +25,7 @@ from imgtool.training.checkpoints import checkpoint, ultralytics
 from imgtool.training.classifier import Classifier
 from imgtool.training.models import yolov8
 from imgtool.training.recipes import Recipe
-from imgtool.wordnet import label_table
+from imgtool.wordnet import class_table
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 pytestmark = pytest.mark.numeric
@@ -127,7 +127,7 @@ def test_logits_classes_and_settings(
     path = save(tmp_path / "oddly named.pt", model, key)
     subject = Classifier(path)
     close(logits(subject.model, images), logits(model, images)[:, in_order(WNIDS)])
-    assert subject.wnids == sorted(WNIDS) and subject.names == label_table(WNIDS)["name"]
+    assert subject.wnids == sorted(WNIDS) and subject.names == class_table(WNIDS)["name"]
     assert (subject.size, subject.imgsz, subject.checkpoint) == ("n", 192, path)
     assert subject.model.get_submodule("model.9.drop").p == 0.25
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in subject.model.state_dict().values())

@@ -104,9 +104,11 @@ lint: install
 	$(BIN)/pip install -q --no-deps --target build/installed .
 	cd build/installed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p imgtool
 
-# docs/cli.md, from the commands themselves
+# docs/cli.md from the commands themselves, then the documentation as a site: build/site/index.html
 docs: install
 	$(BIN)/python docs/cli.py
+	$(BIN)/python docs/site.py
+	@echo "build/site/index.html"
 
 # Every claim about a GPU, on one: imgtool bench gpu. SRC=images TINY=Tiny-ImageNet OUT=folder of the JSON files
 # ONLY="model loaders" ARGS="--sizes n". With PYTHON=… that interpreter's imgtool is measured, and nothing installed.

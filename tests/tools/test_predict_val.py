@@ -1,4 +1,4 @@
-"""`imgtool predict` and `imgtool val` by their options, in this process."""
+"""The options of `imgtool predict` and `imgtool val`, in this process."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def run(weights: Path, *args: object, stdin: bytes | str | None = None) -> Resul
 
 
 def assert_same(found: list[dict], expected: list[dict]) -> None:
-    """Equal, but for the probabilities' rounding: batches of other sizes sum in another order."""
-    assert [about(row) for row in found] == [about(row) for row in expected]
+    """Asserts equality, except for rounding of the probabilities: batches of other sizes sum in another order."""
+    assert [without_numbers(row) for row in found] == [without_numbers(row) for row in expected]
     for ours, theirs in zip(found, expected, strict=True):
         for name in NUMBERS & ours.keys():
             assert np.asarray(ours[name], float) == pytest.approx(np.asarray(theirs[name], float), rel=1e-4, abs=2e-6)
 
 
-def about(row: dict) -> dict:
+def without_numbers(row: dict) -> dict:
     return {name: value for name, value in row.items() if name not in NUMBERS}
 
 
@@ -88,21 +88,19 @@ def test_standard_input_is_an_image_or_a_list(weights, images):
     listed = run(weights, "--list", "-", "--json", stdin="p/b.png\n\np/a.jpg\r\nnowhere.jpg\ngone.jpg\n")
     assert [json.loads(line)["path"] for line in listed.stdout.splitlines()] == ["p/b.png", "p/a.jpg"]
     assert listed.exit_code == 2
-    assert listed.stderr.splitlines() == [
-        "imgtool: cannot read nowhere.jpg: No such file or directory",
-        "imgtool: cannot read gone.jpg: No such file or directory",
-        "imgtool: 2 of 4 images could not be read",
-    ]
+    first, second, summary = listed.stderr.splitlines()
+    assert "nowhere.jpg" in first and "gone.jpg" in second and "No such file" in first and "No such file" in second
+    assert "2 of 4 images" in summary
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "give IMAGES"),
-        (("p", "--json", "--csv", "-"), "not both"),
-        (("-", "--list", "-"), "standard input cannot be"),
-        (("p", "nowhere.jpg"), "there is no image nowhere.jpg"),
-        (("*.gif",), "there is no image in *.gif"),
+        ((), "IMAGES"),
+        (("p", "--json", "--csv", "-"), "--csv"),
+        (("-", "--list", "-"), "standard input"),
+        (("p", "nowhere.jpg"), "nowhere.jpg"),
+        (("*.gif",), "*.gif"),
         (("--list", "nowhere.txt"), "nowhere.txt: No such file"),
     ],
 )

@@ -106,9 +106,11 @@ lint: install
 	$(BIN)/pip install -q --no-deps --target build/installed .
 	cd build/installed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p imgtool
 
-# Generates docs/cli.md from the commands.
+# docs/cli.md from the commands themselves, then the documentation as a site: build/site/index.html
 docs: install
 	$(BIN)/python docs/cli.py
+	$(BIN)/python docs/site.py
+	@echo "build/site/index.html"
 
 # Measures every claim about GPUs: imgtool bench gpu. Options: SRC=images, TINY=Tiny-ImageNet, OUT=folder of the JSON
 # files, ONLY="model loaders", ARGS="--sizes n". PYTHON=… measures the imgtool of that interpreter, and installs nothing.

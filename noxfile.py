@@ -1,6 +1,7 @@
-"""The tests on every supported Python, and with the lowest versions that pyproject.toml allows: `make test-pythons`.
+"""Runs the tests on every supported Python, and with the lowest versions that pyproject.toml allows.
 
-Arguments after ``--`` go to pytest. uv links packages from its cache, so an environment takes little disk of its own.
+Used by `make test-pythons` and `make test-lowest`. Arguments after ``--`` are passed to pytest. uv links packages from
+its cache, so an environment takes little disk space.
 """
 
 import nox
@@ -15,14 +16,14 @@ BUILD = nox.project.load_toml("pyproject.toml")["build-system"]["requires"]
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """The newest release of every dependency that this Python has."""
+    """Tests with the newest release of every dependency for this Python."""
     session.install("--upgrade", "-e", ".[dev]")
     run_pytest(session)
 
 
 @nox.session(name="tests-lowest", python="3.10")
 def tests_lowest(session: nox.Session) -> None:
-    """The lowest release of every direct dependency, on the lowest Python; the build's own included."""
+    """Tests with the lowest release of every direct dependency, build dependencies included, on the lowest Python."""
     lowest = ("--resolution", "lowest-direct", "--upgrade")
     session.install(*lowest, *BUILD)
     session.install(*lowest, "--no-build-isolation", "-e", ".[dev]")

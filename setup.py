@@ -1,6 +1,7 @@
-"""Builds the two C++ libraries; everything else about the package stands in pyproject.toml.
+"""Builds the two C++ libraries. Everything else about the package is in pyproject.toml.
 
-They use nothing of Python's (the package calls them through ctypes), so that one wheel serves every Python version.
+The libraries do not use Python's API (the package calls them through ctypes), so one wheel works with every Python
+version.
 """
 
 import os
@@ -13,18 +14,18 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-# A folder with libjpeg-turbo's include/ and lib/, where the system has none: the name is CMake's.
+# A folder with libjpeg-turbo's include/ and lib/, if it is not installed in the system. CMake uses the same variable.
 JPEG_ROOT = os.environ.get("JPEG_ROOT") and os.path.abspath(os.environ["JPEG_ROOT"])
 HEADERS = "#include <stddef.h>\n#include <stdio.h>\n#include <jpeglib.h>\n#include <jerror.h>\n"
 INCLUDE = [os.path.join(JPEG_ROOT, "include")] if JPEG_ROOT else []
 LIBRARIES = [os.path.join(JPEG_ROOT, "lib")] if JPEG_ROOT else []
-# a library calls what it defines itself, whatever else the process has loaded
+# makes a library call its own functions, whatever else the process has loaded
 LINK = ["-Wl,-Bsymbolic"] if sys.platform == "linux" else []
 COMPILE = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 
 
 def compiles(source: str, *flags: str) -> bool:
-    """Whether the C compiler takes this source with these flags. Exits if there is no compiler."""
+    """Tells whether the C compiler accepts a source with these flags. Exits if there is no compiler."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "probe.c")
         with open(path, "w") as file:
@@ -37,7 +38,7 @@ def compiles(source: str, *flags: str) -> bool:
 
 
 class BuildExt(build_ext):
-    """build_ext that says in one line which package holds a missing header. Its files have no Python's tag."""
+    """A build_ext that names the package of a missing header, and whose files have no tag of a Python version."""
 
     def run(self) -> None:
         if not compiles(HEADERS, *(f"-I{folder}" for folder in INCLUDE), "-fsyntax-only"):
@@ -53,7 +54,7 @@ class BuildExt(build_ext):
 
 
 class BdistWheel(bdist_wheel):
-    """bdist_wheel for any Python 3 on one platform."""
+    """A bdist_wheel for any Python 3 on one platform."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
@@ -70,7 +71,7 @@ setup(
             library_dirs=LIBRARIES,
             runtime_library_dirs=LIBRARIES,
             libraries=["jpeg"],
-            # No fused arithmetic, and overflow of damaged coefficients defined: every machine makes the same bytes.
+            # No fused arithmetic, and defined overflow (damaged coefficients): all machines make the same bytes.
             extra_compile_args=[*COMPILE, "-ffp-contract=off", "-fwrapv"],
             extra_link_args=LINK,
         ),

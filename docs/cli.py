@@ -1,4 +1,4 @@
-"""Writes docs/cli.md, every command and option of the command line: `make docs`."""
+"""Writes docs/cli.md, the reference of all commands and options: `make docs`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 from imgtool.cli import main
+from imgtool.option_groups import by_heading
 
 HEAD = """# The command line
 
-Every command with its options, as `imgtool COMMAND --help` shows them. `make docs` makes this page from the commands; a
-test fails when it is not up to date.
+All commands and options, as `imgtool COMMAND --help` shows them. `make docs` writes this page from the commands, and a
+test fails when it is out of date.
 """
 VALUES = {
     "integer": "N",
@@ -26,8 +27,8 @@ VALUES = {
 }
 
 
-def commands(command: click.Command, name: str = "imgtool") -> Iterator[tuple[str, click.Command]]:
-    """The command and all below it, with the names they are called by."""
+def commands(command: click.Command = main, name: str = "imgtool") -> Iterator[tuple[str, click.Command]]:
+    """Yields the command and all its subcommands, each with the words that call it."""
     yield name, command
     if isinstance(command, click.Group):
         context = click.Context(command)
@@ -38,28 +39,28 @@ def commands(command: click.Command, name: str = "imgtool") -> Iterator[tuple[st
 
 
 def page() -> str:
-    return "\n".join([HEAD, *(section(name, command) for name, command in commands(main))])
+    return "\n".join([HEAD, *(section(name, command) for name, command in commands())])
 
 
 def section(name: str, command: click.Command) -> str:
-    arguments = [argument(one) for one in command.params if isinstance(one, click.Argument)]
-    options = [one for one in command.params if isinstance(one, click.Option)]
-    usage = [name, *(["[OPTIONS]"] if options else []), *arguments]
+    arguments = [argument(param) for param in command.params if isinstance(param, click.Argument)]
+    groups = by_heading(command.params)
+    usage = [name, *(["[OPTIONS]"] if groups else []), *arguments]
     usage += ["COMMAND …"] if isinstance(command, click.Group) else []
     lines = [f"## {name}", "", f"    {' '.join(usage)}", "", text(command), ""]
-    if options:
-        lines += ["| option | |", "| --- | --- |", *map(row, options), ""]
+    for heading, options in groups.items():
+        lines += [f"| {heading} | |", "| --- | --- |", *map(row, options), ""]
     return "\n".join(lines)
 
 
 def text(command: click.Command) -> str:
-    """What --help says, without click's marks for lines that are not to be wrapped."""
+    """Returns the text of --help, without click's marks for lines that are not wrapped."""
     return inspect.cleandoc(command.help or "").replace("\b\n", "")
 
 
-def argument(one: click.Argument) -> str:
-    name = (one.name or "").upper() + (" …" if one.nargs == -1 else "")
-    return name if one.required else f"[{name}]"
+def argument(param: click.Argument) -> str:
+    name = (param.name or "").upper() + (" …" if param.nargs == -1 else "")
+    return name if param.required else f"[{name}]"
 
 
 def row(option: click.Option) -> str:
@@ -71,11 +72,13 @@ def row(option: click.Option) -> str:
         notes.append(f"`{option.metavar or VALUES.get(option.type.name, 'TEXT')}`")
     if option.required:
         notes.append("required")
+    elif isinstance(option.show_default, str):
+        notes.append(f"default: {option.show_default}")
     elif option.show_default:
         default = (option.opts if option.default else option.secondary_opts)[0] if option.is_flag else option.default
-        notes.append(f"default `{default}`")
-    about = (option.help or "").replace("|", "\\|")
-    return f"| {names} | {about}" + (f" ({'; '.join(notes)})" if notes else "") + " |"
+        notes.append(f"default: `{default}`")
+    help_text = (option.help or "").replace("|", "\\|")
+    return f"| {names} | {help_text}" + (f" ({'; '.join(notes)})" if notes else "") + " |"
 
 
 if __name__ == "__main__":

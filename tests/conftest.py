@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the shared real images and facts where they are present, and a drawn source."""
+"""Fixtures for all tests: real images and published facts, if they are present, and synthetic sources."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-with contextlib.suppress(ImportError):  # tests/gpu run without it
+with contextlib.suppress(ImportError):  # tests/gpu do not need it
     from hypothesis import HealthCheck, settings
 
-    # by default an example that takes 200 ms fails, and so do examples that are slow to draw: a busy machine's
+    # by default, hypothesis fails examples that take 200 ms or are slow to generate, as on a busy machine
     settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("untimed")
 
@@ -28,22 +28,22 @@ SHARED = Path(__file__).parents[2] / "shared"
 def _shared(relative: str) -> Path:
     path = SHARED / relative
     if not path.exists():
-        pytest.skip(f"{path} is not here: real images and published facts lie beside the checkout")
+        pytest.skip(f"{path} is missing: real images and published facts are stored next to the checkout")
     return path
 
 
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[[Callable[[], object], str], None]:
-    """wait_until(condition, what): returns when it holds; fails, with ``what``, where it does not come at all.
+    """wait_until(condition, what) waits until the condition holds; fails with ``what`` after five minutes.
 
-    The time allowed is far more than any machine needs, and is no measure: nothing but an error waits for its end.
+    This is far more than any machine needs: only an error takes that long.
     """
 
     def wait(condition: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + 300
         while not condition():
             if time.monotonic() > deadline:
-                pytest.fail(f"this did not come in five minutes: {what}")
+                pytest.fail(f"did not happen in five minutes: {what}")
             time.sleep(0.01)
 
     return wait
@@ -57,19 +57,19 @@ def mini() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny() -> Path:
-    """Tiny-ImageNet's layout in a tar: 100 classes, 20,000 and 5,000 images of 64 x 64."""
+    """A tar in Tiny-ImageNet's layout: 100 classes, 20,000 training and 5,000 validation images of 64 x 64."""
     return _shared("data/tiny-imagenet-100.tar")
 
 
 @pytest.fixture(scope="session")
 def facts() -> Path:
-    """Published facts."""
+    """The folder of published facts."""
     return _shared("facts")
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn source in ILSVRC2012's raw layout: 10 classes, 80 and 20 images."""
+    """A synthetic source in ILSVRC2012's raw layout: 10 classes, 80 training and 20 validation images."""
     from imgtool.sample import write_sample
 
     out = tmp_path_factory.mktemp("drawn") / "ILSVRC2012"
@@ -79,7 +79,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn_data(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn source, prepared."""
+    """The synthetic source, prepared."""
     from imgtool.pipelines.prepare import prepare
 
     out = tmp_path_factory.mktemp("drawn_data") / "data"
@@ -89,7 +89,7 @@ def drawn_data(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def draw_image() -> Callable[..., np.ndarray]:
-    """draw_image(width, height, seed): RGB pixels with edges, ramps and texture."""
+    """draw_image(width, height, seed) returns RGB pixels with edges, gradients and texture."""
 
     def make(width: int = 320, height: int = 240, seed: int = 0) -> np.ndarray:
         from imgtool.drawing import CLASSES, draw
@@ -102,7 +102,7 @@ def draw_image() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def encoded() -> Callable[..., bytes]:
-    """encoded(pixels or image, format, **Pillow's options): the image's file."""
+    """encoded(pixels or image, format, **Pillow's options) returns the bytes of an image file."""
 
     def encode(image: np.ndarray | Image.Image, form: str = "JPEG", **options: object) -> bytes:
         if isinstance(image, np.ndarray):
@@ -116,7 +116,7 @@ def encoded() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def scattered(draw_image: Callable[..., np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """scattered(wnids): an n of random weights at 64 pixels, whose answers differ from image to image."""
+    """scattered(wnids) makes an n model with random weights, for 64 pixels, whose predictions differ between images."""
     import torch
 
     from imgtool import wordnet
@@ -129,7 +129,7 @@ def scattered(draw_image: Callable[..., np.ndarray], tmp_path_factory: pytest.Te
         model = yolov8.build("n", len(wnids))
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = None  # the plain mean: one batch tells how large features are
+                module.momentum = None  # the plain mean, so that one batch sets the statistics
         batch = torch.from_numpy(np.stack([draw_image(64, 64, seed) for seed in range(16)])).permute(0, 3, 1, 2)
         with torch.no_grad():
             model.train()(batch / 255)
@@ -157,7 +157,7 @@ def scattered(draw_image: Callable[..., np.ndarray], tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Headless Chromium, its logs open to read."""
+    """Headless Chromium with readable logs."""
     selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
     if not driver or not chromium:
@@ -174,18 +174,18 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def open_page() -> Callable[..., list[str]]:
-    """open_page(browser, path, width): opens a page; what it asked for besides itself, and what its console says."""
+    """open_page(browser, path, width) opens a page; returns its console messages and the other URLs it requests."""
 
     def open_it(browser: Any, path: Path, width: int = 1280) -> list[str]:
         browser.set_window_size(width, 900)
         browser.get_log("performance")
         browser.get(path.as_uri())
-        said = [entry["message"] for entry in browser.get_log("browser")]
+        messages = [entry["message"] for entry in browser.get_log("browser")]
         for entry in browser.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             url = message["params"].get("request", {}).get("url", "")
             if message["method"] == "Network.requestWillBeSent" and not url.startswith(("data:", path.as_uri())):
-                said.append(url)
-        return said
+                messages.append(url)
+        return messages
 
     return open_it

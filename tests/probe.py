@@ -1,9 +1,10 @@
-"""Computes on this processor what must not depend on it, and prints it as JSON; run by test_processors.py.
+"""Computes results that must not depend on the processor, and prints them as JSON; run by test_processors.py.
 
     python tests/probe.py FOLDER
 
-FOLDER holds images/, source/ (raw), data/ (prepared), weights.pt, and that model exported as model.onnx and model.xml,
-in 8-bit integers as int8.onnx and, as another program does it, foreign-int8.onnx.
+FOLDER has images/, source/ (raw), data/ (prepared), weights.pt, and this model exported as model.onnx and model.xml,
+and in 8-bit integers as int8.onnx and, quantised by another program, as foreign-int8.onnx.
+
 "bytes" must be equal everywhere: hashes of recoded images, shards, batches, orders and crops. "floats" may differ by
 rounding: logits, a loss and its gradients, pairwise tables and metrics of the hierarchy.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-RUN_BY = {
+RUNTIME_OF = {
     "weights.pt": "torch",
     "model.onnx": "onnxruntime",
     "model.xml": "openvino",
@@ -30,14 +31,14 @@ RUN_BY = {
 
 
 def digest(*parts: Any) -> str:
-    whole = hashlib.sha256()
+    hashed = hashlib.sha256()
     for part in parts:
-        whole.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
-    return whole.hexdigest()[:16]
+        hashed.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
+    return hashed.hexdigest()[:16]
 
 
 def recoded(folder: Path) -> dict[str, str]:
-    """Each image through the codec in every form."""
+    """Returns hashes of each image in every form that the codec makes."""
     from imgtool.pipelines import codec
 
     found = {}
@@ -77,7 +78,7 @@ def batches(folder: Path) -> dict[str, str]:
 
 
 def logits(folder: Path) -> dict[str, list[float]]:
-    """Of the model in each runtime that is installed, on the same images; and of a training step."""
+    """Returns the logits of the model in each installed runtime, and the loss and gradients of a training step."""
     import importlib.util
 
     import torch
@@ -86,7 +87,7 @@ def logits(folder: Path) -> dict[str, list[float]]:
 
     images = [path.read_bytes() for path in sorted((folder / "images").iterdir())]
     found = {}
-    for name, package in RUN_BY.items():
+    for name, package in RUNTIME_OF.items():
         if importlib.util.find_spec(package) and (folder / name).exists():
             predictions = Classifier(folder / name, "cpu").predict(images, topk=10)
             for number, one in enumerate(predictions):
@@ -107,7 +108,9 @@ def hierarchy() -> dict[str, list[float]]:
     from imgtool.wordnet import metrics
 
     h = wordnet.load()
-    scores = np.round(np.random.default_rng(0).standard_normal((200, h.num_classes)), 2)  # with equal ones
+    scores = np.round(
+        np.random.default_rng(0).standard_normal((200, h.num_classes)), 2
+    )  # rounded, so that some are equal
     labels = np.arange(200) * 5
     found = {
         "wup": [float(value) for value in h.wup(labels[:100], labels[100:])],

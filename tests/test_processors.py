@@ -1,7 +1,7 @@
-"""No answer depends on the processor, the threads, the locale or the time zone beyond rounding, and no byte at all.
+"""Results do not depend on the processor, the threads, the locale or the time zone: bytes never, floats up to rounding.
 
-Each kind of machine is played on this one: by the switches that libraries have for the instructions they use, or, for
-the libraries without one, by an emulator of older processors. `make test-cpus` runs all of this; the quick part runs
+Each kind of machine is simulated on this one, by the switches that libraries have for the instructions they use, or,
+for libraries without a switch, by an emulator of older processors. `make test-cpus` runs all tests; the quick ones run
 with the other tests.
 """
 
@@ -23,11 +23,11 @@ import pytest
 TESTS = Path(__file__).parent
 PROBE = TESTS / "probe.py"
 
-x86_only = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="plays processors of x86-64")
+x86_only = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="simulates processors of x86-64")
 
 
 def numpy_without(*names: str) -> str:
-    """The instruction sets that numpy would use here and that contain one of these names."""
+    """Returns the instruction sets that numpy would use here and whose names contain one of these."""
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
     return " ".join(f for f in __cpu_dispatch__ if __cpu_features__[f] and any(name in f for name in names))
@@ -38,9 +38,9 @@ WITHOUT_AVX = {
     "ONEDNN_MAX_CPU_ISA": "SSE41",
     "OPENBLAS_CORETYPE": "Nehalem",
     "NPY_DISABLE_CPU_FEATURES": numpy_without("AVX", "FMA", "F16C", "X86_V3", "X86_V4"),
-    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX2_Usable,-FMA,-FMA_Usable,-FMA4",  # libm's own versions
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX2_Usable,-FMA,-FMA_Usable,-FMA4",  # for libm
     "IMGTOOL_ISA": "default",
-    "JSIMD_FORCESSE2": "1",  # libjpeg-turbo's
+    "JSIMD_FORCESSE2": "1",  # for libjpeg-turbo
 }
 WITHOUT_AVX512 = {
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -48,15 +48,15 @@ WITHOUT_AVX512 = {
     "NPY_DISABLE_CPU_FEATURES": numpy_without("AVX512", "X86_V4"),
 }
 SSE41 = WITHOUT_AVX | {"IMGTOOL_ISA": "sse4.1"}
-ELSEWHERE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Asia/Kathmandu"}
+OTHER_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Asia/Kathmandu"}
 
-PLAYED: dict[str, dict[str, str]] = {
+SIMULATED: dict[str, dict[str, str]] = {
     "without AVX, on one thread": WITHOUT_AVX | {"OMP_NUM_THREADS": "1"},
-    "without AVX-512, on three threads, in another place": WITHOUT_AVX512 | {"OMP_NUM_THREADS": "3"} | ELSEWHERE,
+    "without AVX-512, on three threads, in another place": WITHOUT_AVX512 | {"OMP_NUM_THREADS": "3"} | OTHER_LOCALE,
     "with SSE 4.1, without libjpeg-turbo's vectors": SSE41 | {"JSIMD_FORCENONE": "1"},
     "with AVX-512, without bfloat16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
 }
-QUICK = list(PLAYED)[:2]
+QUICK = list(SIMULATED)[:2]
 EMULATED = {"Nehalem": "SSE 4.2", "Haswell": "AVX2"}
 EMULATOR = "qemu-x86_64-static"
 
@@ -70,7 +70,7 @@ def folder(
     encoded: Callable[..., bytes],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """What the probe reads, made once, so that all of them read the same bytes."""
+    """The folder of the probe, made once, so that all probes read the same bytes."""
     from imgtool.pipelines.dataset import Dataset
     from imgtool.training.classifier import Classifier
 
@@ -97,11 +97,11 @@ def folder(
 
 
 @pytest.fixture(scope="module")
-def wide(folder: Path, drawn_data: Path, draw_image: Callable[..., np.ndarray], tmp_path_factory: Any) -> Path:
-    """The same with the models in 8-bit integers."""
+def with_int8(folder: Path, drawn_data: Path, draw_image: Callable[..., np.ndarray], tmp_path_factory: Any) -> Path:
+    """The folder of the probe, with models in 8-bit integers in addition."""
     from imgtool.training.classifier import Classifier
 
-    out = tmp_path_factory.mktemp("wide") / "probe"
+    out = tmp_path_factory.mktemp("with_int8") / "probe"
     shutil.copytree(folder, out, symlinks=True)
     Classifier(out / "weights.pt", "cpu").export("onnx", out / "int8.onnx", int8=True, calibrate=drawn_data)
     in_all_8_bits(out / "model.onnx", out / "foreign-int8.onnx", draw_image)
@@ -109,7 +109,7 @@ def wide(folder: Path, drawn_data: Path, draw_image: Callable[..., np.ndarray], 
 
 
 def in_all_8_bits(model: Path, out: Path, draw_image: Callable[..., np.ndarray]) -> None:
-    """Quantises as onnxruntime does by default: weights of 8 bits, whose sums processors before VNNI may saturate."""
+    """Quantises by onnxruntime's defaults: 8-bit weights, whose sums may saturate on processors without VNNI."""
     import onnx
     from onnxruntime import quantization
 
@@ -128,8 +128,8 @@ def in_all_8_bits(model: Path, out: Path, draw_image: Callable[..., np.ndarray])
 
 
 def run(folder: Path, env: dict[str, str] | None = None, *launcher: str, without: tuple[str, ...] = ()) -> Any:
-    whole = {key: value for key, value in os.environ.items() if key not in without} | (env or {})
-    done = subprocess.run([*launcher, sys.executable, PROBE, folder], env=whole, capture_output=True, text=True)
+    environment = {key: value for key, value in os.environ.items() if key not in without} | (env or {})
+    done = subprocess.run([*launcher, sys.executable, PROBE, folder], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -140,16 +140,18 @@ def here(folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def here_wide(wide: Path) -> Any:
-    found = run(wide)
+def here_with_int8(with_int8: Path) -> Any:
+    found = run(with_int8)
     assert any("foreign-int8" in name for name in found["floats"])
     return found
 
 
 def compare(found: Any, here: Any) -> None:
-    """Bytes exactly; a float32 network's outputs to 1e-3 of the largest, as an export is checked. In 8 bits a rounding
-    moves a value by a whole step, here and there: the mean difference over all images is at most 2e-3 of the largest.
-    (Saturated sums, as some processors make them where they may, are at 4e-3, single roundings at 4e-4.)"""
+    """Compares bytes exactly, and outputs of a float32 network to 1e-3 of the largest, as in the check of an export.
+
+    In 8 bits, rounding may change single values by a whole step. So the mean difference over all images must be at most
+    2e-3 of the largest output. (Saturated sums, which occur on some processors, give 4e-3, single roundings 4e-4.)
+    """
     assert found["bytes"] == here["bytes"]
     assert found["floats"].keys() == here["floats"].keys()
     for name, values in here["floats"].items():
@@ -164,29 +166,29 @@ def compare(found: Any, here: Any) -> None:
 
 @x86_only
 @pytest.mark.parametrize("kind", QUICK)
-def test_played(kind: str, folder: Path, here: Any) -> None:
-    compare(run(folder, PLAYED[kind]), here)
+def test_simulated(kind: str, folder: Path, here: Any) -> None:
+    compare(run(folder, SIMULATED[kind]), here)
 
 
 @x86_only
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", PLAYED)
-def test_played_with_8_bits(kind: str, wide: Path, here_wide: Any) -> None:
-    compare(run(wide, PLAYED[kind]), here_wide)
+@pytest.mark.parametrize("kind", SIMULATED)
+def test_simulated_with_8_bits(kind: str, with_int8: Path, here_with_int8: Any) -> None:
+    compare(run(with_int8, SIMULATED[kind]), here_with_int8)
 
 
 @x86_only
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", EMULATED)
-def test_emulated(kind: str, wide: Path, here_wide: Any) -> None:
-    """Every library at once, those without a switch included: onnxruntime, OpenVINO."""
+def test_emulated(kind: str, with_int8: Path, here_with_int8: Any) -> None:
+    """Includes the libraries without a switch: onnxruntime, OpenVINO."""
     if not shutil.which(EMULATOR):
         pytest.skip(f"{EMULATOR} is not installed (Debian: qemu-user-static)")
-    compare(run(wide, None, EMULATOR, "-cpu", kind, without=("OPENBLAS_CORETYPE",)), here_wide)
+    compare(run(with_int8, None, EMULATOR, "-cpu", kind, without=("OPENBLAS_CORETYPE",)), here_with_int8)
 
 
 def test_models_agree_with_each_other(here: Any) -> None:
-    """What is compared across processors is also the same from runtime to runtime, and no constant."""
+    """The results compared across processors are the same in every runtime, and are not constant."""
     floats = here["floats"]
     for name in ("model.onnx", "model.xml"):
         rows = [key for key in floats if key.startswith(name)]
@@ -199,11 +201,11 @@ def test_models_agree_with_each_other(here: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", PLAYED)
+@pytest.mark.parametrize("kind", SIMULATED)
 def test_numeric_tests(kind: str) -> None:
-    """The tests marked numeric, on each kind of machine."""
+    """Runs the tests marked numeric on each kind of machine."""
     if "AVX" in kind and platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("plays processors of x86-64")
+        pytest.skip("simulates processors of x86-64")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "numeric and not slow", TESTS]
-    done = subprocess.run(command, env=os.environ | PLAYED[kind], capture_output=True, text=True, cwd=TESTS.parent)
+    done = subprocess.run(command, env=os.environ | SIMULATED[kind], capture_output=True, text=True, cwd=TESTS.parent)
     assert done.returncode == 0, done.stdout[-5000:]

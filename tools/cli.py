@@ -1,4 +1,4 @@
-"""The command line. Each command stands in a module of its own; what they need is imported when they run."""
+"""The command line. Each command is a separate module, which imports what it needs only when it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imgtool.prepare import prepare
 from imgtool.report import report
 from imgtool.sample import sample
 from imgtool.synset import synset
-from imgtool.train import train
+from imgtool.train import ARGUMENTS, train
 from imgtool.val import val
 from imgtool.verify import verify
 
@@ -24,10 +24,14 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 class OneLineErrors(click.Group):
-    """Prints an error in one line and exits with its code: 2 wrong input, 1 failed work, 130 Ctrl-C."""
+    """Prints an error as one line and exits with its code: 2 for wrong input, 1 for failed work, 130 for Ctrl-C."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order of work, not of the alphabet
+        return list(self.commands)  # in the order of use, not alphabetical
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -38,7 +42,7 @@ class OneLineErrors(click.Group):
             click.echo("imgtool: interrupted", err=True)
             ctx.exit(getattr(error, "exit_code", INTERRUPTED))
         except BrokenPipeError:
-            raise  # click ends quietly, as when piped into head
+            raise  # click exits quietly, for example when piped into head
         except Exception as error:
             from imgtool.wordnet.errors import ImgtoolError
 
@@ -47,12 +51,12 @@ class OneLineErrors(click.Group):
             if isinstance(error, ImgtoolError):
                 click.echo(f"imgtool: {_one_line(error)}", err=True)
                 ctx.exit(error.exit_code)
-            if isinstance(error, OSError) and error.strerror:  # of a file that a command was told to write
+            if isinstance(error, OSError) and error.strerror:  # from a file that the user asked to write
                 place = f"{error.filename}: " if error.filename else ""
                 click.echo(f"imgtool: {place}{error.strerror}", err=True)
                 ctx.exit(1)
             click.echo(
-                f"imgtool: unexpected {type(error).__name__}: {_one_line(error)} (--debug shows the traceback: "
+                f"imgtool: unexpected {type(error).__name__}: {_one_line(error)} (for the traceback: "
                 "imgtool --debug COMMAND …)",
                 err=True,
             )
@@ -67,10 +71,10 @@ def _one_line(error: Exception) -> str:
 @click.version_option(__version__, prog_name="imgtool")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Raw ImageNet to FFCV shards with a synset-indexed label map, and classifiers trained from them."""
+    """Turn raw ImageNet into FFCV shards with a class table, and train classifiers from them."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 must not make a command fail
 
 
 for command in (prepare, verify, train, val, predict, export, report, synset, info, sample, bench):

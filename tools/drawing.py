@@ -1,6 +1,6 @@
-"""Ten classes of ImageNet as cartoons: drawn images that a small network can learn to tell apart.
+"""Draws cartoons of ten ImageNet classes, which a small network can learn to classify.
 
-Each drawing has random colours, size, place and noise, and what tells the classes apart is shape and texture.
+Colours, size, position and noise are random. The classes differ in shape and texture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Pen = ImageDraw.ImageDraw
 
 
 def draw(wnid: str, width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    """An image of the class, RGB, of the given size."""
+    """Draws an RGB image of the class, ``width`` x ``height`` pixels."""
     top, bottom = _colour(rng, 90, 230), _colour(rng, 40, 180)
     ramp = np.linspace(0, 1, height)[:, None, None]
     background = np.asarray(top) * (1 - ramp) + np.asarray(bottom) * ramp

@@ -6,27 +6,38 @@ import json
 
 import click
 
-FORMATS = ("onnx", "openvino", "tensorrt", "torch-export", "torchscript", "ultralytics-state")
+from imgtool.option_groups import GroupedCommand, option_group
+from imgtool.training.export.formats import SUFFIXES
+
+OUTPUT, NETWORK, CHECK = map(option_group, ("Output", "Network", "Calibration and check"))
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("weights")
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="onnx", show_default=True, help="What program it is for."
+@OUTPUT(
+    "--format",
+    "form",
+    type=click.Choice(list(SUFFIXES)),
+    default="onnx",
+    show_default=True,
+    help="File format to write.",
 )
-@click.option("--out", help="File to write; more beside it as the format needs. [beside WEIGHTS]")
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the images in pixels. [the checkpoint's]")
-@click.option("--batch", type=click.IntRange(1), help="Images at a time, fixed. [any number]")
-@click.option("--half", is_flag=True, help="Compute in float16 inside; what goes in and comes out stays float32.")
-@click.option(
+@OUTPUT("--out", show_default="beside WEIGHTS", help="File to write. Some formats write a second file beside it.")
+@OUTPUT("--json", "as_json", is_flag=True, help="Print the files written and the result of the check as JSON.")
+@NETWORK(
+    "--imgsz", type=click.IntRange(32), show_default="the checkpoint's", help="Side of the square input, in pixels."
+)
+@NETWORK("--batch", type=click.IntRange(1), show_default="any", help="Fix the batch size.")
+@NETWORK("--half", is_flag=True, help="Compute in float16; inputs and outputs stay float32.")
+@NETWORK("--int8", is_flag=True, help="Quantise to 8-bit integers (onnx only); needs --calibrate.")
+@NETWORK(
     "--with-preprocess",
     is_flag=True,
-    help="Take uint8 images [N, H, W, 3] of any size, give probabilities: validation transform and softmax inside.",
+    help="Include the validation transform and the softmax: uint8 images [N, H, W, 3] of any size in, "
+    "probabilities out.",
 )
-@click.option("--int8", is_flag=True, help="Quantise to 8-bit integers (onnx); needs --calibrate.")
-@click.option("--calibrate", metavar="DATA", help="Data set, prepared or raw, whose images set the ranges of --int8.")
-@click.option("--data", help="Data set to check the export on. [the run's, or data/imagenet]")
-@click.option("--json", "as_json", is_flag=True, help="Print what was written and the check as JSON.")
+@CHECK("--calibrate", metavar="DATA", help="Prepared or raw data set to measure the ranges of --int8 on.")
+@CHECK("--data", show_default="the run's, or data/imagenet", help="Data set to check the exported model on.")
 def export(
     weights: str,
     form: str,
@@ -40,12 +51,14 @@ def export(
     data: str | None,
     as_json: bool,
 ) -> None:
-    """Write the model of WEIGHTS, a checkpoint or a run directory, for other programs.
+    """Export a trained model for other programs.
 
-    Batch norms are folded. Classes, names, transform and metrics go into the file. It is checked against the
-    checkpoint on real images before it is kept; one that differs is kept as NAME.failed, and the exit code is 1.
-    `imgtool predict` and `imgtool val` take the files of onnx, openvino, torchscript and tensorrt as --weights.
-    ultralytics-state, which holds the weights alone, is neither checked nor taken; torch-export is not taken.
+    WEIGHTS is a checkpoint or a run directory.
+
+    Batch norms are folded into the convolutions; classes, names, transform and metrics are stored in the file. Before
+    the file is kept it is checked against the checkpoint on real images. If it differs it is kept as NAME.failed, and
+    the exit code is 1. `imgtool predict` and `imgtool val` take onnx, openvino, torchscript and tensorrt files as
+    --weights. They do not take torch-export, nor ultralytics-state, which holds only the weights and is not checked.
     """
     from imgtool.training.classifier import Classifier
 

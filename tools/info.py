@@ -43,11 +43,20 @@ CITATIONS = """\
 
 @click.command()
 @click.argument("path", required=False)
-@click.option("--backends", is_flag=True, help="Which loaders can be used on this machine, and why others cannot.")
-@click.option("--cite", is_flag=True, help="Print the BibTeX of ImageNet, WordNet and what else is built upon.")
+@click.option(
+    "--backends", is_flag=True, help="List the loaders that can be used on this machine, and why others cannot."
+)
+@click.option(
+    "--cite",
+    is_flag=True,
+    help="Print the BibTeX entries of ImageNet, WordNet and the other work that imgtool builds on.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def info(path: str | None, backends: bool, cite: bool, as_json: bool) -> None:
-    """What a prepared data set, a checkpoint or a run directory is; without PATH, the five sizes."""
+    """Describe a data set, checkpoint or run; or the model sizes.
+
+    PATH is a prepared data set, a checkpoint or a run directory. Without PATH, the five model sizes are listed.
+    """
     if cite:
         click.echo(CITATIONS, nl=False)
         return
@@ -98,7 +107,7 @@ def _dataset(path: str) -> dict[str, Any]:
 
 def _checkpoint(path: str) -> dict[str, Any]:
     if not Path(path).exists():
-        raise click.UsageError(f"{path}: no such data set, checkpoint or run")
+        raise click.UsageError(f"{path}: there is no data set, checkpoint or run at this path")
 
     from imgtool.training.classifier import Classifier
     from imgtool.training.models import yolov8
@@ -121,6 +130,7 @@ def _sizes() -> dict[str, Any]:
     import torch
 
     from imgtool.training.models import yolov8
+    from imgtool.training.models.flops import flops, published_flops
 
     table = [
         "size   parameters        fused  GFLOPs at 224  at 640   published table's",
@@ -130,11 +140,11 @@ def _sizes() -> dict[str, Any]:
             model = yolov8.build(size)
         fused = yolov8.count_parameters(yolov8.fuse(model))
         at_224, at_640, published = (
-            f / 1e9 for f in (yolov8.flops(model, 224), yolov8.flops(model, 640), yolov8.published_flops(model))
+            operations / 1e9 for operations in (flops(model, 224), flops(model, 640), published_flops(model))
         )
         table.append(
             f"{size:4} {yolov8.count_parameters(model):12,} {fused:12,} {at_224:14.3f} {at_640:7.2f} {published:19.1f}"
         )
-    table.append("FLOPs are 2 x multiply-adds of the fused model with 1000 classes. The published table's are those of")
+    table.append("FLOPs are 2 x multiply-adds of the fused model with 1000 classes. The published figures are those of")
     table.append("one 32 x 32 image times 400, which counts the classifier 400 times.")
     return {"table": table}

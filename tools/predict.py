@@ -11,25 +11,38 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from imgtool.option_groups import GroupedCommand, option_group
+
 if TYPE_CHECKING:
     from imgtool.training.evaluation.predict import Prediction
 
 COLUMNS = ("path", "rank", "wnid", "name", "superclass", "probability")
 
 
-@click.command()
+MODEL, INPUT, OUTPUT, HARDWARE = map(option_group, ("Model", "Input", "Output", "Hardware and speed"))
+
+
+@click.command(cls=GroupedCommand)
 @click.argument("images", nargs=-1)
-@click.option("--weights", required=True, help="Checkpoint, run directory (its best epoch), or exported model.")
-@click.option("--list", "list_", metavar="FILE", help="A file that names images, one a line; - is standard input.")
-@click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to show an image.")
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the images in pixels. [the checkpoint's]")
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at a time.")
-@click.option("--workers", type=click.IntRange(1), help="Threads that read and decode. [this machine's cores]")
-@click.option("--threads", type=click.IntRange(1), help="Threads that compute, on a CPU. [this machine's cores]")
-@click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object an image, each on its line.")
-@click.option(
-    "--csv", "csv_", metavar="FILE", help="Write a CSV file instead, one line per class; - is standard output."
+@MODEL("--weights", required=True, help="Checkpoint, run directory (its best epoch is used), or exported model.")
+@MODEL("--imgsz", type=click.IntRange(32), show_default="the checkpoint's", help="Side of the square input, in pixels.")
+@INPUT("--list", "list_", metavar="FILE", help="File with one image path per line; - is standard input.")
+@OUTPUT("--topk", type=click.IntRange(1), default=5, show_default=True, help="Number of classes per image.")
+@OUTPUT("--json", "as_json", is_flag=True, help="Print one JSON object per line and image.")
+@OUTPUT("--csv", "csv_", metavar="FILE", help="Write a CSV file, one row per image and class; - is standard output.")
+@HARDWARE("--device", show_default="auto", help="Where to compute: auto, cpu, cuda or cuda:N.")
+@HARDWARE("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images per batch.")
+@HARDWARE(
+    "--workers",
+    type=click.IntRange(1),
+    show_default="the number of cores",
+    help="Number of threads that read and decode images.",
+)
+@HARDWARE(
+    "--threads",
+    type=click.IntRange(1),
+    show_default="the number of cores",
+    help="Number of threads that run the network on a CPU.",
 )
 @click.pass_context
 def predict(
@@ -46,24 +59,24 @@ def predict(
     as_json: bool,
     csv_: str | None,
 ) -> None:
-    """The most probable classes of IMAGES.
+    """Predict the most probable classes of IMAGES.
 
-    These are files, folders, patterns in quotes ('images/**/*.jpg'), URLs of any fsspec kind (s3://…,
-    zip://*.jpg::a.zip), or - for an image on standard input. What cannot be read is told on standard error, and the
-    exit code is then 2. In brackets behind a class: what kind of thing it is.
+    IMAGES are files, folders, patterns in quotes ('images/**/*.jpg'), fsspec URLs (s3://…, zip://*.jpg::a.zip), or -
+    for an image on standard input. An image that cannot be read is reported on standard error and makes the exit code
+    2. The brackets after a class name hold its superclass.
     """
     from imgtool.training.classifier import Classifier
     from imgtool.wordnet.errors import ImageError
 
     if not images and list_ is None:
-        raise click.UsageError("give IMAGES, or --list a file that names them")
+        raise click.UsageError("no images: give IMAGES, or a file that lists them with --list")
     if as_json and csv_:
-        raise click.UsageError("--json or --csv, not both")
+        raise click.UsageError("give --json or --csv, not both")
     if list_ == "-" and "-" in images:
-        raise click.UsageError("standard input cannot be an image and the --list at once")
+        raise click.UsageError("standard input cannot be both an image and the --list")
     bad = 0
 
-    def tell(error: ImageError) -> None:
+    def report(error: ImageError) -> None:
         nonlocal bad
         bad += 1
         click.echo(f"imgtool: {error}", err=True)
@@ -74,7 +87,7 @@ def predict(
         if csv_ is not None:
             show = _as_csv(sys.stdout if csv_ == "-" else stack.enter_context(_opened(csv_, "w")))
         predictions = Classifier(weights, device, threads).predict_each(
-            source, topk, imgsz, device, batch=batch, workers=workers, on_error=tell
+            source, topk, imgsz, device, batch=batch, workers=workers, on_error=report
         )
         count = 0
         for count, found in enumerate(predictions, 1):  # noqa: B007  (the last count is wanted)
@@ -88,7 +101,7 @@ def predict(
 
 
 def _opened(path: str, mode: str = "r") -> Any:
-    """A text file, or standard input for "-" to read."""
+    """Opens a text file; "-" is standard input or output."""
     try:
         return click.open_file(path, mode, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
@@ -96,7 +109,7 @@ def _opened(path: str, mode: str = "r") -> Any:
 
 
 def _named(lines: IO[str]) -> Iterator[Any]:
-    """The files that the lines name: each one image, so one that is missing is told like one that is damaged."""
+    """Yields the image files that the lines name. A missing file is reported like a damaged one."""
     from imgtool.pipelines.sources.image_files import ImageFile
 
     for line in lines:

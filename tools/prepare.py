@@ -7,76 +7,122 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imgtool.option_groups import GroupedCommand, option_group
+
 if TYPE_CHECKING:
     from imgtool.pipelines.prepare import Summary
     from imgtool.pipelines.prepare.plan import Plan
     from imgtool.pipelines.prepare.settings import Settings
 
-SRC = "Raw data set: a folder, archive or parquet file, recognised by its content; a path or URL (s3://…)."
+SOURCE, IMAGES, SELECTION, OUTPUT, RUN = map(
+    option_group, ("Source", "Stored images", "Samples and classes", "Output", "Run")
+)
 
 
-@click.command()
-@click.option("--src", required=True, help=SRC)
-@click.option("--out", default="data/imagenet", show_default=True, help="Folder for shards and tables; a path or URL.")
-@click.option("--max-side", type=click.IntRange(0), help="Shrink so that the longer side is at most this. [500]")
-@click.option("--short-side", type=click.IntRange(0), help="Shrink so that the shorter side is at most this. [off]")
-@click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="JPEG quality.")
-@click.option(
+@click.command(cls=GroupedCommand)
+@SOURCE("--src", required=True, help="Raw data set: folder, archive or parquet file, as a path or URL (s3://…).")
+@SOURCE("--labels", help="real.json: adds the ReaL classes of the validation images to the manifest.")
+@SOURCE("--check-md5", is_flag=True, help="First compare the archives with their published MD5 sums.")
+@SOURCE(
+    "--accept-truncated",
+    is_flag=True,
+    help="Store the whole images of an archive that ends early, as a complete data set.",
+)
+@SOURCE("--spool", show_default="inside --out", help="Folder to unpack a compressed archive into during the run.")
+@IMAGES(
+    "--max-side",
+    type=click.IntRange(0),
+    show_default="500",
+    help="Shrink images so that the longer side is at most N pixels; 0: any.",
+)
+@IMAGES(
+    "--short-side",
+    type=click.IntRange(0),
+    show_default="0",
+    help="Shrink images so that the shorter side is at most N pixels; 0: any.",
+)
+@IMAGES("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="JPEG quality.")
+@IMAGES(
     "--store",
     type=click.Choice(["jpeg", "jpeg-indexed", "fit", "original", "raw"]),
     default="jpeg",
     show_default=True,
-    help="Encode every image anew; with restart markers for faster crops; pass on what fits the sizes already; pass "
-    "on all; or store RGB pixels.",
+    help="jpeg: encode every image again. jpeg-indexed: the same with restart markers, for faster crops. fit: copy the "
+    "JPEGs that are within the sizes. original: copy every JPEG. raw: store RGB pixels.",
 )
-@click.option(
+@IMAGES(
     "--subsampling",
     type=click.Choice(["420", "422", "444"]),
     default="420",
     show_default=True,
-    help="Of the chroma planes.",
+    help="Chroma subsampling of the JPEGs that are encoded.",
 )
-@click.option(
+@IMAGES(
     "--exif",
     type=click.Choice(["apply", "ignore"]),
     default="apply",
     show_default=True,
-    help="Turn images upright as their EXIF orientation says, or keep them as their pixels lie.",
+    help="Turn images upright as their EXIF orientation says, or ignore it.",
 )
-@click.option("--skip-smaller", type=click.IntRange(0), default=0, help="Skip images with a shorter side below this.")
-@click.option("--classes", default="", help='Keep only these, for example "dog.n.01 - poodle.n.01". [all]')
-@click.option("--labelmap", help="Gather the classes into the targets of this label map (JSON).")
-@click.option("--labels", help="real.json: further classes of validation images, kept in the manifest.")
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most this many samples a split, at random. [all]")
-@click.option("--split-holdout", type=click.IntRange(0), default=0, help="Samples of train to set apart as minival.")
-@click.option(
+@SELECTION(
+    "--classes", default="", show_default="all", help='Keep these classes only, for example "dog.n.01 - poodle.n.01".'
+)
+@SELECTION("--labelmap", help="Label map (JSON file): store its targets instead of the source's classes.")
+@SELECTION(
+    "--limit",
+    type=click.IntRange(0),
+    default=0,
+    show_default="all",
+    help="Keep at most N samples per split, chosen at random.",
+)
+@SELECTION(
+    "--split-holdout",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Move N samples of train to a split minival, each class in proportion.",
+)
+@SELECTION("--skip-smaller", type=click.IntRange(0), default=0, help="Skip images with a side shorter than N pixels.")
+@SELECTION("--strict", is_flag=True, help="Stop at the first image that cannot be stored.")
+@SELECTION(
+    "--max-skipped",
+    type=click.IntRange(0),
+    show_default="no limit",
+    help="Stop when more than N images cannot be stored.",
+)
+@OUTPUT("--out", default="data/imagenet", show_default=True, help="Folder for shards and tables; a path or URL.")
+@OUTPUT(
     "--format",
     "form",
     type=click.Choice(["beton", "wds", "both"]),
     default="beton",
     show_default=True,
-    help="FFCV's shards, WebDataset tars with DALI's index, or both from one recode.",
+    help="FFCV shards, WebDataset tars with DALI's index, or both.",
 )
-@click.option(
-    "--shard-size", type=click.IntRange(1), default=256, show_default=True, help="Megabytes (10^6) a shard, roughly."
+@OUTPUT(
+    "--shard-size",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Approximate size of a shard in MB (10^6 bytes).",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of the samples.")
-@click.option("--workers", type=click.IntRange(1), help="Tasks at once. [this machine's cores, or the cluster's]")
-@click.option(
+@OUTPUT("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the sample order.")
+@RUN(
+    "--workers",
+    type=click.IntRange(1),
+    show_default="the cores of the machine or cluster",
+    help="Number of shards made at the same time.",
+)
+@RUN(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="What runs the tasks: processes of this machine, or a Ray cluster.",
+    help="Run in processes on this machine, or on a Ray cluster.",
 )
-@click.option("--address", help="Of the Ray cluster: auto, or HOST:PORT. [a cluster of this machine alone]")
-@click.option("--spool", help="Folder to unpack a compressed archive into, for the time of the run. [below --out]")
-@click.option("--check-md5", is_flag=True, help="First compare the archives with their published md5 sums.")
-@click.option("--strict", is_flag=True, help="A sample that cannot be stored is an error.")
-@click.option("--max-skipped", type=click.IntRange(0), help="Stop when more samples than this cannot be stored.")
-@click.option("--accept-truncated", is_flag=True, help="Take what is whole of an archive that ends early as complete.")
-@click.option("--dry-run", is_flag=True, help="Say what would be made, how large, in what time, and stop.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@RUN("--address", show_default="a new cluster on this machine", help="Address of the Ray cluster: auto, or HOST:PORT.")
+@RUN("--dry-run", is_flag=True, help="Print what would be made, with its estimated size and time, and stop.")
+@RUN("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def prepare(
     src: str,
     out: str,
@@ -92,7 +138,7 @@ def prepare(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Turn a raw data set into shards, manifest and label map.
+    """Turn a raw data set into shards, class table and manifest.
 
     Archives are read in place. A rerun of the same command makes only what is missing.
     """
@@ -117,7 +163,7 @@ def prepare(
         nonlocal bar
         click.echo(describe(plan, src), err=True)
         if left < plan.samples:
-            click.echo(f"resuming: {plan.samples - left:,} samples are done", err=True)
+            click.echo(f"resuming: {plan.samples - left:,} samples are done already", err=True)
         bar = SampleProgress(left)
 
     try:
@@ -149,7 +195,7 @@ def _settings(
     from imgtool.wordnet.graph.label_map import LabelMap
 
     if same["classes"] and labelmap:
-        raise click.UsageError("--classes and --labelmap each choose the classes: give one of them")
+        raise click.UsageError("--classes and --labelmap both choose the classes: give only one of them")
     if max_side is None:
         max_side = 0 if short_side or same["store"] == "original" else 500
     real = None
@@ -181,7 +227,7 @@ def _check_md5(src: str) -> None:
 
 
 def _echo_plan(plan: Plan, out: str, workers: int, as_json: bool) -> None:
-    """What a run would make, from the images that planning has recoded."""
+    """Prints what a run would make, estimated from the images that planning has recoded."""
     rows: dict[str, dict[str, Any]] = {}
     for name, split in plan.splits.items():
         samples = len(split)
@@ -203,7 +249,9 @@ def _echo_plan(plan: Plan, out: str, workers: int, as_json: bool) -> None:
         )
     for message in plan.truncated:
         click.echo(f"  {message}")
-    click.echo(f"nothing was written to {out}; sizes and times are estimates from the first images, {workers} workers")
+    click.echo(
+        f"nothing was written to {out}; sizes and times are estimated from the first images, for {workers} workers"
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -243,11 +291,11 @@ def _echo_summary(summary: Summary, bar: Any, as_json: bool) -> None:
         if status != "ok":
             click.echo(f"  {count:,} {status}")
     if tally.skipped:
-        click.echo(f"  each has its row in {out}/*.parquet")
+        click.echo(f"  the manifest, {out}/*.parquet, has the cause for each")
     if tally.multi_class:
-        click.echo(f"  {tally.multi_class:,} images are of several classes: the manifest has all their wnids")
+        click.echo(f"  {tally.multi_class:,} images belong to several classes: the manifest has all their wnids")
     if tally.also_in_train:
-        click.echo(f"  {tally.also_in_train:,} images of other splits are in train too, byte for byte")
+        click.echo(f"  {tally.also_in_train:,} images of other splits are byte for byte in train too")
     for note in summary.notes:
         click.echo(f"  {note}")
-    click.echo(f"  {out}/report.html shows them")
+    click.echo(f"  report: {out}/report.html")

@@ -10,12 +10,12 @@ LINE_EVERY = 10.0  # seconds between plain lines
 
 
 class SampleProgress:
-    """Rate, ETA and skipped samples of a prepare, on standard error."""
+    """Shows rate, remaining time and skipped samples of a prepare or verify, on standard error."""
 
     def __init__(self, total: int, quiet: bool = False) -> None:
         self.total, self.done, self.skipped = total, 0, 0
         self._quiet = quiet
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._bar = None
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
@@ -29,9 +29,9 @@ class SampleProgress:
             self._bar.update(samples)
             if skipped:
                 self._bar.set_postfix(skipped=self.skipped)
-        elif not self._quiet and time.monotonic() - self._said > LINE_EVERY:
-            self._said = time.monotonic()
-            rate = self.done / (self._said - self._started)
+        elif not self._quiet and time.monotonic() - self._printed > LINE_EVERY:
+            self._printed = time.monotonic()
+            rate = self.done / (self._printed - self._started)
             left = (self.total - self.done) / rate if rate else 0
             print(
                 f"{self.done:,} of {self.total:,} samples, {rate:,.0f} img/s, {left:,.0f} s left, "
@@ -50,10 +50,10 @@ class SampleProgress:
 
 
 class ByteProgress:
-    """Bytes of a long reading, on standard error: called with bytes done and bytes in all."""
+    """Shows how much of a long read is done, on standard error. Called with bytes done and bytes in total."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._said = what, time.monotonic()
+        self._what, self._printed = what, time.monotonic()
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
@@ -63,8 +63,8 @@ class ByteProgress:
 
                 self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=self._what)
             self._bar.update(done - self._bar.n)
-        elif time.monotonic() - self._said > LINE_EVERY:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed > LINE_EVERY:
+            self._printed = time.monotonic()
             print(f"{self._what}: {done / 1e9:,.1f} of {total / 1e9:,.1f} GB", file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -9,11 +9,12 @@ import click
 
 @click.command()
 @click.argument("run")
-@click.option("--out", help="The page's file. [report.html in the run]")
+@click.option("--out", show_default="report.html in the run", help="HTML file to write.")
 def report(run: str, out: str | None) -> None:
-    """All of a run on one self-contained HTML page: curves, epochs, confusions, mistakes, batches, recipe.
+    """Write an HTML page about a training run.
 
-    RUN is a name under runs/, or a path; it may still be training.
+    The page is self-contained: curves, epochs, confusions, mistakes, batches and recipe. RUN is a name under runs/, or
+    a path. The run may still be training.
     """
     from imgtool.training.runs.report import write_report
 

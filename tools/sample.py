@@ -1,4 +1,4 @@
-"""imgtool sample: a small data set in ILSVRC2012's raw layout, drawn by the project itself."""
+"""imgtool sample: draws a small data set in ILSVRC2012's raw layout."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ import click
 if TYPE_CHECKING:
     import numpy as np
 
-MTIME = 1349999999  # the devkit's month; a fixed time keeps the archives' bytes a function of the seed
+MTIME = 1349999999  # the month of the devkit; fixed, so that the archives' bytes depend on the seed alone
 
 
 @click.command()
 @click.option("--out", default="demo/ILSVRC2012", show_default=True, help="Folder for the archives.")
-@click.option("--train", "train_count", type=click.IntRange(4), default=160, show_default=True, help="Images a class.")
-@click.option("--val", "val_count", type=click.IntRange(1), default=20, show_default=True, help="Images a class.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything that is drawn.")
+@click.option(
+    "--train", "train_count", type=click.IntRange(4), default=160, show_default=True, help="Training images per class."
+)
+@click.option(
+    "--val", "val_count", type=click.IntRange(1), default=20, show_default=True, help="Validation images per class."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all drawing.")
 def sample(out: str, train_count: int, val_count: int, seed: int) -> None:
-    """Draw a small ILSVRC2012-shaped source: train and val tars, devkit, ten learnable classes.
+    """Draw a small data set in ILSVRC2012's raw layout.
 
-    Among the images are the oddities of the real set: grayscale, CMYK, a PNG named .JPEG.
+    It has train and val tars, a devkit, and ten classes that a network can learn. As in the real set, some images are
+    grayscale or CMYK, and one is a PNG named .JPEG.
     """
     write_sample(Path(out), train_count, val_count, seed)
     click.echo(f"{out}: {train_count * 10:,} training and {val_count * 10:,} validation images of 10 classes")
@@ -33,7 +38,7 @@ def sample(out: str, train_count: int, val_count: int, seed: int) -> None:
 def write_sample(out: Path, train_count: int = 160, val_count: int = 20, seed: int = 0) -> None:
     """Writes ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz below ``out``.
 
-    Raises DatasetError if they are there already.
+    Raises DatasetError if one of them exists.
     """
     import numpy as np
 
@@ -45,7 +50,7 @@ def write_sample(out: Path, train_count: int = 160, val_count: int = 20, seed: i
 
     for name in (TRAIN_ARCHIVE, VAL_ARCHIVE, DEVKITS[0]):
         if (out / name).exists():
-            raise DatasetError(f"{out / name}: exists already; choose another --out or delete it")
+            raise DatasetError(f"{out / name} exists already: choose another --out or delete it")
     out.mkdir(parents=True, exist_ok=True)
     wnids = sorted(CLASSES)
     ids = dict(zip(orders.ilsvrc2012_wnids(), (int(i) for i in orders.ilsvrc2012_ids()), strict=True))
@@ -99,7 +104,7 @@ def _image(wnid: str, rng: np.random.Generator, odd: int = -1) -> bytes:
 
 
 def _meta(wnids: list[str], ids: dict[str, int], train_count: int) -> bytes:
-    """meta.mat as the devkit has it: the classes first, their ancestors behind, children by ID."""
+    """Returns meta.mat with the devkit's fields: first the classes, then their ancestors; children by ID."""
     import numpy as np
     import scipy.io
 
@@ -110,7 +115,7 @@ def _meta(wnids: list[str], ids: dict[str, int], train_count: int) -> bytes:
     nodes += sorted((s for s in hierarchy if s.class_index is None), key=lambda s: s.wnid)
     known = {s.wnid: ids.get(s.wnid, 1001 + i) for i, s in enumerate(nodes)}
     fields = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height")
-    # A node's height is its longest way down to a leaf: children before parents settles it in one pass.
+    # A node's height is its longest path down to a leaf. Children come before parents, so one pass is enough.
     height: dict[str, int] = {}
     for s in sorted(nodes, key=lambda s: len(s.descendants())):
         height[s.wnid] = max((height[c.wnid] + 1 for c in s.children), default=0)
@@ -124,5 +129,5 @@ def _meta(wnids: list[str], ids: dict[str, int], train_count: int) -> bytes:
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, {"synsets": synsets}, do_compression=True)
     data = bytearray(buffer.getvalue())
-    data[:116] = b"MATLAB 5.0 MAT-file, drawn by imgtool sample".ljust(116)  # scipy writes the time of day here
+    data[:116] = b"MATLAB 5.0 MAT-file, drawn by imgtool sample".ljust(116)  # scipy writes the current time here
     return bytes(data)

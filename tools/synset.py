@@ -24,16 +24,16 @@ class ShowByDefault(click.Group):
 
 
 def _common(command: F) -> F:
-    """The options that every command has."""
+    """Adds the options that every command has."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print as JSON."),
-        click.option("--full", is_flag=True, help="Short for --set full: all of WordNet's nouns."),
+        click.option("--full", is_flag=True, help="Use all of WordNet's nouns; short for --set full."),
         click.option(
             "--set",
             "class_set",
             default="in1k",
             show_default=True,
-            help="The classes whose hierarchy to look in: in1k, in12k, in21k, in22k, full, or a prepared data set.",
+            help="Class set whose hierarchy to use: in1k, in12k, in21k, in22k, full, or a prepared data set's path.",
         ),
     ):
         command = option(command)
@@ -52,10 +52,10 @@ def _key(text: str) -> str | int:
 
 @click.group(cls=ShowByDefault)
 def synset() -> None:
-    """Look up synsets and what is above and below them.
+    """Look up synsets, their ancestors and their descendants.
 
     A KEY is a wnid (n02084071), an NLTK name (dog.n.01), a class index (207), or a word that names one synset.
-    Without a command it is shown: `imgtool synset KEY`.
+    `imgtool synset KEY` is short for `imgtool synset show KEY`.
     """
 
 
@@ -65,7 +65,7 @@ def synset() -> None:
 def show(key: str, class_set: str, full: bool, as_json: bool) -> None:
     """Show a synset: names, gloss, neighbours, paths and classes. A word (crane) shows all its synsets."""
     hierarchy = _load(class_set, full)
-    # A word that names no synset by itself may name several; if none, the lookup's own error helps more.
+    # A word that names no single synset may name several; if it names none, the error of the lookup helps more.
     several = [] if key.isdigit() or key in hierarchy else hierarchy.find(key)
     found = several or [hierarchy[_key(key)]]
     if as_json:
@@ -79,18 +79,20 @@ def show(key: str, class_set: str, full: bool, as_json: bool) -> None:
 
 @synset.command()
 @click.argument("key")
-@click.option("--depth", type=click.IntRange(min=0), help="Levels to draw below it.  [default: all]")
+@click.option(
+    "--depth", type=click.IntRange(min=0), show_default="all", help="Number of levels to draw below the synset."
+)
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["text", "svg", "dot"]),
     default="text",
     show_default=True,
-    help="Indented lines, a drawing, or Graphviz's language.",
+    help="Indented text, an SVG drawing, or Graphviz DOT.",
 )
 @_common
 def tree(key: str, depth: int | None, format_: str, class_set: str, full: bool, as_json: bool) -> None:
-    """Draw what is below a synset. What has several parents there comes again as a reference, marked ↑."""
+    """Draw the descendants of a synset. One with several parents is repeated as a reference, marked ↑."""
     hierarchy = _load(class_set, full)
     if as_json:
         from imgtool.wordnet.graph.drawing import edges
@@ -114,7 +116,10 @@ def tree(key: str, depth: int | None, format_: str, class_set: str, full: bool, 
 @click.argument("query")
 @_common
 def classes(query: str, class_set: str, full: bool, as_json: bool) -> None:
-    """List the classes at or below a synset, or of a query: "dog.n.01 - poodle.n.01"."""
+    """List the classes of a synset or a query.
+
+    A query is, for example, "dog.n.01 - poodle.n.01".
+    """
     hierarchy = _load(class_set, full)
     found = hierarchy.classes(under=query) if query in hierarchy else hierarchy.query(query)
     _list([hierarchy[int(index)] for index in found], as_json)
@@ -124,7 +129,7 @@ def classes(query: str, class_set: str, full: bool, as_json: bool) -> None:
 @click.argument("key")
 @_common
 def path(key: str, class_set: str, full: bool, as_json: bool) -> None:
-    """Print every path from the root to a synset, the longest first."""
+    """Print every path from the root to a synset, longest first."""
     s = _load(class_set, full)[_key(key)]
     paths = sorted(s.paths(), key=lambda path: (path != s.path, -len(path)))
     if as_json:
@@ -142,11 +147,14 @@ def path(key: str, class_set: str, full: bool, as_json: bool) -> None:
     type=click.Choice(["depth", "height"]),
     default="depth",
     show_default=True,
-    help="The deepest common ancestor, as NLTK has it, or the one of least height, as mistake severity has it.",
+    help="Deepest common ancestor, as in NLTK (depth), or the one of least height, as in mistake severity.",
 )
 @_common
 def lca(a: str, b: str, by: Literal["depth", "height"], class_set: str, full: bool, as_json: bool) -> None:
-    """Print the lowest common ancestor of two synsets, its depth and its height."""
+    """Print the lowest common ancestor of two synsets.
+
+    Its depth and its height are printed too.
+    """
     hierarchy = _load(class_set, full)
     s = hierarchy.lca(_key(a), _key(b), by=by)
     height = int(hierarchy.heights[s.node])
@@ -160,10 +168,13 @@ def lca(a: str, b: str, by: Literal["depth", "height"], class_set: str, full: bo
 @click.argument("word")
 @_common
 def find(word: str, class_set: str, full: bool, as_json: bool) -> None:
-    """List the synsets that have a word as a lemma, plurals too, in WordNet's sense order."""
+    """List the synsets of a word, in WordNet's sense order.
+
+    These are the synsets that have the word, or the singular of a plural, as a lemma.
+    """
     hierarchy = _load(class_set, full)
     found = hierarchy.find(word)
-    _list(found or [hierarchy[word]], as_json)  # the lookup's own error helps
+    _list(found or [hierarchy[word]], as_json)  # the error of the lookup names near words
 
 
 def _line(s: Synset) -> dict[str, Any]:

@@ -4,53 +4,97 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
 import click
 
+from imgtool.option_groups import GroupedCommand, option_group
 
-@click.command()
-@click.option("--size", type=click.Choice(list("nsmlx")), help="Size of the model: n, s, m, l, x. [n]")
-@click.option("--arch", help="Another network instead: timm:resnet50, torchvision:resnet18.")
-@click.option("--data", default="data/imagenet", show_default=True, help="Prepared data set.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the training split. [the recipe's, 100]")
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the training images in pixels. [the recipe's]")
-@click.option("--batch", type=click.IntRange(1), help="Samples a step; the learning rate follows. [the recipe's]")
-@click.option("--recipe", help="A size's recipe, ultralytics, or a TOML file. [the size's; s for --arch]")
-@click.option("--accumulate", type=click.IntRange(1), help="Parts that a batch is computed in, to save memory. [1]")
-@click.option("--clip", type=click.FloatRange(0), help="Largest norm of a step's gradient; 0: any. [the recipe's, 0]")
-@click.option("--loss", help="ce, soft, hxe or wordtree, options as in hxe:alpha=0.2. [the recipe's, ce]")
-@click.option("--labelmap", help="Gather the data set's classes into the targets of this label map (JSON).")
-@click.option("--weights", help="Start from this checkpoint or run instead of random weights.")
-@click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
-@click.option("--gpus", type=click.IntRange(1), help="Processes, one a GPU, that share each batch. [1]")
-@click.option(
-    "--restarts", type=click.IntRange(0), default=3, show_default=True, help="With --gpus: how often dead ones."
+ARGUMENTS = "imgtool.arguments"  # in click's ctx.meta: what follows `imgtool` on the command line
+
+MODEL, DATA, RECIPE, RUN, HARDWARE = map(option_group, ("Model", "Data", "Recipe", "Run", "Hardware and speed"))
+
+
+@click.command(cls=GroupedCommand)
+@MODEL("--size", type=click.Choice(list("nsmlx")), show_default="n", help="Size of the YOLOv8-cls network.")
+@MODEL("--arch", help="Train another library's network instead, for example timm:resnet50 or torchvision:resnet18.")
+@MODEL("--weights", help="Start from this checkpoint or run instead of random weights.")
+@MODEL(
+    "--loss", show_default="the recipe's, ce", help="ce, soft, hxe or wordtree; options follow a colon: hxe:alpha=0.2."
 )
-@click.option("--sync-bn", is_flag=True, help="Batch norm over the batches of all processes.")
-@click.option("--precision", default="auto", show_default=True, help="auto, bf16, fp16 or fp32.")
-@click.option("--compile/--no-compile", default=True, show_default=True, help="Through torch.compile, on CUDA.")
-@click.option(
+@DATA("--data", default="data/imagenet", show_default=True, help="Folder of a prepared data set.")
+@DATA("--labelmap", help="Label map (JSON file): train on its targets instead of the data set's classes.")
+@DATA(
+    "--order", default="random", show_default=True, help="Sample order: random, or quasi (quasi-random) for slow disks."
+)
+@DATA(
+    "--on-error",
+    default="raise",
+    show_default=True,
+    help="What to do with a damaged sample: raise stops the run, skip leaves the sample out and counts it.",
+)
+@RECIPE(
+    "--recipe", show_default="the size's; s for --arch", help="A size's recipe (n to x), ultralytics, or a TOML file."
+)
+@RECIPE("--epochs", type=click.IntRange(1), show_default="the recipe's, 100", help="Passes over the training split.")
+@RECIPE("--imgsz", type=click.IntRange(32), show_default="the recipe's", help="Side of the square input, in pixels.")
+@RECIPE(
+    "--batch",
+    type=click.IntRange(1),
+    show_default="the recipe's",
+    help="Samples per step, over all GPUs. The learning rate is scaled in proportion.",
+)
+@RECIPE(
+    "--accumulate",
+    type=click.IntRange(1),
+    show_default="1",
+    help="Split each batch into this many parts, computed one after the other, to save memory.",
+)
+@RECIPE(
+    "--clip",
+    type=click.FloatRange(0),
+    show_default="the recipe's, 0",
+    help="Clip the gradient of each step to this norm; 0 does not clip.",
+)
+@RECIPE("--seed", type=int, show_default="0", help="Seed of initial weights, sample order, crops and augmentation.")
+@RUN("--name", show_default="train, train2, …", help="Run directory: a name under runs/, or a path.")
+@RUN("--resume", is_flag=True, help="Continue the run --name, or the latest run, after the last step that it saved.")
+@RUN("--save-steps", type=click.IntRange(0), default=0, help="Save a checkpoint every N steps as well as every epoch.")
+@RUN("--keep", type=click.IntRange(1), default=2, show_default=True, help="Number of latest checkpoints to keep.")
+@RUN(
     "--on-nan",
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="A loss that is no number: stop, or leave the step out and count.",
+    help="On a NaN or infinite loss: stop the run, or skip the step and count it.",
 )
-@click.option("--save-steps", type=click.IntRange(0), default=0, help="A checkpoint every N steps too. [each epoch]")
-@click.option("--keep", type=click.IntRange(1), default=2, show_default=True, help="Latest checkpoints kept.")
-@click.option("--profile", is_flag=True, help="Trace 20 steps, and say what they wait for.")
-@click.option("--workers", type=click.IntRange(1), help="Loader threads. [this machine's cores]")
-@click.option("--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision.")
-@click.option("--order", default="random", show_default=True, help="Of the samples: random, or quasi for slow disks.")
-@click.option("--on-error", default="raise", show_default=True, help="A damaged sample: raise, or skip and count.")
-@click.option("--logger", multiple=True, help="Log to tensorboard or wandb too; may be given twice. [none]")
-@click.option("--no-plots", is_flag=True, help="Do not draw curves, confusion matrix and mistakes at the end.")
-@click.option("--seed", type=int, help="Of initial weights, order and crops. [0]")
-@click.option("--name", help="The run: a name under runs/, or a path. [train, train2, …]")
-@click.option("--resume", is_flag=True, help="Continue the run --name (or the latest) behind the last step it saved.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@RUN("--logger", multiple=True, help="Also log to tensorboard or wandb. May be given twice.")
+@RUN("--no-plots", is_flag=True, help="Do not draw curves, confusion matrix and mistakes at the end.")
+@RUN("--profile", is_flag=True, help="Trace 20 steps and report what limits the speed.")
+@RUN("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@HARDWARE("--device", show_default="auto", help="Where to train: auto, cpu, cuda or cuda:N.")
+@HARDWARE(
+    "--gpus", type=click.IntRange(1), show_default="1", help="Number of processes, one per GPU, that share each batch."
+)
+@HARDWARE(
+    "--restarts",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="With --gpus: how often to restart from the last checkpoint when a process dies.",
+)
+@HARDWARE("--sync-bn", is_flag=True, help="Compute batch norm statistics over the batches of all processes.")
+@HARDWARE(
+    "--precision",
+    default="auto",
+    show_default=True,
+    help="auto, bf16, fp16 or fp32. auto: bf16 on GPUs that have it, else fp32.",
+)
+@HARDWARE("--compile/--no-compile", default=True, show_default=True, help="Use torch.compile, on CUDA only.")
+@HARDWARE("--workers", type=click.IntRange(1), show_default="the number of cores", help="Number of loader threads.")
+@HARDWARE(
+    "--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision. auto: native."
+)
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -67,23 +111,24 @@ def train(
 ) -> None:
     """Train a classifier on a prepared data set.
 
-    Leaves a run directory with checkpoints, results.csv, the log, and all that is needed to repeat the run.
+    Writes a run directory with checkpoints, results.csv, the log, and everything needed to repeat the run.
     """
     if sum(map(bool, (size, arch, weights))) > 1:
-        raise click.UsageError("--size, --arch and --weights each say which network: give one of them")
+        raise click.UsageError("--size, --arch and --weights each choose the network: give only one of them")
     if gpus and gpus > 1 and "RANK" not in os.environ:
         from imgtool.training.parallel.launch import launch
 
-        ctx.exit(launch(["train", *sys.argv[sys.argv.index("train") + 1 :]], gpus, restarts, options["device"]))
+        ctx.exit(launch(ctx.meta[ARGUMENTS], gpus, restarts, options["device"]))
     from imgtool.training.classifier import Classifier
     from imgtool.training.models.registry import is_arch
 
     if arch and not is_arch(arch):
-        raise click.UsageError(f"--arch {arch!r}: give timm:NAME or torchvision:NAME")
+        raise click.UsageError(f"--arch {arch!r} is not a network: give timm:NAME or torchvision:NAME")
     data_given = ctx.get_parameter_source("data") is not click.core.ParameterSource.DEFAULT
     model = Classifier(weights or arch or size or "n")
     source = None if resume and not data_given else data
-    results = model.train(source, resume=resume, plots=not no_plots, **options)
+    argv = ["imgtool", *ctx.meta[ARGUMENTS]]
+    results = model.train(source, resume=resume, plots=not no_plots, argv=argv, **options)
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:

@@ -6,28 +6,32 @@ import json
 
 import click
 
+from imgtool.option_groups import GroupedCommand, option_group
 
-@click.command()
-@click.option("--weights", required=True, help="Checkpoint, run directory (its best epoch), or exported model.")
-@click.option(
-    "--data", default="data/imagenet", show_default=True, help="Prepared data set, or a raw one (class folders)."
+MODEL, DATA, OUTPUT, HARDWARE = map(option_group, ("Model", "Data", "Output", "Hardware and speed"))
+
+
+@click.command(cls=GroupedCommand)
+@MODEL("--weights", required=True, help="Checkpoint, run directory (its best epoch is used), or exported model.")
+@MODEL("--imgsz", type=click.IntRange(32), show_default="the checkpoint's", help="Side of the square input, in pixels.")
+@DATA("--data", default="data/imagenet", show_default=True, help="Prepared data set, or a raw one (class folders).")
+@DATA("--split", default="val", show_default=True, help="Split of the data set.")
+@DATA("--labelmap", help="Label map (JSON file): score its targets instead of the data set's classes.")
+@DATA("--real", help="Path of real.json: also compute ReaL accuracy on ILSVRC2012's validation images.")
+@DATA("--all-classes", is_flag=True, help="Predict among all classes of the checkpoint, not only those of the data.")
+@OUTPUT(
+    "--per-class", metavar="FILE", help="Write a CSV file with one row per class: counts, accuracy, main confusion."
 )
-@click.option("--split", default="val", show_default=True, help="Split of the data set.")
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the images in pixels. [the checkpoint's]")
-@click.option("--batch", type=click.IntRange(1), help="Samples at a time. [256]")
-@click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
-@click.option("--workers", type=click.IntRange(1), help="Loader threads. [this machine's cores]")
-@click.option("--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision.")
-@click.option("--labelmap", help="Gather the classes into the targets of this label map (JSON).")
-@click.option("--real", help="real.json, for ReaL accuracy on ILSVRC2012's validation images.")
-@click.option("--all-classes", is_flag=True, help="Choose among all of the checkpoint's classes, not the data's alone.")
-@click.option(
-    "--per-class",
-    metavar="FILE",
-    help="Write a CSV file, one line per class: counts, accuracy, and what it is taken for.",
+@OUTPUT(
+    "--plots", metavar="FOLDER", help="Write the confusion matrix, the most confused pairs and the surest mistakes."
 )
-@click.option("--plots", help="Folder for confusion matrix, most confused pairs and surest mistakes.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON, conventions included.")
+@OUTPUT("--json", "as_json", is_flag=True, help="Print the metrics as JSON, with the convention of each.")
+@HARDWARE("--device", show_default="auto", help="Where to compute: auto, cpu, cuda or cuda:N.")
+@HARDWARE("--batch", type=click.IntRange(1), show_default="256", help="Images per batch.")
+@HARDWARE("--workers", type=click.IntRange(1), show_default="the number of cores", help="Number of loader threads.")
+@HARDWARE(
+    "--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision. auto: native."
+)
 def val(
     weights: str,
     data: str,
@@ -44,10 +48,12 @@ def val(
     plots: str | None,
     as_json: bool,
 ) -> None:
-    """Top-1, top-5, loss and hierarchical metrics of a checkpoint on a data set.
+    """Measure the accuracy of a checkpoint on a data set.
 
-    --data is a prepared data set, or a raw one as it lies: a folder of class folders or a tar of it (ImageNet-A, -R,
-    -V2). If it has only some of the checkpoint's classes, the answer is chosen among these alone.
+    Prints top-1, top-5, loss and, for classes of WordNet, the hierarchical metrics.
+
+    The data set is prepared, or raw: a folder of class folders, or a tar of it (ImageNet-A, -R, -V2). If it has only
+    some of the checkpoint's classes, predictions are restricted to these.
     """
     from imgtool.training.classifier import Classifier
 
@@ -75,14 +81,14 @@ def val(
     )
     if metrics.classes is not None and labelmap is None and metrics.classes < len(classifier.wnids):
         click.echo(
-            f"  among the {metrics.classes:,} classes of the data, of the checkpoint's {len(classifier.wnids):,} "
-            "(--all-classes: among all)"
+            f"  restricted to the data's {metrics.classes:,} of the checkpoint's {len(classifier.wnids):,} classes "
+            "(--all-classes: not restricted)"
         )
     for name, metric in (metrics.hierarchy or {}).items():
         if name not in ("top1", "top5"):
             values = metric.value if isinstance(metric.value, tuple) else (metric.value,)
             click.echo(f"  {name:24} {' '.join(f'{value:.4f}' for value in values)}")
     if metrics.hierarchy:
-        click.echo("  (--json says by which convention each is measured)")
+        click.echo("  (--json states the convention of each metric)")
     if per_class is not None:
-        click.echo(f"  class by class: {per_class}")
+        click.echo(f"  per class: {per_class}")

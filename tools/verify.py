@@ -9,13 +9,14 @@ import click
 
 @click.command()
 @click.argument("data", default="data/imagenet")
-@click.option("--deep", is_flag=True, help="Decode every sample too.")
-@click.option("--workers", type=click.IntRange(1), help="Threads. [this machine's cores]")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--deep", is_flag=True, help="Also decode every sample.")
+@click.option("--workers", type=click.IntRange(1), show_default="the number of cores", help="Number of threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(data: str, deep: bool, workers: int | None, as_json: bool) -> None:
-    """Prove that a prepared data set is whole: every hash, every sample, manifest against shards.
+    """Verify that a prepared data set is complete and undamaged.
 
-    Names each fault in a line; exit code 1 if there is one.
+    Checks every hash and every sample, and the manifest against the shards. Prints one line per fault. The exit code is
+    1 if there is any.
     """
     from imgtool.pipelines.dataset import Dataset
     from imgtool.pipelines.dataset.verify import verify as run

@@ -1,1 +1,1 @@
-"""Models, recipes, the loop, evaluation and checkpoints."""
+"""Training: models, recipes, checkpoints, the loop, evaluation and export."""

@@ -1,4 +1,4 @@
-"""`Classifier`: train, validate and predict, from Python as from the command line."""
+"""`Classifier`: train, validate, predict and export, from Python as from the command line."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +16,8 @@ from imgtool.training.evaluation.error_analysis import ErrorAnalysis
 from imgtool.training.evaluation.evaluate import Metrics, evaluate
 from imgtool.training.evaluation.per_class import PerClass, write_csv
 from imgtool.training.evaluation.predict import Prediction, Source
-from imgtool.training.evaluation.splits import DATA
+from imgtool.training.evaluation.splits import DATA, VAL_BATCH
+from imgtool.training.execute import execute
 from imgtool.training.export.write import Exported, export
 from imgtool.training.models.losses import Loss
 from imgtool.training.parallel import distributed
@@ -31,10 +32,10 @@ from imgtool.wordnet.graph.label_map import LabelMap
 
 @dataclass(frozen=True)
 class TrainResults:
-    """What a training left behind."""
+    """The result of a training."""
 
     run: Path  # the run directory
-    metrics: Metrics  # of the best epoch, which weights/best.pt holds
+    metrics: Metrics  # of the best epoch, whose weights are in weights/best.pt
     epochs: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,14 +45,16 @@ class TrainResults:
 class Classifier:
     """A YOLOv8-cls-shaped classifier.
 
-    ``Classifier("n")`` is a new, untrained one of the sizes n, s, m, l, x; ``Classifier("timm:resnet50")`` or
-    ``Classifier("torchvision:resnet18")`` another library's network; ``Classifier("runs/train")`` or
-    ``Classifier("runs/train/weights/best.pt")`` is a trained one, ``Classifier("yolov8n-cls.pt")`` one of Ultralytics'
-    (imgtool.training.checkpoints.ultralytics), ``Classifier("best.onnx")`` an exported one (imgtool.training.runtimes),
-    which cannot be trained. ``device`` is the default for predict and val, ``threads`` the number of CPU threads to
-    compute with, in the whole process. ``trained`` is the network and all that is known of it.
+    ``Classifier("n")`` is new and untrained; the sizes are n, s, m, l and x. ``Classifier("timm:resnet50")`` and
+    ``Classifier("torchvision:resnet18")`` are untrained networks of other libraries. ``Classifier("runs/train")`` and
+    ``Classifier("runs/train/weights/best.pt")`` are trained, ``Classifier("yolov8n-cls.pt")`` is Ultralytics'
+    (imgtool.training.checkpoints.ultralytics). ``Classifier("best.onnx")`` is an exported model
+    (imgtool.training.runtimes), which cannot be trained.
 
-    Raises InputError for an unknown size, CheckpointError for a file that is not a whole checkpoint.
+    ``device`` is the default for predict and val. ``threads`` sets the number of CPU threads of the whole process.
+    ``trained`` is the network with its classes and settings.
+
+    Raises InputError for an unknown size, CheckpointError for a file that is damaged or not a checkpoint.
     """
 
     def __init__(
@@ -67,15 +70,17 @@ class Classifier:
 
     @property
     def wnids(self) -> list[str]:
-        """Of the classes, in the order of the logits; empty while none are known."""
+        """The classes' wnids, in the order of the logits; empty for an untrained network."""
         return self.trained.wnids
 
     @property
     def names(self) -> list[str]:
+        """The classes' names, in the order of the logits; empty for an untrained network."""
         return self.trained.names
 
     @property
     def size(self) -> str:
+        """n, s, m, l or x; timm:NAME or torchvision:NAME for a network of these libraries."""
         return self.trained.size
 
     @property
@@ -85,20 +90,22 @@ class Classifier:
 
     @property
     def loss(self) -> str:
+        """The loss that it was trained with, as in a recipe."""
         return self.trained.loss
 
     @property
     def criterion(self) -> Loss:
+        """The loss as a module."""
         return self.trained.criterion
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """Of the checkpoint's epoch."""
+        """The validation metrics of the checkpoint's epoch."""
         return self.trained.metrics
 
     @property
     def checkpoint(self) -> Path | None:
-        """Where the weights came from; None while they are random."""
+        """The path that the weights were read from; None if they are random."""
         return self.trained.path
 
     def train(
@@ -113,28 +120,29 @@ class Classifier:
         on_epoch: Callable[[int, Metrics], None] | None = None,
         **options: Any,
     ) -> TrainResults:
-        """Trains on a prepared data set and becomes the best epoch's model.
+        """Trains on a prepared data set; this classifier then has the weights of the best epoch.
 
-        ``data`` defaults to data/imagenet. ``recipe`` is a size, a TOML file or a `Recipe` and defaults to the size's.
-        ``options`` are settings of the recipe that replace its own (``epochs=20, batch=256, imgsz=160, lr=0.3``; see
+        ``data`` defaults to data/imagenet. ``recipe`` is a size, a TOML file or a `Recipe`, and defaults to the size's.
+        ``options`` are settings that replace the recipe's (``epochs=20, batch=256, imgsz=160, lr=0.3``; see
         imgtool.training.recipes.Recipe) and fields of imgtool.training.job.Execution (``device="cuda:1", workers=8,
-        precision="fp16", logger="tensorboard", quiet=True``). Without ``batch`` a small data set gets a smaller one
-        than the recipe's. ``seed`` (0) decides initial weights, order and crops. ``labelmap`` gathers the data set's
-        classes into other targets; ``loss`` is ce, soft, hxe or wordtree. ``name`` is a run under runs/, or a path.
+        precision="fp16", logger="tensorboard", quiet=True``). Without ``batch``, a small data set gets a smaller batch
+        than the recipe's. ``seed`` (default 0) determines initial weights, sample order and crops. ``labelmap`` maps
+        the data set's classes to the targets of another task. ``name`` is the name of a run under runs/, or a path.
 
-        ``resume`` continues the run ``name`` (or the one this classifier was loaded from, or the latest) after the
-        last step that it saved, with that run's size, recipe, seed and data; ``data`` may give the data set's new path.
-        A trained classifier starts from its weights; its last layer is initialised again if the classes differ.
+        ``resume`` continues a run after the last step that it saved: the run ``name``, or the one that this classifier
+        was loaded from, or the latest. It uses that run's size, recipe, seed and data; ``data`` is needed only if the
+        data set has moved. A new training of a trained classifier starts from its weights; its last layer is
+        initialised again if the classes differ.
 
-        Under torchrun each process calls this and does its part of every batch, on its own GPU; a training that
-        torchrun restarts after a process died is resumed. ``on_epoch(epochs done, metrics)`` is called after every
-        epoch. SIGINT and SIGTERM raise KeyboardInterrupt once the step is done and saved.
+        Under torchrun each process calls this method and trains on its share of every batch, on its own GPU. If
+        torchrun restarts the training after a process died, it is resumed. ``on_epoch(epochs done, metrics)`` is called
+        after each epoch. SIGINT and SIGTERM raise KeyboardInterrupt once the current step is done and saved.
 
-        Raises InputError, DatasetError or CheckpointError for what is wrong with the arguments, TrainingError when
-        training diverges.
+        Raises InputError, DatasetError or CheckpointError for wrong arguments, TrainingError for a NaN or infinite
+        loss.
         """
         if self.trained.is_exported:
-            raise InputError(f"{self.checkpoint} is an exported model: train from the checkpoint that it was made from")
+            raise InputError(f"{self.checkpoint} is an exported model, which cannot be trained: use its checkpoint")
         execution, overrides = job.Execution.split(options)
         with distributed.joined(resolve_device(execution.device).type) as world:
             if restarted := job.restarted(name, world):
@@ -142,30 +150,30 @@ class Classifier:
             if resume or restarted:
                 source = name if name is not None else self.checkpoint
                 run = Run.reopen(source, execution.quiet, mute=not world.is_main)
-                todo = job.resumed(run, data, recipe, seed, overrides)
-                if todo.finished is not None:
-                    run.say(f"{run.path} is finished: all its {todo.recipe.epochs} epochs are done")
+                training = job.resumed(run, data, recipe, seed, overrides)
+                if training.finished is not None:
+                    run.say(f"nothing to resume: {run.path} has finished its {training.recipe.epochs} epochs")
                     self.trained = open_model(run.best)
-                    return TrainResults(run.path, todo.finished, todo.recipe.epochs)
+                    return TrainResults(run.path, training.finished, training.recipe.epochs)
             else:
-                todo = job.new(self.trained, data, recipe, _labelmap(labelmap), seed, overrides, execution)
-            run, best = job.execute(todo, name, execution, world, on_epoch)
+                training = job.new(self.trained, data, recipe, _labelmap(labelmap), seed, overrides, execution)
+            run, best = execute(training, name, execution, world, on_epoch)
             self.trained = open_model(run.best)
         if world.is_main:
             if execution.plots:
                 measure = partial(
                     self.val,
-                    todo.dataset.path,
-                    labelmap=todo.dataset.label_map,
-                    device=str(execution.place(world)),
+                    training.dataset.path,
+                    labelmap=training.dataset.label_map,
+                    device=str(execution.resolve_device(world)),
                     workers=execution.workers,
                     backend=execution.backend,
                     plots=run.path,
                 )
-                run_plots.draw_plots(run, todo.recipe.epochs, measure)
+                run_plots.draw_plots(run, training.recipe.epochs, measure)
             if run.logger is not None:
                 run.logger.close()
-        return TrainResults(run.path, best, todo.recipe.epochs)
+        return TrainResults(run.path, best, training.recipe.epochs)
 
     def val(
         self,
@@ -183,38 +191,47 @@ class Classifier:
         per_class: str | Path | None = None,
         plots: str | Path | None = None,
     ) -> Metrics:
-        """Top-1, top-5, loss and, where the classes are WordNet's, the hierarchical metrics on a split of a data set,
-        at the checkpoint's image size if not told.
+        """Returns top-1, top-5 and loss on a split of a data set, and hierarchical metrics if its classes are
+        WordNet's.
 
-        ``data`` is a prepared data set, or a raw one as `prepare` takes it: a folder of class folders (ImageNet-A, -R,
-        -V2) or a tar of it. Classes are matched by wnid; folders called 0, 1, … are class indices. A data set of some
-        of the checkpoint's classes is judged among these alone, unless ``all_classes``. A ``labelmap`` gathers a
-        prepared data set's classes, and the model's probabilities too unless it was trained on the targets. ``real``
-        is the path of real.json, for ReaL accuracy, ``per_class`` that of a CSV file to write, a line a class,
-        ``plots`` a folder for what imgtool.training.evaluation.error_analysis draws. Raises CheckpointError when this
-        classifier has no trained weights or does not know one of the data set's classes; InputError for a label map or
-        ReaL labels that do not fit, ImageError for an image that cannot be decoded.
+        ``data`` is a prepared data set, or a raw one that `prepare` accepts: a folder of class folders (ImageNet-A, -R,
+        -V2) or a tar of it. Classes are matched by wnid; folders named 0, 1, … are class indices. ``imgsz`` defaults to
+        the checkpoint's. If the data set has only some of the checkpoint's classes, only these are candidates, unless
+        ``all_classes``. A ``labelmap`` maps a prepared data set's classes to targets, and the model's probabilities
+        too, unless the model was trained on the targets. ``real`` is the path of real.json, for ReaL accuracy.
+        ``per_class`` is the path of a CSV file to write, with one row per class. ``plots`` is a folder for the files of
+        imgtool.training.evaluation.error_analysis.
+
+        Raises CheckpointError if this classifier has no trained weights or lacks one of the data set's classes,
+        InputError for a label map or ReaL labels that do not fit, ImageError for an image that cannot be decoded.
         """
         self.trained.require_weights()
-        model, place = self._runner(device)
-        where, gather = data if data is not None else DATA, _labelmap(labelmap)
-        transform = ValTransform(imgsz or self.imgsz)
+        model, resolved = self._runner(device)
+        settings = validation.ValidationSettings(
+            data=data if data is not None else DATA,
+            split=split,
+            transform=ValTransform(imgsz or self.imgsz),
+            device=resolved,
+            batch=batch or VAL_BATCH,
+            workers=workers,
+            backend=backend,
+            label_map=_labelmap(labelmap),
+            all_classes=all_classes,
+            real=real,
+        )
         rows = None if per_class is None else PerClass()
         errors = None if plots is None else ErrorAnalysis()
         if per_class is not None:
-            write_csv(per_class, [])  # what cannot be written is told before the work, not after
-        opened = validation.open_split(
-            self.trained, where, split, gather, transform, batch, place, workers, backend, all_classes, real
-        )
-        with opened as (plan, batches):
-            observers = [observer for observer in (plan.observer, rows, errors) if observer is not None]
-            metrics = evaluate(model, batches, place, plan.matched, plan.class_scores, observers)
-        if plan.evaluation is not None:
-            metrics = replace(metrics, hierarchy=plan.evaluation.result())
+            write_csv(per_class, [])  # reports a file that cannot be written before the work, not after it
+        with validation.open_split(self.trained, settings) as (setup, batches):
+            observers = [observer for observer in (setup.observer, rows, errors) if observer is not None]
+            metrics = evaluate(model, batches, resolved, setup.matched, setup.class_scores, observers)
+        if setup.hierarchical is not None:
+            metrics = replace(metrics, hierarchy=setup.hierarchical.result())
         if per_class is not None and rows is not None:
-            write_csv(per_class, rows.results(plan.wnids, plan.names, plan.shown))
+            write_csv(per_class, rows.results(setup.wnids, setup.names, setup.present))
         if plots is not None and errors is not None:
-            errors.save(plots, plan, {"split": split} | metrics.to_dict())
+            errors.save(plots, setup, {"split": split} | metrics.to_dict())
         return metrics
 
     def predict(
@@ -225,13 +242,15 @@ class Classifier:
         device: str | None = None,
         on_error: Callable[[ImageError], None] | None = None,
     ) -> list[Prediction]:
-        """The ``topk`` most probable classes of each image of the source, or of a list of sources:
+        """Returns the ``topk`` most probable classes of each image.
 
-        a path, a folder, a pattern ("images/**/*.jpg"), a URL of any fsspec kind (of these too), the bytes of an
-        image's file, a PIL image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], all RGB.
+        ``source`` is one of these, or a list of them: the path or fsspec URL of a file, of a folder or of a pattern
+        ("images/**/*.jpg"); the bytes of an image file; a PIL image; a uint8 array [H, W, 3] or a uint8 tensor
+        [3, H, W], both RGB.
 
-        Raises CheckpointError when this classifier has no trained weights, ImageError naming the file that cannot be
-        decoded (or passes over it and calls ``on_error``), InputError for what is not there or not an image.
+        Raises CheckpointError if this classifier has no trained weights, InputError for a source that does not exist or
+        is not an image, ImageError naming the file that cannot be decoded. With ``on_error``, such a file is skipped
+        and the error is passed to that function instead.
         """
         return list(self.predict_each(source, topk, imgsz, device, on_error=on_error))
 
@@ -246,10 +265,13 @@ class Classifier:
         workers: int | None = None,
         on_error: Callable[[ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
-        """`predict`, one at a time, so that memory does not grow with the number of images; an iterator of sources
-        is taken too. ``batch`` (64) images are computed at a time, while ``workers`` threads decode the next."""
+        """Yields the predictions of `predict` one by one, so that memory does not grow with the number of images.
+
+        ``source`` may also be an iterator of sources. The model computes ``batch`` images at a time (default 64), while
+        ``workers`` threads decode the next ones.
+        """
         self.trained.require_weights()
-        model, place = self._runner(device)
+        model, resolved = self._runner(device)
         return predict.predict(
             model,
             source,
@@ -257,21 +279,25 @@ class Classifier:
             names=self.names,
             topk=topk,
             transform=ValTransform(imgsz or self.imgsz),
-            device=place,
+            device=resolved,
             batch=batch or predict.BATCH,
             workers=workers,
             on_error=on_error,
         )
 
     def export(self, format: str = "onnx", out: str | Path | None = None, **options: Any) -> Exported:
-        """Writes the model for other programs: onnx, openvino, tensorrt, torch-export, torchscript, or the weights for
-        Ultralytics. See `imgtool.training.export.write.export` for ``options`` and what is raised."""
+        """Writes the model in a format for other programs: onnx, openvino, tensorrt, torch-export, torchscript, or
+        ultralytics-state. See `imgtool.training.export.write.export` for ``options`` and errors."""
         return export(self.trained, format, out, **options)
 
     def _runner(self, device: str | None) -> tuple[nn.Module, torch.device]:
-        """What computes, and where: an exported model stays where it was opened."""
+        """Returns the module that maps uint8 images to logits, and its device. An exported model cannot change its
+        device."""
         if self.trained.is_exported and device not in (None, self.device):
-            raise InputError(f"{self.checkpoint} is opened on {self.device or 'auto'} already, not on {device}")
+            opened_on = self.device or "auto"
+            raise InputError(
+                f"{self.checkpoint} is open on device {opened_on}: give device={device} to Classifier instead"
+            )
         return runner(self.trained, device or self.device)
 
 

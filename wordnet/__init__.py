@@ -1,4 +1,4 @@
-"""The synset hierarchy: a directed acyclic graph over WordNet 3.0's nouns, joined to class indices.
+"""The synset hierarchy: a directed acyclic graph of WordNet 3.0's nouns, linked to class indices.
 
 >>> from imgtool import wordnet
 >>> h = wordnet.load()  # ImageNet-1k; or "in12k", "in21k", "in22k", "full", a list of wnids, a data set's path
@@ -9,7 +9,7 @@
 >>> h.lca("dog.n.01", "cat.n.01").name, int(h.class_matrix("lca_height")[134, 517])
 ('carnivore.n.01', 15)
 
-Importing this package brings numpy and nothing else; the tables are read when first asked.
+Importing this package imports only numpy. Each table is read from disk on first use.
 """
 
 from importlib import import_module
@@ -19,7 +19,7 @@ from imgtool.wordnet.errors import ImgtoolError, InputError, UnknownSynsetError
 from imgtool.wordnet.graph.label_map import LabelMap
 from imgtool.wordnet.graph.synset import Synset
 from imgtool.wordnet.hierarchy import Hierarchy, load
-from imgtool.wordnet.imagenet.class_table import label_table
+from imgtool.wordnet.imagenet.class_table import class_table
 from imgtool.wordnet.tables import orders
 
 __all__ = [
@@ -29,13 +29,13 @@ __all__ = [
     "LabelMap",
     "Synset",
     "UnknownSynsetError",
-    "label_table",
+    "class_table",
     "load",
     "orders",
 ]
 
-# Modules imported on first use: start-up stays a matter of milliseconds.
-_ON_USE = {
+# Modules imported on first use, which keeps the import time at a few milliseconds.
+_LAZY_MODULES = {
     "evaluation": "metrics.evaluation",
     "metrics": "metrics",
     "splits": "tasks.splits",
@@ -45,6 +45,6 @@ _ON_USE = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_USE:
-        return import_module(f"imgtool.wordnet.{_ON_USE[name]}")
+    if name in _LAZY_MODULES:
+        return import_module(f"imgtool.wordnet.{_LAZY_MODULES[name]}")
     raise AttributeError(f"module 'imgtool.wordnet' has no attribute {name!r}")

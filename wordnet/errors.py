@@ -1,60 +1,78 @@
-"""The errors of imgtool, in its lowest module so that every other may raise them, and lists in their messages."""
+"""The errors that imgtool raises on purpose, in its lowest module so that every other module can raise them."""
 
 from collections.abc import Iterable
 
 
 class ImgtoolError(Exception):
-    """Root of all errors raised on purpose: the message says what, where and what to do.
+    """Base class of all errors that imgtool raises on purpose.
 
-    ``exit_code`` is what the command line exits with: 1 for work that failed.
+    The message says in one line what is wrong, where, and what to do.
+
+    Raised itself for work that failed without being the fault of the input: a package that is not installed, a full
+    disk, a failed worker process.
+
+    Attributes:
+        exit_code: the command line's exit code for this error: 1, failed work.
     """
 
     exit_code = 1
 
 
 class InputError(ImgtoolError):
-    """What the user gave is wrong: a path, an option, a name, a file's content. Exit code 2."""
+    """Raised when something that the user gave is wrong: a path, an option, a name, the content of a file.
+
+    Exit code 2.
+    """
 
     exit_code = 2
 
 
 class SourceError(InputError):
-    """A raw data set that cannot be recognised or read."""
+    """Raised when a raw data set cannot be recognised or read. Exit code 2."""
 
 
 class TruncatedSourceError(ImgtoolError):
-    """A source ended early; what was whole has been saved."""
+    """Raised when an archive of a source ends early, after all complete images have been stored. Exit code 1."""
 
 
 class DatasetError(InputError):
-    """A prepared data set that is missing, incomplete or not of this format."""
+    """Raised when a prepared data set is missing, incomplete, damaged or of another format version. Exit code 2."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint or run directory that is missing or cannot be used."""
+    """Raised when a checkpoint, an exported model or a run directory is missing or cannot be used. Exit code 2."""
 
 
 class TrainingError(ImgtoolError):
-    """A training that cannot go on."""
+    """Raised when a training run cannot continue, for example after a NaN or infinite loss. Exit code 1."""
 
 
 class BenchError(ImgtoolError):
-    """A benchmark whose figures would not be comparable."""
+    """Raised when a benchmark fails, or when its results would not be comparable. Exit code 1."""
 
 
 class ImageError(InputError):
-    """An image that cannot be decoded."""
+    """Raised when an image cannot be decoded. Exit code 2."""
 
 
 class UnknownSynsetError(InputError, KeyError):
-    """No synset, or no single synset, goes by this key."""
+    """Raised when a key matches no synset of the hierarchy, or more than one. Exit code 2.
+
+    It is also a `KeyError`, as for any other mapping. The message suggests similar keys.
+    """
 
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0])
 
 
 def listed(items: Iterable[str], most: int = 8) -> str:
-    """``a, b, c and 5 more``"""
+    """Returns at most `most` of the items, separated by commas: "a, b, c and 5 more"."""
     items = list(items)
     more = f" and {len(items) - most:,} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, at most 300 characters; without a message, its class's name."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

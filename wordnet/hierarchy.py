@@ -1,4 +1,4 @@
-"""The hierarchy: WordNet's graph over a data set's classes, and the class indices that go with it."""
+"""`Hierarchy` and `load`: WordNet's graph above a set of classes, and the class indices."""
 
 from __future__ import annotations
 
@@ -13,72 +13,80 @@ import numpy as np
 import numpy.typing as npt
 
 from imgtool.wordnet.errors import UnknownSynsetError
-from imgtool.wordnet.graph.dag import Dag, gather
-from imgtool.wordnet.graph.keys import no_class, rows_of, unknown
+from imgtool.wordnet.graph.dag import Dag, csr_positions
+from imgtool.wordnet.graph.keys import not_a_class, rows_of, unknown_key
 from imgtool.wordnet.graph.label_map import LabelMap, labelmap
 from imgtool.wordnet.graph.names import unique_names
 from imgtool.wordnet.graph.relations import Relations
 from imgtool.wordnet.graph.synset import Synset
-from imgtool.wordnet.graph.types import Key, Keys, Many, NltkSynset
+from imgtool.wordnet.graph.types import Key, KeyArray, Keys, NltkSynset
 from imgtool.wordnet.tables.class_sets import NAMES, class_rows
 from imgtool.wordnet.tables.morphology import base_forms
 from imgtool.wordnet.tables.nouns import tables
 
 
 def load(classes: str | os.PathLike[str] | Iterable[str] = "in1k") -> Hierarchy:
-    """The hierarchy over a set of classes: the classes and everything above them.
+    """Returns the hierarchy of a set of classes: the classes and all of their ancestors.
+
+    A class index is the position of a class among the sorted wnids.
 
     Args:
         classes: one of
 
-            - ``"in1k"``, the 1000 classes of ILSVRC2012;
-            - ``"in22k"``, the 21,841 of the full release of fall 2011 (fall11_whole.tar);
-            - ``"in12k"``, 11,821 of those;
-            - ``"in21k"``, the 10,450 of ImageNet-21K-P, the winter 2021 release as Ridnik et al. 2021 processed it
-              ("ImageNet-21K Pretraining for the Masses", arXiv:2104.10972);
-            - ``"full"``, all 82,115 nouns, none of them a class;
-            - wnids in any order;
-            - the path of a data set that ``imgtool prepare`` made, for its classes.
+            - `"in1k"`: the 1000 classes of ILSVRC2012;
+            - `"in22k"`: the 21,841 classes of the full release of fall 2011 (fall11_whole.tar);
+            - `"in12k"`: 11,821 of those;
+            - `"in21k"`: the 10,450 classes of ImageNet-21K-P, the winter 2021 release as processed by Ridnik et al.
+              ("ImageNet-21K Pretraining for the Masses", 2021, arXiv:2104.10972);
+            - `"full"`: all 82,115 nouns, none of which is a class;
+            - wnids, in any order;
+            - the path of a data set made by `imgtool prepare`: its classes.
 
-            Class indices follow the sorted wnids.
+    Returns:
+        The hierarchy. The hierarchy of a named set is made once and shared.
 
     Raises:
-        UnknownSynsetError: some of the wnids are not WordNet 3.0's; it names them.
-        InputError: neither a name from above nor a data set's path; no wnids at all, or one twice.
-        DatasetError: a data set whose label map cannot be read.
+        UnknownSynsetError: some wnids are not in WordNet 3.0; the message lists them.
+        InputError: `classes` is neither a name from the list above nor the path of a prepared data set, is empty, or
+            contains a wnid twice.
+        DatasetError: the class table of the data set cannot be read.
     """
     return _load(classes) if isinstance(classes, str) and classes in NAMES else Hierarchy(class_rows(classes))
 
 
-@cache  # hierarchies do not change, so all may share them
+@cache  # hierarchies are immutable, so they can be shared
 def _load(name: str) -> Hierarchy:
     return Hierarchy(class_rows(name))
 
 
 class Hierarchy(Relations):
-    """A directed acyclic graph of synsets, some of which are classes. Make one by :func:`load`.
+    """A directed acyclic graph of synsets, some of which are classes. Create one with `load`.
 
-    ``h[key]`` takes
+    `h[key]` returns a `Synset`. A key is one of
 
-    - a wnid, ``"n02084071"``;
-    - an NLTK name, ``"dog.n.01"``, by any of the synset's lemmas: ``"domestic_dog.n.01"`` is the same;
-    - a lemma, ``"domestic dog"``, if just one synset of this hierarchy has it; ambiguous ones are refused;
+    - a wnid: `"n02084071"`;
+    - an NLTK name: `"dog.n.01"`, or with any other lemma of the synset, `"domestic_dog.n.01"`;
+    - a lemma that exactly one synset of this hierarchy has: `"domestic dog"`;
     - a class index;
-    - a Synset, of this hierarchy or another, or one of NLTK's.
+    - a `Synset` of any hierarchy, or a synset of NLTK.
 
-    Any other raises UnknownSynsetError, which is a KeyError, and says what is near. ``key in h`` tells whether
-    ``h[key]`` would answer. ``len`` and iteration are over all synsets, in wnid order.
+    Any other key raises `UnknownSynsetError`, which is a `KeyError`; its message suggests similar keys. `key in h` is
+    true if `h[key]` returns a synset. `len(h)` and iteration cover all synsets, in wnid order.
 
     Attributes:
-        dag: the graph, hypernym and instance pointers alike. Its nodes are positions in wnid order.
-        is_instance: bool [edges], parallel to ``dag.parents``: the edge is an instance pointer.
-        rows: int32 [nodes]: each node's row in :mod:`imgtool.wordnet.tables.nouns`.
+        dag: the graph, with hypernym and instance pointers as edges. A node is a synset's position in wnid order.
+        is_instance: bool [edges], parallel to `dag.parents`: whether the edge is an instance pointer.
+        rows: int32 [nodes]: the row of each node in `imgtool.wordnet.tables.nouns`.
         class_nodes: int64 [classes]: the node of each class.
-        class_of_node: int64 [nodes]: the class index, -1 where the node is not a class.
+        class_of_node: int64 [nodes]: the class index of each node, -1 where the node is not a class.
     """
 
     def __init__(self, classes: npt.NDArray[np.integer] | None) -> None:
-        """Over the classes in these table rows, ascending; None for all nouns and no classes."""
+        """Builds the hierarchy of some classes.
+
+        Args:
+            classes: the classes' rows in the noun tables, ascending; None for all nouns and no classes.
+        """
         self.tables = tables()
         indptr, parents = self.tables.parent_indptr, self.tables.parent
         everything = Dag(indptr, parents)
@@ -87,25 +95,26 @@ class Hierarchy(Relations):
             self.dag, self.is_instance = everything, self.tables.parent_is_instance
         else:
             self.rows = np.sort(everything.up(classes)).astype(np.int32)
-            edges = gather(indptr, self.rows)
+            edges = csr_positions(indptr, self.rows)
             counts = indptr[self.rows + 1] - indptr[self.rows]
             self.dag = Dag(np.append(0, np.cumsum(counts)), np.searchsorted(self.rows, parents[edges]))
             self.is_instance = self.tables.parent_is_instance[edges]
         self.class_nodes = np.searchsorted(self.rows, () if classes is None else classes)
         self.class_of_node = np.full(len(self.rows), -1, np.int64)
         self.class_of_node[self.class_nodes] = np.arange(len(self.class_nodes))
-        self._kept: dict[str, npt.NDArray[Any]] = {}
+        self._cache: dict[str, npt.NDArray[Any]] = {}
 
     def __reduce__(self) -> tuple[type[Hierarchy], tuple[npt.NDArray[np.integer] | None]]:
-        return Hierarchy, (self.rows[self.class_nodes] if self.num_classes else None,)  # not what can be made again
+        return Hierarchy, (self.rows[self.class_nodes] if self.num_classes else None,)  # rebuilt, not pickled
 
     @property
     def num_classes(self) -> int:
+        """The number of classes; 0 for `"full"`."""
         return len(self.class_nodes)
 
     @cached_property
     def wnids(self) -> list[str]:
-        """The classes' wnids, sorted: position = class index. Empty for "full"."""
+        """The sorted wnids of the classes: the position is the class index. Empty for `"full"`."""
         return [self.tables.wnid(row) for row in self.rows[self.class_nodes].tolist()]
 
     # Synsets.
@@ -113,45 +122,50 @@ class Hierarchy(Relations):
     def __getitem__(self, key: Key) -> Synset:
         nodes = self._lookup(key)
         if len(nodes) != 1:
-            raise unknown(self, _name(key), nodes)
+            raise unknown_key(self, _name(key), nodes)
         return Synset(self, nodes[0])
 
     def __contains__(self, key: object) -> bool:
         return len(self._lookup(key)) == 1
 
     def find(self, word: str) -> list[Synset]:
-        """The synsets of this hierarchy that have this lemma, or one of its base forms ("poodles"); perhaps none.
+        """Finds the synsets of this hierarchy that have a word, or one of its base forms ("poodles"), as a lemma.
 
-        Case does not matter, nor whether words are joined by spaces or underscores. They are in WordNet's sense
-        order, the word itself before its base forms, which are those of NLTK's morphy: so it is what NLTK's
-        ``synsets(word, "n")`` finds, as far as it is in this hierarchy.
+        The result is that of NLTK's `synsets(word, "n")`, restricted to this hierarchy. Base forms are those of NLTK's
+        morphy.
+
+        Args:
+            word: case does not matter, and neither do spaces or underscores between words.
+
+        Returns:
+            Synsets in WordNet's sense order, those of the word itself before those of its base forms; may be empty.
         """
         rows = [row for form in base_forms(word) for row in self.tables.senses(form)]
         return [Synset(self, node) for node in self._nodes(list(dict.fromkeys(rows)))]
 
-    def nodes(self, keys: Key | Many) -> npt.NDArray[np.int64]:
-        """The nodes that keys stand for.
+    def nodes(self, keys: Key | KeyArray) -> npt.NDArray[np.int64]:
+        """Returns the nodes of one key or of several.
 
         Args:
-            keys: a key; several in a list or tuple, perhaps nested; or an array of class indices of any shape.
+            keys: a key, a list or tuple of keys (which may be nested), or an array of class indices of any shape.
 
         Returns:
-            int64, the shape of ``keys``; [] for one key.
+            int64 nodes in the shape of `keys`; of shape [] for a single key.
 
         Raises:
-            UnknownSynsetError: no synset goes by such a key.
+            UnknownSynsetError: a key matches no synset, or several.
         """
         if isinstance(keys, np.ndarray) and keys.dtype.kind in "iu":
             wrong = keys[(keys < 0) | (keys >= self.num_classes)]
             if wrong.size:
-                raise no_class(self, int(wrong.flat[0]))
+                raise not_a_class(self, int(wrong.flat[0]))
             return np.asarray(self.class_nodes[keys])
         if isinstance(keys, (list, tuple)) or (isinstance(keys, np.ndarray) and keys.ndim):
             return np.array([self.nodes(key) for key in keys], np.int64)
         return np.array(self[keys].node)  # type: ignore[index]
 
     def synsets(self, nodes: npt.ArrayLike) -> list[Synset]:
-        """The synsets at these nodes, such as :meth:`lca` returns."""
+        """Returns the synsets at some nodes, for example at those that `lca` returns."""
         return [Synset(self, node) for node in np.asarray(nodes).ravel().tolist()]
 
     def __len__(self) -> int:
@@ -163,17 +177,17 @@ class Hierarchy(Relations):
     # Classes.
 
     def classes(self, under: Keys | None = None, minus: Keys | None = None) -> npt.NDArray[np.int64]:
-        """The classes at or below ``under``, without those at or below ``minus``.
+        """Returns the classes at or below `under`, without those at or below `minus`.
 
         Args:
-            under: a key, or several in a list for what is under any of them; None for all classes.
-            minus: likewise; None for nothing.
+            under: a key, or a list of keys for the classes under any of them; None for all classes.
+            minus: a key or a list of keys; None to exclude nothing.
 
         Returns:
-            int64, class indices in ascending order.
+            int64 class indices in ascending order.
 
         Raises:
-            UnknownSynsetError: no synset goes by such a key.
+            UnknownSynsetError: a key matches no synset, or several.
         """
         chosen = np.full(len(self), under is None)
         if under is not None:
@@ -183,47 +197,80 @@ class Hierarchy(Relations):
         return np.flatnonzero(chosen[self.class_nodes])
 
     def name(self, class_index: SupportsIndex) -> str:
-        """A display name that no other class of this hierarchy has: "tench", "crane (wading bird)".
+        """Returns a display name that is unique among the classes: "tench", "crane (wading bird)".
 
-        It is the first lemma; classes that would share it are told apart by the first lemma of their parents.
+        It is the first lemma. Where several classes have the same first lemma, the first lemma of the parent is added.
 
         Raises:
-            UnknownSynsetError: there is no such class index.
+            UnknownSynsetError: `class_index` is not a class index of this hierarchy.
         """
         return self.names[self._class_index(class_index)]
 
     @cached_property
     def names(self) -> list[str]:
-        """:meth:`name` of every class, in class order."""
+        """The display name (see `name`) of each class, in class order."""
         return unique_names([Synset(self, node) for node in self.class_nodes.tolist()])
 
     def query(self, text: str) -> npt.NDArray[np.int64]:
-        """The class indices that a query such as ``"dog.n.01 - poodle.n.01, 281"`` stands for: see graph/query.py."""
+        """Evaluates a class query, such as `"dog.n.01 - poodle.n.01, 281"`.
+
+        A query combines keys with `+` or `|` (union), `&` (intersection), `-` (difference), `,` (union of whole
+        queries) and parentheses; `imgtool.wordnet.graph.query` defines the grammar. A key stands for the classes at or
+        below its synset.
+
+        Returns:
+            int64 class indices in ascending order; may be empty.
+
+        Raises:
+            UnknownSynsetError: a key matches no synset, or several; the message gives the column.
+            InputError: a syntax error; the message gives the column.
+        """
         from imgtool.wordnet.graph.query import query
 
         return query(self, text)
 
     def labelmap(self, targets: Mapping[str, Keys], other: Literal["drop", "other"] = "drop") -> LabelMap:
-        """The classes gathered into targets: ``h.labelmap({"dog": "dog.n.01", "vehicle": "vehicle.n.01"})``.
+        """Maps the classes to the targets of another task: `h.labelmap({"dog": "dog.n.01", "car": "car.n.01"})`.
 
-        A class under several targets goes to the nearest: the one whose classes all lie within each of the others,
-        which hold more. So ``{"dog": "dog.n.01", "poodle": "poodle.n.01"}`` are the poodles and all other dogs.
+        A class under several targets is mapped to the most specific one, whose classes are a proper subset of those of
+        each of the others. So `{"dog": "dog.n.01", "poodle": "poodle.n.01"}` separates poodles from all other dogs.
 
         Args:
-            targets: name → a key, a list of keys, or a query (:meth:`query`). Labels follow this order.
-            other: what becomes of the classes under none of the targets: ``"drop"``, label -1, or ``"other"``, a last
-                target of this name, if there are such classes.
+            targets: maps the name of each target to a key, a list of keys, or a query (see `query`). The targets'
+                labels follow the order of this mapping.
+            other: what happens to classes under none of the targets. `"drop"` maps them to label -1; `"other"` adds a
+                last target of that name for them, if there are any.
+
+        Returns:
+            The label map.
 
         Raises:
-            UnknownSynsetError: no synset goes by such a key.
-            InputError: none of a class's targets is the nearest (it names class and targets), or one has no class left.
+            UnknownSynsetError: a key matches no synset, or several.
+            InputError: a class is under several targets none of which is the most specific (the message names the class
+                and the targets), or a target is left without classes.
         """
         return labelmap(self, targets, other)
 
-    # Looking.
+    # Drawing.
 
     def draw(self, under: Key, values: Any = None, format: str = "text", max_depth: int | None = None) -> str:
-        """What is at or below a synset as text, SVG or DOT: see :func:`imgtool.wordnet.graph.drawing.draw`."""
+        """Draws the synsets at or below a synset.
+
+        Args:
+            under: the key of the synset at the top.
+            values: one number per class to show and to colour the classes by, as floats [classes] or as a mapping from
+                keys of classes. A synset above the classes gets the mean over the classes at or below it that have a
+                value, each counted once. None and NaN mean no value.
+            format: `"text"`, `"svg"` (self-contained) or `"dot"` (for Graphviz).
+            max_depth: the number of levels to draw below the top, by the shortest path; None for all.
+
+        Returns:
+            The drawing as text that ends in a newline; see `imgtool.wordnet.graph.drawing` for the formats.
+
+        Raises:
+            UnknownSynsetError: a key matches no synset, or several.
+            InputError: an unknown format, values of the wrong shape, or a value for a synset that is not a class.
+        """
         from imgtool.wordnet.graph.drawing import draw
 
         return draw(self, under, values, format, max_depth)
@@ -236,7 +283,7 @@ class Hierarchy(Relations):
         return self.dag.down([self[key].node for key in several])
 
     def _lookup(self, key: object) -> list[int]:
-        """The nodes that a key may mean."""
+        """Returns the nodes that a key matches."""
         if isinstance(key, Synset) and key.hierarchy is self:
             return [key.node]
         name = _name(key)
@@ -248,7 +295,7 @@ class Hierarchy(Relations):
             return []
 
     def _nodes(self, rows: Sequence[int]) -> list[int]:
-        """The nodes of those rows that are in this hierarchy."""
+        """Returns the nodes of those table rows that are in this hierarchy."""
         here, nodes = self._row_numbers, []
         for row in rows:
             node = bisect_left(here, row)
@@ -258,7 +305,7 @@ class Hierarchy(Relations):
 
     @cached_property
     def _row_numbers(self) -> memoryview:
-        return self.rows.data  # single numbers come faster from it than from the array
+        return self.rows.data  # reading single numbers is faster from it than from the array
 
     def _class_index(self, key: object) -> int:
         try:
@@ -266,13 +313,15 @@ class Hierarchy(Relations):
         except TypeError:
             index = -1
         if isinstance(key, bool) or not 0 <= index < self.num_classes:
-            raise no_class(self, key)
+            raise not_a_class(self, key)
         return index
 
 
 def _name(key: object) -> object:
-    """A synset's wnid; any other key as it is."""
-    if isinstance(key, (str, int)):  # the usual ones first: to ask for NLTK's takes longer than the rest of a lookup
+    """Returns the wnid of a synset, and any other key unchanged."""
+    if isinstance(
+        key, (str, int)
+    ):  # first, because the check for NLTK's synsets takes longer than the rest of a lookup
         return key
     if isinstance(key, Synset):
         return key.wnid

@@ -1,8 +1,8 @@
-"""JPEG and other images, in and out: probe, decode, recode, crop.
+"""Reads and writes JPEG and other images: probe, decode, recode, crop.
 
-JPEG goes through C++ (``_native``) over libjpeg-turbo; anything else (a PNG named .JPEG) through Pillow.
-All pixels are uint8 RGB, shape [H, W, 3]. Whatever cannot be decoded raises
-:class:`~imgtool.wordnet.errors.ImageError` with one line that says why.
+JPEG is decoded by C++ code (``_native``) on top of libjpeg-turbo, any other format (such as a PNG named .JPEG) by
+Pillow. All pixels are uint8 RGB, shape [H, W, 3]. An image that cannot be decoded raises
+``imgtool.wordnet.errors.ImageError`` with a one-line reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imgtool.pipelines.codec import _native
 from imgtool.wordnet.errors import ImageError, InputError
 
 if TYPE_CHECKING:
-    from PIL import Image  # its import takes a while, and most images do without
+    from PIL import Image  # imported only when needed: importing takes time, and most images are JPEG
 
 __all__ = [
     "MAX_PIXELS",
@@ -47,20 +47,26 @@ Buffers = _native.Buffers
 Batch = _native.Batch
 STORES = ("jpeg", "jpeg-indexed", "fit", "original", "raw")
 RESTART = 4
-"""MCUs (64 pixels in 4:2:0) between the restart markers of "jpeg-indexed"."""
+"""MCUs (64 pixels wide in 4:2:0) between the restart markers of "jpeg-indexed"."""
 SUBSAMPLINGS = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
-"""Luma's sampling factors where chroma's are 1, 1."""
+"""The sampling factors of luma; those of chroma are 1, 1."""
 
 MAX_PIXELS = 100_000_000
-"""Larger images are refused before memory is taken; the C++ code holds JPEG to the same limit."""
+"""Larger images are refused before memory is allocated. The C++ code has the same limit for JPEG."""
 
 
 @dataclass(frozen=True)
 class Recoded:
-    """An image as it is stored: ``data`` of ``width`` x ``height`` pixels, a JPEG or (store "raw") uint8 RGB.
+    """An image as it is stored.
 
-    ``repairs`` names what was unusual about the source: png (or another format), cmyk, grayscale, exif, damaged.
-    ``how``: "recoded", "passed" (the source's own bytes) or "transcoded" (rewritten without loss).
+    Attributes:
+        data: a JPEG, or with store "raw" the pixels, uint8 RGB.
+        width: the stored width in pixels.
+        height: the stored height in pixels.
+        source_width: the width of the source image.
+        source_height: the height of the source image.
+        repairs: what was unusual about the source: png (or another format), cmyk, grayscale, exif, damaged.
+        how: "recoded", "passed" (the bytes of the source) or "transcoded" (rewritten without loss).
     """
 
     data: bytes
@@ -81,7 +87,7 @@ def _image_errors() -> Iterator[None]:
 
 
 def _plain(message: str) -> str:
-    # libjpeg's own words for the two commonest troubles would puzzle a reader of the manifest
+    # libjpeg's messages for the two most common errors would confuse readers of the manifest
     if message.startswith("Not a JPEG file"):
         return "not an image"
     if message.startswith(("JPEG datastream contains no image", "Empty input file")):
@@ -94,15 +100,15 @@ def _is_jpeg(data: bytes | memoryview) -> bool:
 
 
 def probe(data: bytes) -> dict[str, Any]:
-    """What a JPEG's header says: width, height, components, space, progressive, orientation (EXIF), sampling."""
+    """Reads the header of a JPEG: width, height, components, space, progressive, orientation (EXIF), sampling."""
     with _image_errors():
         return dict(_native.probe(data))
 
 
 def decode(data: bytes, *, short_side: int | None = None, exif: bool = True) -> Pixels:
-    """The whole image in any format as RGB pixels, turned upright where EXIF says so unless ``exif`` is false.
+    """Decodes a whole image of any format to RGB pixels; applies its EXIF orientation unless ``exif`` is false.
 
-    A JPEG is shrunk while it is decoded so that its shorter side is at most ``short_side``.
+    A JPEG is shrunk while decoding, so that its shorter side has at most ``short_side`` pixels. Raises ImageError.
     """
     if not _is_jpeg(data):
         return _decode_other(data, exif)[0]
@@ -112,14 +118,14 @@ def decode(data: bytes, *, short_side: int | None = None, exif: bool = True) -> 
 
 
 def encode(pixels: Pixels, *, quality: int = 90, subsampling: str = "420") -> bytes:
-    """RGB pixels as a baseline JPEG. Raises InputError for a ``quality`` that is not 1 to 100."""
+    """Encodes RGB pixels as a baseline JPEG. Raises InputError if ``quality`` is not from 1 to 100."""
     _check_quality(quality)
     with _image_errors():
         return _native.encode(pixels, quality, SUBSAMPLINGS[subsampling], 0)
 
 
 def check(data: bytes) -> tuple[int, int]:
-    """Decodes a JPEG to see that it is whole; its width and height. Raises ImageError if any of it is damaged."""
+    """Checks a JPEG by decoding it, and returns its width and height. Raises ImageError if any part is damaged."""
     with _image_errors():
         pixels, damaged = _native.decode(data, 0, 0, False)
     if damaged:
@@ -137,29 +143,43 @@ def recode(
     store: str = "jpeg",
     subsampling: str = "420",
 ) -> Recoded:
-    """An image of any format as it is stored: shrunk (never enlarged) and encoded as baseline JPEG.
+    """Converts an image of any format to the form in which it is stored: shrunk (never enlarged), as baseline JPEG.
 
-    ``max_side`` and ``short_side`` bound the longer and the shorter side in pixels; 0 is no bound. ``quality`` is
-    libjpeg's 1..100, ``subsampling`` of chroma "420", "422" or "444". Raises ImageError; InputError for another
-    ``store``, ``quality`` or ``subsampling``. ``store``:
+    The planes of a YCbCr image are decoded, resized (antialiased bilinear) and encoded separately. The pixels are
+    converted to RGB only if necessary: for CMYK, RGB, an EXIF orientation, and the store "raw".
 
-    - "jpeg" encodes every image anew; "jpeg-indexed" too, with a restart marker every few MCUs: about 1 % larger,
-      and the native loader decodes only what lies between those that a crop needs.
-    - "fit" passes on a JPEG within the bounds that needs no turning: as it is if it is whole, YCbCr, baseline and of
-      common subsampling, and rewritten without loss if it is progressive or of uncommon sampling. Quality and
-      subsampling then stay the source's. Whole is judged by its markers: damage between them is passed on too.
-    - "original" passes on every whole JPEG that is YCbCr or grayscale and needs no turning, progressive or not; the
-      bounds must be 0.
-    - "raw" stores the pixels, uint8 [H, W, 3].
+    Args:
+        data: the bytes of the file.
+        max_side: the limit of the longer side in pixels; 0 for no limit.
+        short_side: the limit of the shorter side in pixels; 0 for no limit.
+        quality: libjpeg's quality, 1 to 100.
+        exif: whether to apply the EXIF orientation.
+        store: one of
 
-    Pixels never leave YCbCr unless they must (CMYK, RGB, EXIF-turned, raw): planes are decoded, resized (antialiased
-    bilinear) and encoded one by one.
+            - "jpeg": encodes every image again.
+            - "jpeg-indexed": the same, with a restart marker every few MCUs. Files are about 1 % larger, and the native
+              loader decodes only the restart intervals that a crop needs.
+            - "fit": keeps a JPEG that is within the limits and needs no rotation. A complete, baseline YCbCr image of
+              common subsampling is stored unchanged; a progressive one, or one of uncommon subsampling, is rewritten
+              without loss. Quality and subsampling are those of the source. Completeness is judged by the markers:
+              damage between them is kept, too.
+            - "original": keeps every complete JPEG that is YCbCr or grayscale and needs no rotation, progressive or
+              not. The limits must be 0.
+            - "raw": stores the pixels, uint8 [H, W, 3].
+        subsampling: the chroma subsampling, "420", "422" or "444".
+
+    Raises:
+        ImageError: the image cannot be decoded.
+        InputError: an unknown ``store`` or ``subsampling``, a ``quality`` outside 1 to 100, or limits with "original".
     """
     if store not in STORES or subsampling not in SUBSAMPLINGS:
-        raise InputError(f"no store {store!r} with subsampling {subsampling!r}: {STORES}, {tuple(SUBSAMPLINGS)}")
+        raise InputError(
+            f"store must be one of {', '.join(STORES)} and subsampling one of {', '.join(SUBSAMPLINGS)}, "
+            f"not {store!r} and {subsampling!r}"
+        )
     _check_quality(quality)
     if store == "original" and (max_side or short_side):
-        raise InputError("store original keeps the sizes of the source: no bound on a side goes with it")
+        raise InputError("store original keeps the sizes of the source: set max_side and short_side to 0")
     if not data:
         raise ImageError("empty")
     if not _is_jpeg(data):
@@ -189,12 +209,11 @@ def recode(
 
 def _check_quality(quality: int) -> None:
     if not 1 <= quality <= 100:
-        raise InputError(f"quality is 1 to 100, not {quality}")
+        raise InputError(f"quality must be from 1 to 100, not {quality}")
 
 
 def _passes(data: bytes, header: dict[str, Any], exif: bool) -> bool:
-    """Whether "original" stores these bytes: any reader can decode them, all of them are there, and they lie
-    upright."""
+    """Tells whether "original" keeps the file: common readers can decode it, it is complete, and not rotated."""
     turned = exif and header["orientation"] > 1
     if turned or header["space"] not in ("ycbcr", "grayscale"):
         return False
@@ -231,10 +250,21 @@ def resize_crop(
     size: tuple[int, int] | None = None,
     flip: bool = False,
 ) -> Pixels:
-    """Crops ``box`` (x, y, w, h), resizes it to ``resized`` (w, h), returns ``size`` (w, h; default all) at ``window``.
+    """Crops a box, resizes it, and returns a window of the result.
 
-    Antialiased bilinear: equal to Pillow's ``crop().resize(BILINEAR)``, but for at most 1/255 where Pillow
-    resamples columns before rows.
+    The resize is antialiased bilinear and equal to Pillow's ``crop().resize(BILINEAR)``, except for differences of at
+    most 1/255 where Pillow resamples columns before rows.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        box: x, y, width and height of the box.
+        resized: width and height to resize the box to.
+        window: x and y of the window in the resized box.
+        size: width and height of the window; None for ``resized``.
+        flip: whether to mirror the result horizontally.
+
+    Raises:
+        ImageError: the box or the window is not inside the image.
     """
     width, height = size or resized
     crop = np.array([*box, *resized, *window, flip], np.int32)
@@ -244,16 +274,16 @@ def resize_crop(
 
 
 def center_geometry(width: npt.ArrayLike, height: npt.ArrayLike, size: int) -> npt.NDArray[np.int32]:
-    """The validation transform of images as crops, int32 [N, 9]: x, y, w, h, resized w, h, window x, y, flip.
+    """Returns the crops of the validation transform, int32 [N, 9]: x, y, w, h, resized w, h, window x, y, flip.
 
-    The short side is resized to ``size``, the long side rounded down, and the centre kept, as torchvision's
-    ``Resize(size)`` and ``CenterCrop(size)`` do it.
+    Resizes the short side to ``size``, rounds the long side down, and keeps the centre, as torchvision's
+    ``Resize(size)`` and ``CenterCrop(size)`` do.
     """
     w = np.atleast_1d(np.asarray(width, np.int64))
     h = np.atleast_1d(np.asarray(height, np.int64))
     short = np.minimum(w, h)
     resized_w, resized_h = size * w // short, size * h // short
-    # rint rounds half to even, as Python's round() in torchvision
+    # rint rounds half to even, like Python's round(), which torchvision uses
     window_x = np.rint((resized_w - size) / 2).astype(np.int64)
     window_y = np.rint((resized_h - size) / 2).astype(np.int64)
     zero = np.zeros_like(w)
@@ -261,7 +291,8 @@ def center_geometry(width: npt.ArrayLike, height: npt.ArrayLike, size: int) -> n
 
 
 def center_crop(pixels: Pixels, size: int) -> Pixels:
-    """The validation transform, [size, size, 3]: short side to ``size`` (bilinear, antialiased), centre crop."""
+    """Applies the validation transform to pixels: resizes the short side to ``size`` (bilinear, antialiased), crops the
+    centre. Returns [size, size, 3]."""
     height, width = pixels.shape[:2]
     crop = center_geometry(width, height, size)[0]
     with _image_errors():
@@ -270,10 +301,11 @@ def center_crop(pixels: Pixels, size: int) -> Pixels:
 
 
 def center_decode(data: bytes, size: int) -> Pixels:
-    """The validation transform of an image's file of any format, upright by EXIF: [size, size, 3].
+    """Applies the validation transform to an image file of any format, after the EXIF orientation: [size, size, 3].
 
-    A JPEG that lies upright goes the native loader's way, to equal pixels: colours are converted last, after resizing.
-    All others, and those with damage that a loader would refuse, are decoded as a whole for :func:`center_crop`.
+    A JPEG without EXIF rotation is decoded as in the native loader, and the pixels are equal: colours are converted
+    after resizing. All other images, and damaged ones that a loader would refuse, are decoded completely for
+    ``center_crop``.
     """
     if _is_jpeg(data):
         header = probe(data)
@@ -298,7 +330,7 @@ def center_decode(data: bytes, size: int) -> Pixels:
 
 
 def _own_pool() -> Pool:
-    """A native thread for each of ours: made once, as starting one takes as long as a small image."""
+    """Returns the calling thread's pool, made once because starting one takes as long as a small image."""
     if not hasattr(_of_this_thread, "pool"):
         _of_this_thread.pool = Pool(1)
     pool: Pool = _of_this_thread.pool
@@ -309,12 +341,12 @@ _of_this_thread = threading.local()
 
 
 def open_with_pillow(data: bytes | memoryview) -> Image.Image:
-    """Pillow's image of these bytes, not yet decoded. Raises OSError, UnidentifiedImageError for what is none."""
+    """Opens an image with Pillow without decoding it. Raises OSError, such as UnidentifiedImageError, on failure."""
     from PIL import Image
 
     try:
         return Image.open(io.BytesIO(data))
-    except ModuleNotFoundError as error:  # Ultralytics, once imported, puts itself before it and wants pi_heif
+    except ModuleNotFoundError as error:  # Ultralytics, once imported, patches Pillow so that it needs pi_heif
         raise Image.UnidentifiedImageError("cannot identify the image") from error
 
 
@@ -343,7 +375,7 @@ def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
     except Image.DecompressionBombError as error:
         raise ImageError(str(error)) from None
     except Exception as error:
-        # Pillow's decoders raise what they like on bad bytes (OSError, SyntaxError, struct.error, ValueError, ...)
+        # Pillow's decoders raise many types on bad data (OSError, SyntaxError, struct.error, ValueError, ...)
         raise ImageError(f"cannot be decoded: {error or type(error).__name__}") from None
 
 

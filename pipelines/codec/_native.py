@@ -1,6 +1,6 @@
-"""The C++ codec through ctypes: libcodec.so is built without Python's API, so one build serves every Python version.
+"""Calls the C++ codec through ctypes. libcodec.so does not use Python's API, so one build works with every version.
 
-imgtool.pipelines.codec is the documented face. Every call releases the GIL. Pixels are uint8 RGB, [H, W, 3]; data is
+imgtool.pipelines.codec is the public interface. Every call releases the GIL. Pixels are uint8 RGB, [H, W, 3]; data is
 any contiguous buffer. Arguments of the wrong type raise TypeError or ctypes.ArgumentError.
 """
 
@@ -25,10 +25,10 @@ _SPACES = ("unknown", "grayscale", "rgb", "ycbcr", "cmyk", "ycck")  # libjpeg's 
 
 
 class NativeImageError(Exception):
-    """An image that cannot be decoded, in one line."""
+    """Raised when an image cannot be decoded; the message is one line."""
 
 
-# The structures, with their fields, are api.cpp's.
+# The structures have the fields of those in api.cpp.
 class _Fields(ctypes.Structure):
     _fields_ = tuple(
         (name, c_int32)
@@ -48,7 +48,7 @@ class _Fields(ctypes.Structure):
 
 
 class _Result(ctypes.Structure):
-    """An image that the library made, and frees when this is collected."""
+    """An image made by the library, which frees it when this object is collected."""
 
     _fields_ = (
         ("data", c_void_p),
@@ -74,7 +74,7 @@ class _Result(ctypes.Structure):
 
 class _Pixels:
     def __init__(self, result: _Result) -> None:
-        self._result = result  # held by the array, which holds this
+        self._result = result  # the array refers to this object, which keeps the result alive
         shape = result.height, result.width, 3
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": shape, "data": (result.data, False)}
 
@@ -145,7 +145,7 @@ def _check(status: int) -> None:
 
 
 def _view(data: Any) -> npt.NDArray[np.uint8]:
-    """The bytes of any buffer; they stay where they are as long as the array lives."""
+    """Returns the bytes of a buffer without a copy; their address is valid as long as the array exists."""
     return np.frombuffer(data, np.uint8)
 
 
@@ -157,11 +157,11 @@ def _rgb(pixels: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 
 def _column(name: str, array: npt.NDArray[Any], dtype: type[np.generic], size: int) -> int:
-    """The address of an array's values, which must be of this type, contiguous and ``size`` in number."""
+    """Checks that an array is contiguous and has this dtype and size, and returns its address."""
     if array.dtype != dtype or not array.flags.c_contiguous:
         raise TypeError(f"{name}: expected contiguous {dtype.__name__}, not {array.dtype}")
     if array.size != size:
-        raise ValueError(f"the arrays' shapes do not belong together: {name} has {array.size} values, not {size}")
+        raise ValueError(f"the arrays' shapes do not match: {name} has {array.size} values, not {size}")
     return array.ctypes.data
 
 
@@ -178,7 +178,7 @@ def read_coefficients(data: Any, x: int, y: int, w: int, h: int) -> bool:
 
 
 def decode(data: Any, max_side: int, short_side: int, upright: bool) -> tuple[npt.NDArray[np.uint8], bool]:
-    """Pixels, and whether some of them are guesses as the data is damaged."""
+    """Returns the pixels, and whether the data is damaged, so that libjpeg filled in some of them."""
     view, result = _view(data), _Result()
     _check(_library.codec_decode(view.ctypes.data, view.size, max_side, short_side, upright, byref(result)))
     return result.pixels(), bool(result.damaged)
@@ -194,7 +194,7 @@ def recode(
     subsampling: tuple[int, int],
     restart: int,
 ) -> tuple[bytes, int, int, bool, str, dict[str, Any]]:
-    """The JPEG to store, its width and height, whether the source is damaged, how it was made, the source's header."""
+    """Returns the JPEG to store, width, height, whether the source is damaged, how it was made, the source's header."""
     view, result = _view(data), _Result()
     _check(
         _library.codec_recode(
@@ -214,9 +214,9 @@ def encode(rgb: npt.ArrayLike, quality: int, subsampling: tuple[int, int], resta
 
 
 def resize(rgb: npt.ArrayLike, crop: npt.NDArray[np.int32], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """The crop (9 numbers, as in a batch) of these pixels, [height, width, 3]."""
+    """Crops and resizes pixels to [height, width, 3]; the crop has 9 numbers, as in ``Batch``."""
     if width < 1 or height < 1:
-        raise ValueError(f"no image has {width} x {height} pixels")
+        raise ValueError(f"width and height must be at least 1, not {width} x {height}")
     pixels, out = _rgb(rgb), np.empty((height, width, 3), np.uint8)
     source_height, source_width, _ = pixels.shape
     address = _column("crop", crop, np.int32, 9)
@@ -233,8 +233,10 @@ def target_size(max_side: int, short_side: int, width: int, height: int) -> tupl
 
 
 class _Owner:
-    """What owns an object of the library, which is deleted with it: by the process that made it, as a fork has copied
-    the object but not its threads."""
+    """Owns an object of the library and deletes it, but only in the process that made it.
+
+    A fork copies the object but not its threads.
+    """
 
     _as_parameter_: c_void_p
     _process = 0
@@ -244,9 +246,11 @@ class _Owner:
 
 
 class Pool(_Owner):
-    """Threads that decode batches; in a forked process new ones, once a batch is begun there.
+    """Threads that decode batches. In a forked process, the first batch starts new threads.
 
-    Raises ValueError for less than one, ImgtoolError where the system gives no more threads.
+    Raises:
+        ValueError: fewer than one thread.
+        ImgtoolError: the system does not allow that many threads.
     """
 
     def __init__(self, threads: int) -> None:
@@ -254,7 +258,7 @@ class Pool(_Owner):
         self.start()
 
     def start(self) -> None:
-        """Starts the threads, unless this process has them."""
+        """Starts the threads, unless they are running in this process."""
         if self._process == os.getpid():
             return
         self._as_parameter_ = c_void_p()
@@ -270,7 +274,7 @@ class Pool(_Owner):
 
 
 class Buffers:
-    """What samples are read from: memory-mapped shards, or any contiguous buffers."""
+    """The buffers that samples are read from: memory-mapped shards, or any contiguous buffers."""
 
     def __init__(self, buffers: Sequence[Any]) -> None:
         self._views = [_view(buffer) for buffer in buffers]
@@ -280,11 +284,22 @@ class Buffers:
 
 
 class Batch(_Owner):
-    """N samples that the pool's threads are decoding into ``out``, uint8 [N, H, W, 3].
+    """N samples that the threads of a pool decode into ``out``.
 
-    ``shard``, ``offset``, ``size`` [N] say where in the buffers each sample's bytes are; ``raw`` [N] whether they are
-    pixels, not a JPEG; ``dims`` [N, 2] its width and height; ``crops`` [N, 9] x, y, w, h, resized w, h, window x, y,
-    flip. Raises TypeError for another dtype, ValueError for another shape.
+    Args:
+        pool: the threads.
+        buffers: the buffers that hold the samples.
+        shard: [N]: the index of the buffer of each sample.
+        offset: [N]: the position of its bytes in the buffer.
+        size: [N]: the number of its bytes.
+        raw: [N]: 1 if they are pixels, 0 if they are a JPEG.
+        dims: [N, 2]: its width and height.
+        crops: [N, 9]: x, y, w, h, resized w, h, window x, y, flip.
+        out: uint8 [N, H, W, 3], written by the threads.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: shapes that do not match.
     """
 
     def __init__(
@@ -315,19 +330,20 @@ class Batch(_Owner):
             width,
             height,
         )
-        self._held = pool, buffers, shard, offset, size, raw, dims, crops, out  # as the threads use them
+        self._held = pool, buffers, shard, offset, size, raw, dims, crops, out  # kept alive while the threads use them
         pool.start()
         self._as_parameter_ = c_void_p()
         _check(_library.codec_batch_new(pool, byref(buffers.structure), byref(samples), byref(self._as_parameter_)))
         self._process = os.getpid()
 
     def wait(self) -> list[tuple[int, str]]:
-        """Returns when all are decoded: (i, message) of each that failed, whose pixels are undefined.
+        """Waits until all samples are decoded; returns (i, message) of each that failed. Its pixels are undefined.
 
-        Raises RuntimeError in a process forked since: its threads are not here.
+        Raises:
+            RuntimeError: this process was forked after the batch was started, so the threads are not in it.
         """
         if self._process != os.getpid():
-            raise RuntimeError("this batch was begun before the process was forked: begin it again")
+            raise RuntimeError("this batch was started before the process was forked: start it again")
         if not _library.codec_batch_wait(self):
             return []
         messages = ((i, _library.codec_batch_error(self, i)) for i in range(len(self._held[2])))

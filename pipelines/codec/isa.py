@@ -1,4 +1,4 @@
-"""Which instruction set the C++ libraries compute with: the best that the CPU has, or what IMGTOOL_ISA names."""
+"""Selects the instruction set of the C++ libraries: the best that the CPU has, or the one in IMGTOOL_ISA."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from imgtool.wordnet.errors import InputError
 
 
 class InstructionSets:
-    """Of one library: those that this CPU and this build have, and the one in use.
+    """The instruction sets of one library that this CPU and this build support, and the one in use.
 
-    The environment variable IMGTOOL_ISA, if it is set, names the one to begin with. Raises InputError if it is none.
+    The environment variable IMGTOOL_ISA, if it is set, selects the initial one.
+
+    Raises:
+        InputError: IMGTOOL_ISA is not one of them.
     """
 
     def __init__(self, library: ctypes.CDLL, prefix: str) -> None:
@@ -24,14 +27,17 @@ class InstructionSets:
             self.names.append(name.decode())
         chosen = os.environ.get("IMGTOOL_ISA")
         if chosen and chosen not in self.names:
-            raise InputError(f"IMGTOOL_ISA={chosen}: unset it, or set it to what this CPU has: {', '.join(self.names)}")
+            raise InputError(
+                f"IMGTOOL_ISA={chosen}: not supported here; unset it, or use one of {', '.join(self.names)}"
+            )
         if chosen:
             self.choose(chosen)
 
     def current(self) -> str:
+        """Returns the name of the one in use."""
         name: bytes = self._current()
         return name.decode()
 
     def choose(self, name: str) -> None:
-        """Raises ValueError for a name that is not among ``names``."""
+        """Uses this one from now on. Raises ValueError if it is not in ``names``."""
         self._set(self.names.index(name))

@@ -1,4 +1,4 @@
-"""The validation transform, in one place: what loaders, val and predict do to an image, and an export must do."""
+"""The validation transform, which loaders, val and predict apply to an image, and users of an export must apply."""
 
 from __future__ import annotations
 
@@ -15,44 +15,50 @@ if TYPE_CHECKING:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] → float32 0..1, on the images' device and in their memory format.
+    """Converts uint8 [N, 3, H, W] to float32 in 0..1, on the same device and in the same memory format.
 
-    No mean and deviation are taken off: so were the published weights trained (and the first batch norm does it).
+    There is no normalisation by mean and standard deviation, as in the training of the published weights; the first
+    batch norm takes its place.
     """
     return images.float().div_(255)
 
 
 @dataclass(frozen=True)
 class ValTransform:
-    """Short side resized to ``imgsz`` pixels (bilinear, antialiased; smaller images are enlarged), centre crop of
-    ``imgsz`` x ``imgsz``, RGB, divided by 255.
+    """Resizes the short side to ``imgsz`` pixels (bilinear, antialiased, also enlarging) and crops the centre.
 
-    The native loader crops by :meth:`crops` while it decodes, and :meth:`decode` gives the very same pixels for a file.
-    The call, for pixels decoded already, differs from both in colours only: most JPEGs have these at half the size of
-    brightness, and it sees them enlarged before it resizes (.4 of 255 on average over photographs).
+    The result is ``imgsz`` x ``imgsz`` RGB, to be divided by 255. The native loader applies ``crops`` while decoding,
+    and ``decode`` gives exactly the same pixels for a file. Calling the transform on decoded pixels differs from both
+    in the
+    colours: most JPEGs store chroma at half the resolution of luma, which is then upsampled before the resize instead
+    of resized directly. The mean difference over photographs is .4 of 255.
     """
 
     imgsz: int
 
     def __call__(self, pixels: codec.Pixels) -> codec.Pixels:
-        """uint8 [H, W, 3] RGB → uint8 [imgsz, imgsz, 3]."""
+        """Transforms decoded pixels: uint8 [H, W, 3] RGB to uint8 [imgsz, imgsz, 3]."""
         return codec.center_crop(pixels, self.imgsz)
 
     def decode(self, data: bytes) -> codec.Pixels:
-        """An image's file, of any format, turned upright by EXIF → uint8 [imgsz, imgsz, 3]. Raises ImageError."""
+        """Decodes and transforms an image file of any format, after its EXIF orientation, to uint8 [imgsz, imgsz, 3].
+
+        Raises:
+            ImageError: the image cannot be decoded.
+        """
         return codec.center_decode(data, self.imgsz)
 
     def crops(self, width: npt.ArrayLike, height: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """The same for images of these sizes as the codec's crops, int32 [N, 9]: see `codec.center_geometry`."""
+        """Returns the transform for images of these sizes as crops, int32 [N, 9]: see ``codec.center_geometry``."""
         return codec.center_geometry(width, height, self.imgsz)
 
     @staticmethod
     def to_float(images: Tensor) -> Tensor:
-        """uint8 [N, 3, imgsz, imgsz] → what the model takes, float32 0..1."""
+        """Converts uint8 [N, 3, imgsz, imgsz] to the model's input, float32 in 0..1."""
         return to_float(images)
 
     def to_dict(self) -> dict[str, Any]:
-        """In words, for the metadata of an exported model."""
+        """Describes the transform for the metadata of an exported model."""
         return {
             "resize_short_side": self.imgsz,
             "center_crop": self.imgsz,

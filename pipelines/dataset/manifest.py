@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from imgtool.pipelines.records import BOX_TYPE
 from imgtool.pipelines.storage.folders import Folder
-from imgtool.wordnet.imagenet.class_table import label_table
+from imgtool.wordnet.imagenet.class_table import class_table
 
 UNLABELLED = -1
 """The class index of a sample without a label."""
@@ -59,12 +59,14 @@ def write_table(folder: Folder, name: str, table: pa.Table) -> None:
         pq.write_table(table, path, compression="zstd")
 
 
-def class_table(wnids: Sequence[str], ilsvrc2012_ids: dict[str, int], counts: dict[str, dict[int, int]]) -> pa.Table:
+def make_class_table(
+    wnids: Sequence[str], ilsvrc2012_ids: dict[str, int], counts: dict[str, dict[int, int]]
+) -> pa.Table:
     """Makes the class table of a data set: WordNet's facts about each class, and its stored samples per split.
 
     ``counts[split][class_index]``. ``ilsvrc2012_ids`` from the source's devkit take precedence over the published ones.
     """
-    table = label_table(list(wnids))
+    table = class_table(list(wnids))
     # Its rows are sorted by wnid. That is the class order too, except for a label map's targets.
     row_of = {wnid: row for row, wnid in enumerate(table["wnid"])}
     rows = [row_of[wnid] for wnid in wnids]

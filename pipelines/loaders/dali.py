@@ -19,7 +19,7 @@ import torch
 from imgtool.pipelines.loaders.base import Batch, Loader
 from imgtool.pipelines.loaders.samples import Samples
 from imgtool.pipelines.loaders.sampling import Request
-from imgtool.wordnet.errors import ImageError, InputError
+from imgtool.wordnet.errors import ImageError, InputError, first_line
 
 PREFETCH = 2
 """The number of batches that are made in advance."""
@@ -85,7 +85,7 @@ class DALILoader(Loader):
             except ImageError as damage:
                 errors.append((i, str(damage)))
         if not errors:
-            raise ImageError(f"DALI: {str(error).splitlines()[0]}") from error
+            raise ImageError(f"DALI: {first_line(error)}") from error
         self._report_damage(request, errors)
         kept = np.setdiff1d(np.arange(len(request.samples)), [i for i, _ in errors])
         return Request(request.samples[kept], request.crops[kept], request.size)

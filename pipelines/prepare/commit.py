@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgtool.pipelines import dataset
-from imgtool.pipelines.dataset.manifest import MANIFEST, class_table, write_table
+from imgtool.pipelines.dataset.manifest import MANIFEST, make_class_table, write_table
 from imgtool.pipelines.prepare.plan import Plan
 from imgtool.pipelines.prepare.shard_task import Shard
 from imgtool.pipelines.storage.folders import Folder, write_text
@@ -52,7 +52,7 @@ def commit(folder: Folder, plan: Plan, source: dict[str, Any], complete: bool) -
     counts: dict[str, dict[int, int]] = {}
     for name in plan.splits:
         splits[name], counts[name] = _split(folder, name, [s for s in plan.shards() if s.split == name])
-    write_table(folder, dataset.CLASS_TABLE, class_table(plan.selection.wnids, plan.source.ilsvrc2012_ids, counts))
+    write_table(folder, dataset.CLASS_TABLE, make_class_table(plan.selection.wnids, plan.source.ilsvrc2012_ids, counts))
     info = {
         "format": dataset.FORMAT,
         "complete": complete,

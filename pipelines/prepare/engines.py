@@ -17,7 +17,7 @@ from typing import Any
 
 from imgtool.pipelines.prepare.shard_task import OnProgress, Shard, ShardTask, Skip, write_shard
 from imgtool.pipelines.threads import available_cpus
-from imgtool.wordnet.errors import ImgtoolError, InputError
+from imgtool.wordnet.errors import ImgtoolError, InputError, first_line
 
 POLL_SECONDS = 0.2
 RETRIES = 20
@@ -212,7 +212,7 @@ def run_ray(
         raise error.cause if isinstance(error.cause, Exception) else ImgtoolError(str(error)) from error
     except ray.exceptions.RayError as error:
         raise ImgtoolError(
-            f"Ray could not finish a task ({str(error).splitlines()[0]}); the finished shards are kept: run the same "
+            f"Ray could not finish a task ({first_line(error)}); the finished shards are kept: run the same "
             "command again"
         ) from error
     finally:

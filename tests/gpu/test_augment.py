@@ -1,16 +1,16 @@
-"""Augmentation on the device, against the CPU's: the same draws, and the same pixels but for rounding."""
+"""Augmentation on the device, compared with the CPU: the same random choices, and the same pixels up to rounding."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from imgtool.training.recipes.augment import Augmentation, augment
+from imgtool.training.recipes.augment import BatchAugmentation, augment
 
 KINDS = {
-    "randaugment": Augmentation(randaugment=2, magnitude=9),
-    "erasing": Augmentation(erasing=0.5),
-    "mixup": Augmentation(mixup=0.2),
-    "cutmix": Augmentation(cutmix=1.0),
+    "randaugment": BatchAugmentation(randaugment=2, magnitude=9),
+    "erasing": BatchAugmentation(erasing=0.5),
+    "mixup": BatchAugmentation(mixup=0.2),
+    "cutmix": BatchAugmentation(cutmix=1.0),
 }
 
 
@@ -30,7 +30,7 @@ def test_pixels_and_mixtures(kind: str, batch: tuple[torch.Tensor, torch.Tensor]
         assert got.device.type == device.type and got.dtype == torch.uint8
         assert got.is_contiguous(memory_format=torch.channels_last)
         difference = (got.cpu().int() - want.int()).abs()
-        # a turn or a shear takes the nearest pixel, and which one is that may hang on the last bit
+        # rotation and shear take the nearest pixel, and which one that is may depend on the last bit
         allowed = 0.01 if kind == "randaugment" else 0.0
         assert (difference > 1).float().mean() <= allowed
         assert (mixed is None) == (mixed_there is None)
@@ -40,13 +40,13 @@ def test_pixels_and_mixtures(kind: str, batch: tuple[torch.Tensor, torch.Tensor]
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_nothing_waits_for_the_device(
+def test_augmentation_does_not_synchronise(
     kind: str, batch: tuple[torch.Tensor, torch.Tensor], device: torch.device
 ) -> None:
     if device.type != "cuda":
-        pytest.skip("there is nothing to wait for")
+        pytest.skip("needs a CUDA device")
     images, labels = (tensor.to(device) for tensor in batch)
-    augment(images, labels, KINDS[kind], 0, 0, 0)  # lazy initialisation may wait
+    augment(images, labels, KINDS[kind], 0, 0, 0)  # lazy initialisation may synchronise
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

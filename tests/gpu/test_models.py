@@ -1,4 +1,4 @@
-"""The five models' logits on the device, against the CPU's in float32."""
+"""The logits of the five models on the device, compared with float32 on the CPU."""
 
 import pytest
 import torch
@@ -16,12 +16,12 @@ def images() -> torch.Tensor:
 
 @pytest.fixture(scope="module", params=list(yolov8.SCALES))
 def pair(request: pytest.FixtureRequest, device: torch.device) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """A model whose activations have the size of a trained one's, here and there."""
+    """A model on the CPU and on the device, whose activations are as large as in a trained model."""
     torch.manual_seed(0)
     here = yolov8.build(request.param, 100)
     for module in here.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.weight.data.fill_(1.0)  # branches that begin at zero would be left untested
+            module.weight.data.fill_(1.0)  # otherwise, branches that start at zero would not be tested
             module.momentum = None
     with torch.no_grad():
         here.train()(torch.rand(8, 3, 96, 96))

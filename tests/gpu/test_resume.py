@@ -1,4 +1,4 @@
-"""A training on the device that is stopped within an epoch and resumed ends where an undisturbed one does."""
+"""A training on the device that is stopped within an epoch and resumed ends like an uninterrupted one."""
 
 import csv
 import os

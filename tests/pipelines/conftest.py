@@ -1,14 +1,62 @@
-"""Drawn JPEG files of every kind that the codec meets."""
+"""JPEG files of every kind that the codec has to decode, and raw archives for the tests of sources."""
 
 from __future__ import annotations
 
+import io
 import re
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+TarOf = Callable[..., bytes]
+MembersOf = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture(scope="session")
+def tar_of() -> TarOf:
+    """``tar_of(members, mode)``: the bytes of a tar with these members, bytes by name."""
+
+    def make(members: dict[str, bytes], mode: str = "w") -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode=mode) as archive:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def members_of() -> MembersOf:
+    """``members_of(path)``: the bytes of a tar's files by name."""
+
+    def read(path: Path) -> dict[str, bytes]:
+        with tarfile.open(path) as archive:
+            return {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
+
+    return read
+
+
+@pytest.fixture
+def archives(drawn: Path, tmp_path: Path) -> Path:
+    """A copy of the drawn ILSVRC2012 archives, to change."""
+    return Path(shutil.copytree(drawn, tmp_path / "ILSVRC2012"))
+
+
+@pytest.fixture
+def whole21k(mini: Path, members_of: MembersOf, tar_of: TarOf, tmp_path: Path) -> Path:
+    """40 real class tars with the name and layout of winter21_whole.tar, and a class tar without images."""
+    members = {f"winter21_whole/{name}": data for name, data in members_of(mini / "ILSVRC2012_img_train.tar").items()}
+    path = tmp_path / "winter21_whole.tar"
+    path.write_bytes(tar_of(dict(list(members.items())[:40]) | {"winter21_whole/n00007846.tar": b""}))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The walls between folders and rooms: what may import what, how large each may be, and that the package ships all."""
+"""The architecture: what each folder and room may import, how large they may be, and that all of them are packaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOMS = {  # the sub-packages and modules of a floor, in order: each imports tho
     ],
     "training": [
         *("parallel", "models", "recipes", "checkpoints", "runtimes", "evaluation", "runs", "engine", "export"),
-        *("job", "classifier"),
+        *("job", "execute", "classifier"),
     ],
 }
 SOURCES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
@@ -29,7 +29,7 @@ MAX_FILES = 12
 
 
 def name_of(path: Path) -> str:
-    """``imgtool.wordnet.graph.dag`` of wordnet/graph/dag.py; of an ``__init__.py`` the package's name."""
+    """Returns ``imgtool.wordnet.graph.dag`` for wordnet/graph/dag.py, and the package's name for an ``__init__.py``."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(["imgtool", *(part for part in parts if part not in ("tools", "__init__"))])
 
@@ -39,7 +39,7 @@ MODULES = {name_of(path): path for path in SOURCES}
 
 @cache
 def imported(path: Path) -> frozenset[str]:
-    """The modules of imgtool that this file names in an import: anywhere, in functions and under TYPE_CHECKING too."""
+    """Returns imgtool's modules that this file imports anywhere, also in functions and under TYPE_CHECKING."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -52,7 +52,7 @@ def imported(path: Path) -> frozenset[str]:
 
 
 def floor_and_room(module: str) -> tuple[str, str]:
-    """("wordnet", "graph") of ``imgtool.wordnet.graph.dag``; the room is empty for a floor's own ``__init__``."""
+    """Returns ("wordnet", "graph") for ``imgtool.wordnet.graph.dag``; the room is empty for a floor's ``__init__``."""
     _, *parts = module.split(".")
     floor, *rest = parts if parts and parts[0] in FLOORS else ["tools", *parts]
     return floor, rest[0] if rest else ""
@@ -64,14 +64,14 @@ def test_imports_run_one_way(path):
     for name in imported(path):
         target, target_room = floor_and_room(name)
         assert FLOORS.index(target) <= FLOORS.index(floor), f"{path} imports {name}"
-        if target == floor and floor in ROOMS and room:  # the floor's __init__ is its public face: it imports any room
+        if target == floor and floor in ROOMS and room:  # a floor's __init__ is its public face and imports any room
             order = ROOMS[floor]
-            assert target_room, f"{path} imports {name}, the public face of its own floor"
-            assert order.index(target_room) <= order.index(room), f"{path} imports {name}, of a later room"
+            assert target_room, f"{path} imports {name}, the public face of its floor"
+            assert order.index(target_room) <= order.index(room), f"{path} imports {name} from a later room"
 
 
 def test_no_modules_import_each_other():
-    """No cycle, not even of two modules of which one imports the other when it is called."""
+    """There is no cycle, not even with an import inside a function."""
     graph = {name_of(path): {name for name in imported(path) if name != name_of(path)} for path in IN_ROOMS}
     try:
         TopologicalSorter(graph).prepare()
@@ -101,7 +101,7 @@ def test_files_are_short(path):
 
 
 def test_every_package_is_named_in_pyproject():
-    """An editable install finds a package that is not named; a wheel would lack it."""
+    """An editable install finds a package that is not named there, but a wheel would lack it."""
     text = (ROOT / "pyproject.toml").read_text()
     for name, path in MODULES.items():
         if path.name == "__init__.py":

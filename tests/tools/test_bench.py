@@ -1,4 +1,4 @@
-"""Every benchmark runs to its end at its smallest size, beside all peers that are installed; no figure is asserted."""
+"""Every benchmark completes at its smallest size, with all peers that are installed; no figure is asserted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDNET = Path("/usr/share/wordnet/data.noun")
 
 
 def bench(*arguments: object, cwd: Path) -> str:
-    """What `imgtool bench` prints. Its processes compute with one thread, for tests run beside it."""
+    """Runs `imgtool bench` and returns its output. Its processes use one thread, because tests run in parallel."""
     command = [sys.executable, "-m", "imgtool", "bench", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
@@ -35,7 +35,7 @@ def bench(*arguments: object, cwd: Path) -> str:
 
 
 def figures(name: str, *arguments: object, cwd: Path) -> Any:
-    """The raw numbers of a rehearsal."""
+    """Rehearses a benchmark and returns its raw numbers."""
     file = cwd / f"{name}.json"
     bench(name, "--rehearse", *arguments, "--json", file, cwd=cwd)
     found = json.loads(file.read_text())
@@ -59,29 +59,29 @@ def test_learning(tmp_path: Path) -> None:
 
 def test_loader(tmp_path: Path) -> None:
     found = figures("loader", "--plot", "rates.png", cwd=tmp_path)
-    here = {"torch"}
-    here |= {backend for backend in ("ffcv", "dali") if not missing(backend)}
-    here |= {"ultralytics"} if present("ultralytics") else set()
+    peers = {"torch"}
+    peers |= {backend for backend in ("ffcv", "dali") if not missing(backend)}
+    peers |= {"ultralytics"} if present("ultralytics") else set()
     ours = {"native", "native jpeg-indexed", "native raw", "entropy jpeg", "entropy jpeg-indexed"}
-    assert set(found["rates"]) == {f"{kind}|{side}|1" for kind in here | ours for side in (500, 400)}
+    assert set(found["rates"]) == {f"{kind}|{side}|1" for kind in peers | ours for side in (500, 400)}
     assert all(len(rates) == 1 and rates[0] > 0 for rates in found["rates"].values())
     assert found["images"] == 40 and (tmp_path / "rates.png").stat().st_size > 1000
 
 
 def test_loader_without_one_thread(capsys: pytest.CaptureFixture[str]) -> None:
-    """The bound has one thread, and nothing beside it then."""
+    """The bound is measured on one thread, where there is nothing to compare it with."""
     rates = {"native|500|2": [30.0], "torch|500|2": [10.0], "entropy jpeg|500|1": [40.0]}
     loader.show({"rates": rates, "first_batch_seconds": {"native|500|2": [0.5, 0.25]}})
     bound, native, torch = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
-    assert bound == "side 500, 1 thread entropy jpeg 40 img/s"
-    assert native == "side 500, 2 threads native 30 img/s first batch ever after 0.75 s"
-    assert torch == "side 500, 2 threads torch 10 img/s native is 3.00 x"
+    assert bound == "longer side 500, 1 thread entropy jpeg 40 images/s"
+    assert native == "longer side 500, 2 threads native 30 images/s set-up and first batch: 0.75 s"
+    assert torch == "longer side 500, 2 threads torch 10 images/s native is 3.00 x as fast"
 
 
-def test_loader_of_ones_own_data(drawn_data: Path, tmp_path: Path) -> None:
+def test_loader_with_a_prepared_data_set(drawn_data: Path, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     output = bench("loader", "--rehearse", "--data", drawn_data, "--json", file, cwd=tmp_path)
-    assert "slowest is" in output
+    assert "the bottleneck is" in output
     found = json.loads(file.read_text())
     assert min(found["read"], found["load"], found["step"]) > 0
 
@@ -129,7 +129,7 @@ def test_inference(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_inference_in_every_runtime(tmp_path: Path) -> None:
-    """torch.compile too, which takes half a minute to compile."""
+    """Includes torch.compile, which takes half a minute."""
     check_inference(figures("inference", cwd=tmp_path), [*INSTALLED, "torch-compile"])
 
 
@@ -155,13 +155,13 @@ def test_train_in_every_part(tmp_path: Path) -> None:
     assert all(rates[0] > 0 for rates in found["overhead"].values())
 
 
-@pytest.mark.skipif(not WORDNET.exists(), reason=f"{WORDNET} is not here: Debian's wordnet-base")
+@pytest.mark.skipif(not WORDNET.exists(), reason=f"{WORDNET} is missing: install Debian's wordnet-base")
 def test_wordnet(tmp_path: Path) -> None:
     pytest.importorskip("nltk")
     found = figures("wordnet", cwd=tmp_path)
     assert found["nltk_pairs"] == 30 and found["rounds"] == len(found["raw"]["ours"]) == 1
     assert all(row["ours"] > 0 and row["nltk"] > 0 for row in found["rows"].values())
-    assert len(wordnet.table(found).splitlines()) == 2 + len(wordnet.ROWS)
+    assert len(wordnet.table(found).splitlines()) == 2 + len(wordnet.MEASUREMENTS)
 
 
 def test_gpu(tmp_path: Path) -> None:
@@ -178,41 +178,41 @@ def test_gpu_in_every_part(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "inference --runtimes onnx,onnx": "'onnx' is named twice",
+    "inference --runtimes onnx,onnx": "'onnx' occurs twice",
     "inference --runtimes onnx;torch": "'onnx;torch' is not one of",
     "inference --runtimes cuda-graph": "cuda-graph does not run on cpu; choose from onnx",
     "inference --sizes n,q": "'q' is not one of",
-    "inference --sizes n,n": "'n' is named twice",
-    "inference --sizes ,": "',' has no value between two commas",
-    "loader --rehearse --threads 1,": "'1,' has no value between two commas",
+    "inference --sizes n,n": "'n' occurs twice",
+    "inference --sizes ,": "',' has an empty value",
+    "loader --rehearse --threads 1,": "'1,' has an empty value",
     "loader --data . --seconds nan": "nan is not a finite number",
     "loader --data . --seconds inf": "inf is not a finite number",
     "wordnet --wordnet nowhere": "'nowhere' does not exist",
     "inference --batches 0": "0 is not in the range",
     "inference --batches 1,x": "'x' is not a valid integer",
     "inference --int8": "--int8 needs --weights and --data",
-    "inference --data .": "go with --int8",
-    "inference --int8 --weights . --data . --runtimes torch": "it goes without --runtimes",
+    "inference --data .": "need --int8",
+    "inference --int8 --weights . --data . --runtimes torch": "do not give --runtimes",
     "inference --json nowhere/a.json": "nowhere: no such folder",
     "learning": "Missing option '--src'",
     "learning --src nowhere": "nowhere: no such file or folder",
     "learning --src . --epochs 0": "0 is not in the range",
-    "loader": "give --src (the claim) or --data",
-    "loader --src . --data .": "give --src (the claim) or --data",
-    "loader --src . --threads 1,1": "1 is named twice",
-    "loader --src . --plot a.txt": "its ending must be one of .png, .svg, .pdf",
-    "loader --data . --plot a.png": "it goes with --src",
-    "loader --rehearse --batch 8": "40 samples are 5 batches of 8, and more than 6 are needed",
+    "loader": "give either --src (the claim) or --data",
+    "loader --src . --data .": "give either --src (the claim) or --data",
+    "loader --src . --threads 1,1": "1 occurs twice",
+    "loader --src . --plot a.txt": "must end in one of .png, .svg, .pdf",
+    "loader --data . --plot a.png": "use it with --src",
+    "loader --rehearse --batch 8": "40 samples are 5 batches of 8, but more than 6 are needed",
     "prepare --src nowhere": "nowhere: no such file or folder",
     "prepare --src . --repeat 0": "0 is not in the range",
-    "stores --rehearse --batch 8": "40 samples are 5 batches of 8, and more than 6 are needed",
+    "stores --rehearse --batch 8": "40 samples are 5 batches of 8, but more than 6 are needed",
     "train": "give --src, the images to train on",
     "train --only overhead --plot a.png": "these options run none",
     "train --only overhead --limit -1": "-1 is not in the range",
     "wordnet --sample 0": "0 is not in the range",
     "gpu --device cpu --sizes n,q": "'q' is not one of",
-    "gpu --device cpu --batches 1,1": "1 is named twice",
-    "gpu --device cpu --samples 1": "make batches of 4",
+    "gpu --device cpu --batches 1,1": "1 occurs twice",
+    "gpu --device cpu --samples 1": "--samples must be at least 4",
     "gpu --device cpu --tiny nowhere": "nowhere: no such file or folder",
     "gpu --device cpu --only accuracy": "give --tiny",
     "gpu --rehearse --device q": "device",
@@ -225,7 +225,7 @@ def test_a_wrong_option_is_refused(arguments: str, tmp_path: Path, monkeypatch: 
     done = CliRunner().invoke(main, ["bench", *arguments.split()])
     assert done.exit_code == 2, done.output
     assert WRONG[arguments] in done.output and "unexpected" not in done.output
-    assert not any(tmp_path.iterdir()), "nothing has been begun"
+    assert not any(tmp_path.iterdir()), "nothing has been started"
 
 
 def test_a_source_without_a_split(drawn: Path, tmp_path: Path) -> None:
@@ -234,10 +234,10 @@ def test_a_source_without_a_split(drawn: Path, tmp_path: Path) -> None:
         for name in (f"ILSVRC2012_img_{split}.tar", "ILSVRC2012_devkit_t12.tar.gz"):
             shutil.copy(drawn / name, tmp_path / split)
         done = CliRunner().invoke(main, ["bench", "train", "--src", str(tmp_path / split)])
-        assert done.exit_code == 2 and f"it has no images of split {lacking}" in done.output, done.output
+        assert done.exit_code == 2 and f"no images of split {lacking}" in done.output, done.output
     for name in ("prepare", "stores", "loader"):
         done = CliRunner().invoke(main, ["bench", name, "--src", str(tmp_path / "val")])
-        assert done.exit_code == 2 and "it has no training images" in done.output, done.output
+        assert done.exit_code == 2 and "no training images" in done.output, done.output
 
 
 def test_every_benchmark_has_a_rehearsal() -> None:

@@ -1,4 +1,4 @@
-"""The GPU benchmark, rehearsed: every part runs on the CPU and keeps what it has; no figure is asserted."""
+"""The GPU benchmark, rehearsed: every part runs on the CPU and keeps its measurements; no figure is asserted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from imgtool.bench import bench
 from imgtool.bench.gpu import model, others, process, trainings
-from imgtool.bench.gpu.record import OutOfTime
+from imgtool.bench.gpu.results import OutOfTime
 from imgtool.bench.gpu.table import table
 
 MODEL_NAMES = ["n 32 4 eager", "n 32 2 eager"]
@@ -22,7 +22,7 @@ MODEL_NAMES = ["n 32 4 eager", "n 32 2 eager"]
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Here and in child processes: the barriers of several stand still beside tests that run at the same time."""
+    """One thread, here and in child processes: several would wait for each other while other tests run."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -32,7 +32,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def gpu(tmp_path: Path):
-    """gpu(arguments) rehearses with files below tmp_path."""
+    """gpu(arguments) rehearses with files in tmp_path."""
 
     def call(*arguments: str) -> Result:
         paths = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
@@ -42,49 +42,49 @@ def gpu(tmp_path: Path):
 
 
 @pytest.fixture
-def record(tmp_path: Path):
-    """record(part): the content of its file."""
+def results(tmp_path: Path):
+    """results(part) reads the part's file."""
     return lambda part: json.loads((tmp_path / "out" / f"gpu-{part}.json").read_text())
 
 
-def test_models_and_loaders(gpu, record, drawn: Path) -> None:
+def test_models_and_loaders(gpu, results, drawn: Path) -> None:
     done = gpu("--only", "model", "--only", "loaders", "--src", str(drawn))
     assert done.exit_code == 0, done.output
     assert "A rehearsal on the CPU" in done.output and "| rehearsal |" in done.output
     assert "| met |" not in done.output and "| missed |" not in done.output
     assert "not measured yet: tests, train, inference, accuracy" in done.output
     for part in ("model", "loaders"):
-        content = record(part)
+        content = results(part)
         assert content["complete"] and content["rehearsal"] and content["device"] == "cpu (a rehearsal)"
         assert content["date"] and content["machine"] and content["versions"]["torch"] == torch.__version__
         for one in content["measured"].values():
             assert len(one["rates"]) == 2 and min(one["rates"]) > 0
             assert one["commit"] == "abc" and one["date"]
-    models, loaders = record("model")["measured"], record("loaders")["measured"]
+    models, loaders = results("model")["measured"], results("loaders")["measured"]
     assert list(models) == MODEL_NAMES
     assert models["n 32 4 eager"]["kernels"][0]["ms"] > 0  # a CPU is far below the estimate
     assert {f"native {side} {threads}" for side in (48, 64) for threads in (1, 2)} <= set(loaders)
     assert loaders["native 48 1"]["data"].startswith("ILSVRC2012-")
 
 
-def test_trainings(gpu, record, drawn: Path, tmp_path: Path) -> None:
-    done = gpu("--only", "train", "--only", "accuracy", "--tiny", str(drawn))  # its images are drawn
+def test_trainings(gpu, results, drawn: Path, tmp_path: Path) -> None:
+    done = gpu("--only", "train", "--only", "accuracy", "--tiny", str(drawn))  # without --src, its images are synthetic
     assert done.exit_code == 0, done.output
-    one = record("train")["measured"]["n 32"]
+    one = results("train")["measured"]["n 32"]
     assert one["data"].startswith("drawn-") and one["batch"] == 8 and one["accumulate"] == 1
     assert len(one["rates"]) == 1 and 0 <= one["data_wait"] <= 1 and one["bound"] in ("loader", "model")
     assert "imgsz = 32\nprogressive = []" in (tmp_path / "work" / "train" / "n.toml").read_text()
-    one = record("accuracy")["measured"]["n 64"]
+    one = results("accuracy")["measured"]["n 64"]
     assert one["epochs"] == one["of"] == len(one["rates"]) == 2 and one["hours"] > 0
     assert len(trainings.read_results(tmp_path / "out" / "gpu-accuracy.csv")) == 2
     assert (tmp_path / "out" / "gpu-accuracy.png").stat().st_size > 1000
     assert "all 2 epochs are done" in gpu("--only", "accuracy", "--tiny", str(drawn)).output
 
 
-def test_an_interrupted_part_keeps_what_it_has_and_goes_on(gpu, record, monkeypatch) -> None:
+def test_an_interrupted_part_keeps_its_measurements_and_continues(gpu, results, monkeypatch) -> None:
     calls = []
 
-    def rates(_plan: Any, _made: Any, mode: str) -> dict[str, Any]:
+    def rates(_settings: Any, _made: Any, mode: str) -> dict[str, Any]:
         calls.append(mode)
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -92,21 +92,21 @@ def test_an_interrupted_part_keeps_what_it_has_and_goes_on(gpu, record, monkeypa
 
     monkeypatch.setattr(model, "_rates", rates)
     assert gpu("--only", "model").exit_code != 0
-    assert list(record("model")["measured"]) == MODEL_NAMES[:1] and not record("model")["complete"]
+    assert list(results("model")["measured"]) == MODEL_NAMES[:1] and not results("model")["complete"]
     done = gpu("--only", "model")
-    assert "n 32 4 eager: measured already, commit abc" in done.output
-    assert len(calls) == 3 and list(record("model")["measured"]) == MODEL_NAMES and record("model")["complete"]
+    assert "n 32 4 eager: already measured at commit abc" in done.output
+    assert len(calls) == 3 and list(results("model")["measured"]) == MODEL_NAMES and results("model")["complete"]
     gpu("--only", "model", "--again")
     assert len(calls) == 5
 
 
-def test_what_fails_is_told_and_the_rest_measured(gpu, record, monkeypatch) -> None:
+def test_failures_are_reported_and_the_rest_is_measured(gpu, results, monkeypatch) -> None:
     errors = [torch.OutOfMemoryError("all of it"), RuntimeError("a |\nbad kernel")]
     monkeypatch.setattr(model, "_rates", lambda *_: (_ for _ in ()).throw(errors.pop(0)))
     done = gpu("--only", "model")
     assert done.exit_code == 1 and "n 32 2 eager: RuntimeError: a | bad kernel" in done.output
     assert "| model: n 32 4 eager | out of memory | | failed | |" in done.output
-    assert [one["failed"] for one in record("model")["measured"].values()] == [
+    assert [one["failed"] for one in results("model")["measured"].values()] == [
         "out of memory",
         "RuntimeError: a | bad kernel",
     ]
@@ -116,17 +116,17 @@ def test_what_fails_is_told_and_the_rest_measured(gpu, record, monkeypatch) -> N
         lambda *_: {"size": "n", "image_size": 32, "batch": 2, "mode": "eager", "rates": [1.0], "mfu": None},
     )
     assert gpu("--only", "model").exit_code == 0
-    assert "failed" in record("model")["measured"]["n 32 4 eager"], "the memory is no larger now"
-    assert "failed" not in record("model")["measured"]["n 32 2 eager"]
+    assert "failed" in results("model")["measured"]["n 32 4 eager"], "out of memory is not tried again"
+    assert "failed" not in results("model")["measured"]["n 32 2 eager"]
 
 
-def test_time_that_is_over(gpu, record) -> None:
+def test_the_time_limit(gpu, results) -> None:
     done = gpu("--only", "train", "--limit-seconds", "0")
-    assert done.exit_code == 0 and "its time is over" in done.output
-    assert record("train")["measured"] == {} and not record("train")["complete"]
+    assert done.exit_code == 0 and "time limit reached" in done.output
+    assert results("train")["measured"] == {} and not results("train")["complete"]
 
 
-def test_accuracy_goes_on_from_call_to_call(gpu, record, drawn: Path, tmp_path: Path, monkeypatch) -> None:
+def test_accuracy_resumes_from_call_to_call(gpu, results, drawn: Path, tmp_path: Path, monkeypatch) -> None:
     home, commands = tmp_path / "work" / "tiny-n-2-cpu", []
     header = "epoch,time,metrics/accuracy_top1,metrics/accuracy_top5,images_per_second\n"
 
@@ -142,16 +142,16 @@ def test_accuracy_goes_on_from_call_to_call(gpu, record, drawn: Path, tmp_path: 
 
     monkeypatch.setattr(trainings, "run", run)
     done = gpu("--only", "accuracy", "--tiny", str(drawn))
-    assert "its time is over" in done.output and "1 of 2 epochs" in done.output
-    assert record("accuracy")["measured"]["n 64"]["hours"] == 1
+    assert "time limit reached" in done.output and "1 of 2 epochs" in done.output
+    assert results("accuracy")["measured"]["n 64"]["hours"] == 1
     done = gpu("--only", "accuracy", "--tiny", str(drawn))
     assert "--resume" not in commands[0] and "--resume" in commands[1] and "--epochs" not in commands[1]
-    one = record("accuracy")["measured"]["n 64"]
+    one = results("accuracy")["measured"]["n 64"]
     assert (one["epochs"], one["hours"], one["top1"], one["last_top1"]) == (2, 2, 0.25, 0.125)
     assert "top-1 25.00%, top-5 50.00%, 2.00 h" in done.output
 
 
-def test_inference_is_the_other_benchmarks(gpu, record, tmp_path: Path, monkeypatch) -> None:
+def test_inference_runs_the_other_benchmark(gpu, results, tmp_path: Path, monkeypatch) -> None:
     def run(command: list[str], *_: Any) -> int:
         assert {"--device", "--sizes", "--imgsz", "--rounds"} <= set(command)
         rounds = {"torch": [3.0, 4.0, 2.0], "cuda-graph": [0.5, 0.25, 1.0]}
@@ -163,10 +163,10 @@ def test_inference_is_the_other_benchmarks(gpu, record, tmp_path: Path, monkeypa
     lines = gpu("--only", "inference").output.splitlines()
     assert "| inference of n, batch 1 | cuda-graph 0.50 ms; torch 3.00 ms |  |  | 3 |" in lines
     assert "| inference of n, batch 32 | cuda-graph 64,000 images/s; torch 10,667 images/s |  |  | 3 |" in lines
-    assert record("inference")["measured"]["n"]["result"]["timings"][1]["batch"] == 32
+    assert results("inference")["measured"]["n"]["result"]["timings"][1]["batch"] == 32
 
 
-def test_a_child_is_told_to_stop(tmp_path: Path) -> None:
+def test_a_child_gets_sigterm(tmp_path: Path) -> None:
     script = f'trap "echo saved > {tmp_path}/saved; exit 143" TERM; echo started; while :; do sleep 0.05; done'
     with pytest.raises(OutOfTime):
         process.run(["sh", "-c", script], 1.5, tmp_path / "log")
@@ -199,8 +199,8 @@ def write(folder: Path, part: str, measured: dict[str, Any], **changes: Any) -> 
 
 
 def step(mode: str, *rates: float) -> dict[str, Any]:
-    about = {"size": "n", "image_size": 224, "batch": 512, "mode": mode, "mfu": 0.08, "memory_gb": 12.0}
-    return {**about, "rates": list(rates)}
+    content = {"size": "n", "image_size": 224, "batch": 512, "mode": mode, "mfu": 0.08, "memory_gb": 12.0}
+    return {**content, "rates": list(rates)}
 
 
 def test_table_of_a_gpu(tmp_path: Path) -> None:
@@ -214,20 +214,20 @@ def test_table_of_a_gpu(tmp_path: Path) -> None:
     assert lines[0] == "NVIDIA H100 80GB HBM3, driver 580.1, CUDA 13.0, torch 2.14; 16 cores"
     assert (
         "| step of n at 224, batch 512, compile | 50,000 images/s, MFU 8.0%, 12.0 GB; eager 30,000 | "
-        "46,000, half of the roofline's | met | 3 |" in lines
+        "46,000, half of the roofline estimate | met | 3 |" in lines
     )
     assert (
-        "| imgtool train, n at 224, batch 1024 | 14,250 images/s, data wait 30%, GPU busy 61 %: bound by the loader | "
-        "15,000 | missed | 2 |" in lines
+        "| imgtool train, n at 224, batch 1024 | 14,250 images/s, data wait 30%, GPU busy 61 %: limited by the loader "
+        "| 15,000 | missed | 2 |" in lines
     )
-    assert lines[-1] == "not measured yet: tests, loaders, train (in part), inference, accuracy"
+    assert lines[-1] == "not measured yet: tests, loaders, train (incomplete), inference, accuracy"
 
 
 def test_a_rehearsal_never_replaces_figures_of_a_gpu(gpu, tmp_path: Path) -> None:
     write(tmp_path / "out", "model", {"n 224 512 eager": step("eager", 3e4)})
     before = (tmp_path / "out" / "gpu-model.json").read_bytes()
     done = gpu("--only", "model")
-    assert done.exit_code != 0 and "has figures of NVIDIA H100 80GB HBM3" in str(done.exception)
+    assert done.exit_code != 0 and "has measurements of NVIDIA H100 80GB HBM3" in str(done.exception)
     assert (tmp_path / "out" / "gpu-model.json").read_bytes() == before
 
 
@@ -240,5 +240,5 @@ def test_errors(gpu, tmp_path: Path, monkeypatch) -> None:
     assert done.exit_code == 2 and "--device cpu rehearses" in done.output
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "gpu-model.json").write_text("[]")
-    assert "no record of imgtool bench gpu" in str(gpu("--only", "model").exception)
+    assert "not written by imgtool bench gpu" in str(gpu("--only", "model").exception)
     assert table(tmp_path / "nowhere", [("model", model.rows)]) == "not measured yet: model"

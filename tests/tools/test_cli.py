@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in a separate process wherever that can differ, else in this one, for speed."""
+"""The command line as users see it, in a separate process where that can differ, else in this one for speed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ COMMANDS = ["prepare", "verify", "train", "val", "predict", "export", "report", 
 
 def imgtool(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "imgtool", *map(str, args)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # nets this small lose to the barriers of several threads
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # several threads slow down networks this small
     return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=cwd, env=environment, timeout=1800)
 
 
 def here(*args: object) -> Result:
-    """The command in this process, which has imported torch already."""
+    """Runs the command in this process, which has imported torch already."""
     return CliRunner().invoke(main, [*map(str, args)], prog_name="imgtool")
 
 
-def test_help_and_import_do_not_bring_torch():
+def test_help_and_import_do_not_import_torch():
     script = (
         "import sys, imgtool, imgtool.cli\n"
         "from click.testing import CliRunner\n"
@@ -41,8 +41,8 @@ def test_help_and_import_do_not_bring_torch():
     assert result.returncode == 0, result.stderr
 
 
-def test_the_classifier_does_not_bring_what_only_some_of_its_work_needs():
-    """These take longer to import than torch, and every command that reads weights would wait for them."""
+def test_the_classifier_imports_heavy_packages_only_on_use():
+    """They take longer to import than torch, and every command that reads weights would wait for them."""
     script = (
         "import sys, imgtool.training.classifier\n"
         "heavy = {'torchvision', 'torch._dynamo', 'sympy', 'triton', 'scipy', 'onnx', 'timm'} & set(sys.modules)\n"
@@ -52,7 +52,7 @@ def test_the_classifier_does_not_bring_what_only_some_of_its_work_needs():
     assert result.returncode == 0, result.stderr
 
 
-def test_help_names_every_command_in_the_order_of_work():
+def test_help_lists_every_command_in_the_order_of_use():
     shown = imgtool("--help").stdout.split("Commands:")[1]
     assert re.findall(r"^  (\w+)", shown, re.M) == COMMANDS
 
@@ -64,16 +64,16 @@ def test_each_command_has_help(command):
     assert result.stdout.startswith(f"Usage: imgtool {command}")
 
 
-def test_each_kind_of_end_has_its_exit_code(tmp_path):
-    """What click finds wrong, what we do, and nothing: in a separate process, whose exit code a shell sees."""
-    for args, code, said in (
+def test_exit_codes(tmp_path):
+    """Success, an error found by click, and one found by us, in a separate process whose exit code a shell sees."""
+    for args, code, message in (
         (["prepare", "--help"], 0, ""),
         (["prepare"], 2, "Missing option '--src'"),
-        (["prepare", "--src", "nowhere"], 2, "imgtool: nowhere: no such file or folder"),
+        (["prepare", "--src", "nowhere"], 2, "imgtool: nowhere"),
     ):
         result = imgtool(*args, cwd=tmp_path)
         assert result.returncode == code
-        assert said in result.stderr and "Traceback" not in result.stderr
+        assert message in result.stderr and "Traceback" not in result.stderr
         assert bool(result.stdout) == (code == 0)
         assert result.stdout.startswith("Usage: python -m imgtool prepare") or code
 
@@ -81,15 +81,15 @@ def test_each_kind_of_end_has_its_exit_code(tmp_path):
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["prepare", "--src", "nowhere"], 2, "nowhere: no such file or folder"),
+        (["prepare", "--src", "nowhere"], 2, "nowhere"),
         (["prepare"], 2, "Missing option '--src'"),
         (["prepare", "--src", ".", "--quality", "101"], 2, "101 is not in the range"),
-        (["train", "--data", "nowhere"], 2, "nowhere: no data set here"),
+        (["train", "--data", "nowhere"], 2, "nowhere"),
         (["train", "--size", "q"], 2, "'q' is not one of"),
         (["val", "--weights", "nowhere.pt"], 2, "nowhere.pt"),
         (["predict", "a.jpg", "--weights", "nowhere.pt"], 2, "nowhere.pt"),
-        (["report", "nowhere"], 2, "nowhere: there is no such run"),
-        (["train", "--logger", "paper"], 2, "there is no logger 'paper'"),
+        (["report", "nowhere"], 2, "nowhere"),
+        (["train", "--logger", "paper"], 2, "'paper'"),
         (["synset", "dgo.n.01"], 2, "dog.n.01"),
         (["info", "nowhere"], 2, "nowhere"),
         (["nonsense"], 2, "No such command 'nonsense'"),
@@ -137,15 +137,15 @@ def test_a_truncated_archive_exits_1(drawn, tmp_path):
     (tmp_path / "s" / "ILSVRC2012_img_train.tar").write_bytes(train[: len(train) // 2])
     result = imgtool("prepare", "--src", "s", "--out", "out", "--workers", "1", cwd=tmp_path)
     assert result.returncode == 1
-    assert "is truncated" in result.stderr
-    assert "marked incomplete" in result.stderr
+    assert "truncated" in result.stderr
+    assert "incomplete" in result.stderr
     train = here("train", "--data", tmp_path / "out", "--name", tmp_path / "run")
     assert train.exit_code == 2
-    assert "is incomplete" in train.stderr
+    assert "incomplete" in train.stderr
 
 
 def test_the_main_job(drawn, tmp_path, monkeypatch):
-    """prepare, train, resume, val, predict, info: each as a user types it, each reading what the one before left."""
+    """prepare, train, val, info and predict in a row, each on the output of the one before."""
     result = imgtool("prepare", "--src", drawn, "--out", "data", "--max-side", 96, "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
@@ -180,11 +180,12 @@ def test_the_main_job(drawn, tmp_path, monkeypatch):
     assert sum(found["probabilities"]) <= 1 + 1e-6
     bad = imgtool("predict", "data/dataset.json", "a.JPEG", "--weights", "runs/first", cwd=tmp_path)
     assert bad.returncode == 2
-    assert bad.stderr.strip() == "imgtool: cannot decode data/dataset.json: not an image"
-    assert bad.stdout.startswith("a.JPEG"), "the others are predicted all the same"
+    assert len(bad.stderr.splitlines()) == 1
+    assert re.match("imgtool: .*data/dataset.json.*not an image", bad.stderr)
+    assert bad.stdout.startswith("a.JPEG"), "the other image is still predicted"
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     done = CliRunner().invoke(main, ["sample", "--out", str(tmp_path / "file/ILSVRC2012")])
     assert (done.exit_code, done.stderr) == (1, f"imgtool: {tmp_path}/file/ILSVRC2012: Not a directory\n")

@@ -1,9 +1,10 @@
-"""What the documentation says can be typed: every command and every Python block of README, CONTRIBUTING and docs/.
+"""Runs the documentation: every command and every Python block of README, CONTRIBUTING and docs/.
 
-A document is gone through in its own order, in a folder that holds what its commands name (`base`): a drawn source as
-ILSVRC2012, the same prepared as data/imagenet, a run as runs/train, images. `REPLACED` and `SMALL` make of a day's work
-one of seconds. What cannot be run like this (`NOT_RUN`) is parsed by the command line itself, so that a command, option
-or value that no longer exists fails here.
+Each document runs in its own order, in a folder with everything that its commands name (`base`): a drawn source as
+ILSVRC2012, the same prepared as data/imagenet, a run as runs/train, images. README makes the first three itself.
+`REPLACED` and `SMALL` reduce a day's work to seconds. Output shown after a command is compared with the real one, but
+for numbers. A command that cannot be run like this (`NOT_RUN`) is only parsed, so that a command, option or value that
+no longer exists still fails.
 """
 
 from __future__ import annotations
@@ -31,10 +32,9 @@ from click.testing import CliRunner
 from imgtool.cli import main
 
 ROOT = Path(__file__).parents[2]
-REFERENCE = ROOT / "docs" / "cli.md"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-REPLACED = {  # in commands and Python blocks: what is written, what stands for it here
+REPLACED = {  # in commands and Python blocks: what is written, what is run instead
     "--src SOURCE": "--src ILSVRC2012",
     "bench NAME": "bench wordnet",
     "info PATH": "info data/imagenet",
@@ -47,8 +47,12 @@ REPLACED = {  # in commands and Python blocks: what is written, what stands for 
     'image_size=224, device="cuda"': 'image_size=32, device="cpu"',
     "batch_size=256": "batch_size=8",
 }
-SMALL = {"train": "--epochs 1 --imgsz 32 --batch 16 --no-plots --device cpu"}  # behind what is written
-NOT_RUN = {  # only parsed; why
+SMALL = {  # options added to a command
+    "sample": "--train 8 --val 2",
+    "train": "--epochs 1 --imgsz 32 --batch 16 --no-plots --device cpu",
+}
+MADE = {"README.md": ("ILSVRC2012", "data", "runs")}  # folders that a document makes, instead of finding them
+NOT_RUN = {  # commands that are only parsed, and why
     r"imgtool bench": "test_bench.py runs each of them",
     r"--gpus|torchrun": "several processes: test_distributed.py",
     r"train --resume$": "needs a run that was stopped: test_resume.py",
@@ -56,7 +60,7 @@ NOT_RUN = {  # only parsed; why
     r"--real ": "labels of the 1000 classes: test_hierarchy.py",
     r"s3://raw": "a store and a cluster: test_remote.py",
 }
-NEEDS = {  # what a command or block runs with; where that is not installed, it is only parsed
+NEEDS = {  # the package that a command or block needs; where it is not installed, they are only parsed
     r"imgtool export (?!.*ultralytics)|\.onnx|onnxruntime": "onnxruntime",
     r"--format openvino": "openvino",
     r"timm:": "timm",
@@ -67,16 +71,20 @@ FOREIGN = {"--no-deps", "--nproc-per-node", "--max-restarts"}  # options of othe
 
 
 class Item(NamedTuple):
-    """Something that can be typed: ``kind`` is "block" (a line of an indented block, without its comment), "inline" or
-    "python"."""
+    """Something that can be typed.
+
+    ``kind`` is "block" (a line of an indented block, without prompt and comment), "inline" or "python". ``output`` is
+    what a block shows after a command with the prompt "$".
+    """
 
     line: int
     kind: str
     text: str
+    output: str = ""
 
 
 def items(document: Path) -> list[Item]:
-    """In the document's order."""
+    """Returns everything that can be typed, in the document's order."""
     text = document.read_text("utf-8")
     found = []
 
@@ -91,6 +99,9 @@ def items(document: Path) -> list[Item]:
         assert block[1] == "python", f"{document.name}:{at(block.start())}: a fenced block of {block[1] or 'nothing'}"
         found.append(Item(at(block.start(2)), "python", block[2]))
     text = fenced.sub(blank, text)
+    session = re.compile(r"^ {4}\$ (\S.*?)(?: +#.*)?\n((?: {4}(?!\$ ).*\n)*)", re.M)
+    found += [Item(at(one.start()), "block", one[1], one[2]) for one in session.finditer(text)]
+    text = session.sub(blank, text)
     indented = re.compile(r"^ {4}(\S.*?)(?: +#.*)?$", re.M)
     found += [Item(at(line.start()), "block", line[1]) for line in indented.finditer(text)]
     for code in re.finditer(r"`([^`]+)`", indented.sub(blank, text)):
@@ -99,7 +110,7 @@ def items(document: Path) -> list[Item]:
 
 
 def imgtool(text: str) -> list[str] | None:
-    """The arguments of imgtool in a line of shell; None if it is not called. "torchrun … -m imgtool" calls it too."""
+    """Returns the arguments of imgtool in a line of shell, or None; "torchrun … -m imgtool" is a call too."""
     words = shlex.split(text, comments=True) if re.search(r"\bimgtool( |$)", text) else []
     if "imgtool" not in words or "[OPTIONS]" in words or "COMMAND" in words:
         return None
@@ -110,9 +121,9 @@ def imgtool(text: str) -> list[str] | None:
 
 
 def parse(words: list[str], complete: bool) -> None:
-    """Raises click's error for what is no command, option or value; ``complete``: also for what is lacking."""
+    """Raises click's error for an unknown command, option or value; if ``complete``, also for a missing one."""
     command: click.Command = main
-    # With the settings, because a command keeps the names of its help option from its first context.
+    # The settings are passed because a command keeps the names of its help option from its first context.
     context = click.Context(main, info_name="imgtool", **main.context_settings)
     while isinstance(command, click.Group) and words and words[0] not in ("--help", "--version"):
         command.parse_args(context, words)
@@ -131,18 +142,6 @@ def parse(words: list[str], complete: bool) -> None:
             raise
 
 
-def all_options(command: click.Command = main) -> Iterator[str]:
-    for one in command.params:
-        if isinstance(one, click.Option):
-            yield from (*one.opts, *one.secondary_opts)
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            child = command.get_command(context, name)
-            assert child is not None
-            yield from all_options(child)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -153,7 +152,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def base(drawn: Path, drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that the documents' commands name."""
+    """A folder with everything that the documents' commands name."""
     home = tmp_path_factory.mktemp("documents")
     shutil.copytree(drawn, home / "ILSVRC2012")
     for name in ("imagenet", "flowers", "tiny100", "x"):
@@ -182,7 +181,7 @@ def base(drawn: Path, drawn_data: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def _published(path: Path) -> None:
-    """A checkpoint as Ultralytics publishes them, with random weights."""
+    """Writes a checkpoint in the form that Ultralytics publishes, with random weights."""
     if importlib.util.find_spec("ultralytics") is None:
         return
     from ultralytics.nn.tasks import ClassificationModel
@@ -203,14 +202,33 @@ def workspace(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return home
 
 
-def run(words: list[str], stdin: bytes = b"") -> None:
+def run(words: list[str], stdin: bytes = b"") -> str:
+    """Runs a command and returns what it prints."""
     done = CliRunner().invoke(main, [*words, *SMALL.get(words[0], "").split()], input=stdin)
     assert done.exit_code == 0, done.output + repr(done.exception)
     assert "unexpected" not in done.output, done.output
+    return done.output
+
+
+def pattern(line: str) -> str:
+    """Returns a regular expression for a line of shown output: any numbers, "…" for any text, any predicted class."""
+    text = " ".join(re.sub(r"\bn\d{8} .*", "@@", line).split())
+    text = re.escape(re.sub(r"(?<![\w@-])\d[\d.,:]*(e-\d+)?", "#", text))
+    for mark, regex in (("\\#", r"[\d.,:]+(?:e-\d+)?"), ("@@", r"n\d{8} .*"), ("…", ".*"), ("\\ ", r"\s+")):
+        text = text.replace(mark, regex)
+    return text
+
+
+def assert_shown(expected: str, printed: str) -> None:
+    """Each expected line is printed, in this order."""
+    for line in expected.splitlines():
+        found = re.search(pattern(line), printed)
+        assert found, f"{line.strip()!r} is shown, but this is printed:\n{printed}"
+        printed = printed[found.end() :]
 
 
 def piped(text: str) -> bytes:
-    """What a command before a pipe gives to imgtool."""
+    """Returns the standard input of imgtool after a pipe."""
     first = text.split("|")[0].split()
     if "|" not in text:
         return b""
@@ -218,13 +236,13 @@ def piped(text: str) -> bytes:
 
 
 def run_python(item: Item, document: Path, namespace: dict[str, Any]) -> None:
-    """A session with >>> gives what it says; another block just runs."""
+    """Runs a block; a session with >>> must print what it shows."""
     if ">>> " not in item.text:
         exec(compile("\n" * (item.line - 1) + item.text, str(document), "exec"), namespace)
         return
     test = doctest.DocTestParser().get_doctest(item.text, namespace, document.name, str(document), item.line - 1)
     problems: list[str] = []
-    with np.printoptions(formatter=None, linewidth=75):  # ultralytics, once imported, sets its own
+    with np.printoptions(formatter=None, linewidth=75):  # ultralytics sets its own when it is imported
         doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=problems.append, clear_globs=False)
     namespace.update(test.globs)
     assert not problems, "\n".join(problems)
@@ -236,13 +254,13 @@ def can_run(text: str) -> bool:
 
 
 def to_be_run(kind: str, text: str, words: list[str]) -> bool:
-    """Whether a command is complete, and can be run here; one within a sentence is, if it only looks something up."""
+    """Whether a command is complete and can run here. Within a sentence only commands that look something up do."""
     complete = kind == "block" or (words[:1] in (["info"], ["synset"], ["verify"]) and len(words) > 1)
     return complete and can_run(text) and not any(re.search(pattern, text) for pattern in NOT_RUN)
 
 
 def known_names() -> dict[str, Any]:
-    """What blocks use without saying where it comes from."""
+    """Returns the variables that blocks use without defining them."""
     from PIL import Image
 
     from imgtool import Classifier
@@ -261,6 +279,8 @@ def known_names() -> dict[str, Any]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_document(document: Path, workspace: Path) -> None:
     namespace: dict[str, Any] = known_names()
+    for name in MADE.get(document.name, ()):
+        shutil.rmtree(name)
     done: set[str] = set()
     for item in items(document):
         text = item.text
@@ -274,7 +294,7 @@ def test_a_document(document: Path, workspace: Path) -> None:
             try:
                 parse(list(words), complete=item.kind == "block")
                 if to_be_run(item.kind, text, words):
-                    run(words, piped(text))
+                    assert_shown(item.output, run(words, piped(text)))
             except (click.ClickException, AssertionError) as error:
                 pytest.fail(f"{document.name}:{item.line}: {item.text}\n{getattr(error, 'message', error)}")
 
@@ -292,21 +312,32 @@ def test_a_document(document: Path, workspace: Path) -> None:
         "curl -s a.jpg | imgtool predict - --weights runs/train --yaml",
     ],
 )
-def test_what_does_not_exist_is_noticed(text: str) -> None:
+def test_a_wrong_command_is_noticed(text: str) -> None:
     words = imgtool(text)
     assert words is not None
     with pytest.raises(click.ClickException):
         parse(words, complete=False)
 
 
-def test_what_is_lacking_is_noticed() -> None:
+def test_wrong_output_is_noticed() -> None:
+    printed = "top-1 50.00%  loss 1.2e-05  on 20 images\nruns/train: weights/best.pt\n  9.10%  n02391049  zebra\n"
+    for line in ("top-1 9.5% loss 3e-06 on 1,000 images", "top-1 95.00%  … images", "0.1%  n07747607  orange  [fruit]"):
+        assert_shown(line, printed)
+    for line in ("top-5 95.00%", "top-1 95.00% on", "runs/train: weights/last.pt", "runs/train: …\ntop-1 50.00%"):
+        with pytest.raises(AssertionError):
+            assert_shown(line, printed)
+
+
+def test_a_missing_option_is_noticed() -> None:
     parse(["val", "--data", "data/imagenet"], complete=False)
     with pytest.raises(click.MissingParameter):
         parse(["val", "--data", "data/imagenet"], complete=True)
 
 
-def test_every_option_that_is_named_exists() -> None:
-    known = {*all_options(), "--help", *FOREIGN}
+def test_every_option_in_the_text_exists() -> None:
+    commands = runpy.run_path(str(ROOT / "docs" / "cli.py"))["commands"]()
+    options = [one for _, command in commands for one in command.params if isinstance(one, click.Option)]
+    known = {name for option in options for name in (*option.opts, *option.secondary_opts)} | {"--help", *FOREIGN}
     for document in DOCUMENTS:
         for item in items(document):
             if item.kind == "inline" and item.text.startswith("--"):
@@ -335,8 +366,8 @@ def test_every_make_target_exists() -> None:
     assert found > 5
 
 
-def test_nothing_here_is_out_of_date() -> None:
-    """What is replaced, not run, or foreign is still written somewhere."""
+def test_the_tables_of_this_file_are_up_to_date() -> None:
+    """Everything that is replaced, not run or foreign still occurs in a document."""
     everything = [(document, item) for document in DOCUMENTS for item in items(document)]
     texts = [item.text for _, item in everything]
     for written in (*REPLACED, *FOREIGN):
@@ -345,25 +376,3 @@ def test_nothing_here_is_out_of_date() -> None:
         assert any(re.search(pattern, text) for text in texts), pattern
     commands = [item for _, item in everything if item.kind != "python" and imgtool(item.text) is not None]
     assert len(commands) > 50 and sum(item.kind == "python" for _, item in everything) > 20
-
-
-def test_the_reference_is_up_to_date() -> None:
-    """Every command and every option is on it."""
-    made = runpy.run_path(str(ROOT / "docs" / "cli.py"))["page"]()
-    assert REFERENCE.read_text("utf-8") == made, "make docs"
-    assert all(f"`{option}`" in made for option in all_options())
-
-
-def test_every_command_and_option_says_what_it_is_for() -> None:
-    def walk(command: click.Command, name: str) -> Iterator[str]:
-        if not command.help:
-            yield name
-        yield from (f"{name} {one.opts[0]}" for one in command.params if isinstance(one, click.Option) and not one.help)
-        if isinstance(command, click.Group):
-            context = click.Context(command)
-            for child in command.list_commands(context):
-                found = command.get_command(context, child)
-                assert found is not None
-                yield from walk(found, f"{name} {child}")
-
-    assert not list(walk(main, "imgtool"))

@@ -1,4 +1,4 @@
-"""What a user sees when the package cannot be built, and what a wheel holds."""
+"""The errors of a failed build, where libjpeg is found, and the metadata of the installed package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_missing_header_names_its_package(tmp_path):
 def test_jpeg_root_comes_before_the_system(tmp_path):
     pytest.importorskip("setuptools")
     (tmp_path / "include").mkdir()
-    (tmp_path / "include" / "jpeglib.h").write_text("#error this one is read\n")
+    (tmp_path / "include" / "jpeglib.h").write_text("#error this header is read\n")
     command = [sys.executable, "setup.py", "build_ext", "--build-temp", str(tmp_path), "--build-lib", str(tmp_path)]
     environment = os.environ | {"JPEG_ROOT": str(tmp_path)}
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
@@ -37,8 +37,8 @@ def test_jpeg_root_comes_before_the_system(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="what is read are ELF files")
-def test_jpeg_root_is_where_the_library_is_looked_for(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files")
+def test_the_library_is_loaded_from_jpeg_root(tmp_path):
     pytest.importorskip("setuptools")
     elffile = pytest.importorskip("elftools.elf.elffile")
     root, built = tmp_path / "jpeg", tmp_path / "built"

@@ -1,10 +1,11 @@
-"""`imgtool predict` and `imgtool val` by their options, in this process."""
+"""The options of `imgtool predict` and `imgtool val`, in this process."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,14 @@ def run(weights: Path, *args: object, stdin: bytes | str | None = None) -> Resul
 
 
 def assert_same(found: list[dict], expected: list[dict]) -> None:
-    """Equal, but for the probabilities' rounding: batches of other sizes sum in another order."""
-    assert [about(row) for row in found] == [about(row) for row in expected]
+    """Asserts equality, except for rounding of the probabilities: batches of other sizes sum in another order."""
+    assert [without_numbers(row) for row in found] == [without_numbers(row) for row in expected]
     for ours, theirs in zip(found, expected, strict=True):
         for name in NUMBERS & ours.keys():
             assert np.asarray(ours[name], float) == pytest.approx(np.asarray(theirs[name], float), rel=1e-4, abs=2e-6)
 
 
-def about(row: dict) -> dict:
+def without_numbers(row: dict) -> dict:
     return {name: value for name, value in row.items() if name not in NUMBERS}
 
 
@@ -87,21 +88,19 @@ def test_standard_input_is_an_image_or_a_list(weights, images):
     listed = run(weights, "--list", "-", "--json", stdin="p/b.png\n\np/a.jpg\r\nnowhere.jpg\ngone.jpg\n")
     assert [json.loads(line)["path"] for line in listed.stdout.splitlines()] == ["p/b.png", "p/a.jpg"]
     assert listed.exit_code == 2
-    assert listed.stderr.splitlines() == [
-        "imgtool: cannot read nowhere.jpg: No such file or directory",
-        "imgtool: cannot read gone.jpg: No such file or directory",
-        "imgtool: 2 of 4 images could not be read",
-    ]
+    first, second, summary = listed.stderr.splitlines()
+    assert "nowhere.jpg" in first and "gone.jpg" in second and "No such file" in first and "No such file" in second
+    assert "2 of 4 images" in summary
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "give IMAGES"),
-        (("p", "--json", "--csv", "-"), "not both"),
-        (("-", "--list", "-"), "standard input cannot be"),
-        (("p", "nowhere.jpg"), "there is no image nowhere.jpg"),
-        (("*.gif",), "there is no image in *.gif"),
+        ((), "IMAGES"),
+        (("p", "--json", "--csv", "-"), "--csv"),
+        (("-", "--list", "-"), "standard input"),
+        (("p", "nowhere.jpg"), "nowhere.jpg"),
+        (("*.gif",), "*.gif"),
         (("--list", "nowhere.txt"), "nowhere.txt: No such file"),
     ],
 )
@@ -110,13 +109,13 @@ def test_wrong_arguments(weights, images, args, message):
     assert result.exit_code == 2 and message in result.stderr
 
 
-def test_val_says_among_which_classes(scattered, drawn_data, tmp_path):
+def test_val_reports_the_classes_it_is_restricted_to(scattered, drawn_data, tmp_path):
     from imgtool import wordnet
 
     weights = scattered(wordnet.load().wnids)
     args = ["val", "--weights", str(weights), "--data", str(drawn_data)]
     shown = CliRunner().invoke(main, [*args, "--per-class", str(tmp_path / "c.csv")]).stdout
-    assert "among the 10 classes of the data, of the checkpoint's 1,000" in shown
+    assert re.search(r"restricted\b.*\b10\b.*\b1,000 classes", shown)
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 11
     found = json.loads(CliRunner().invoke(main, [*args, "--all-classes", "--json"]).stdout)
     assert found["classes"] == 1000

@@ -1,4 +1,4 @@
-"""The drawn source: its bytes follow from the seed, and it is shaped like the real one."""
+"""The drawn source: its bytes depend on the seed alone, and its layout is that of the real one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from imgtool.wordnet.errors import DatasetError
 ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
 
 
-def test_bytes_follow_from_the_seed(drawn, tmp_path):
+def test_bytes_depend_on_the_seed_alone(drawn, tmp_path):
     write_sample(tmp_path / "again", train_count=8, val_count=2)
     for name in ARCHIVES:
         assert (tmp_path / "again" / name).read_bytes() == (drawn / name).read_bytes()
@@ -31,7 +31,7 @@ def meta(path):
     return scipy.io.loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
 
 
-def test_its_devkit_has_the_fields_of_the_real_one(drawn, mini):
+def test_the_devkit_has_the_fields_of_the_real_one(drawn, mini):
     ours, real = meta(drawn / ARCHIVES[2]), meta(mini / ARCHIVES[2])
     assert ours.dtype.names == real.dtype.names
     real_rows = {str(row["WNID"]): row for row in real}
@@ -42,15 +42,17 @@ def test_its_devkit_has_the_fields_of_the_real_one(drawn, mini):
             assert str(row["words"]) == str(real_rows[str(row["WNID"])]["words"])
 
 
-def test_its_labels_are_spread(drawn):
+def test_the_labels_are_not_in_order(drawn):
     devkit = read_devkit(open_folder(drawn), ARCHIVES[2])
     assert len(devkit.ids) == 10
     assert sorted(devkit.ground_truth) == sorted(list(devkit.ids.values()) * 2)
     ids = list(devkit.ids.values())
-    assert [devkit.ids[w] for w in sorted(devkit.ids)] != sorted(ids), "devkit IDs are no class order"
+    assert [devkit.ids[w] for w in sorted(devkit.ids)] != sorted(ids), (
+        "IDs of the devkit are not in the order of the classes"
+    )
 
 
-def test_it_has_the_oddities(drawn):
+def test_it_has_unusual_images(drawn):
     forms = []
     with tarfile.open(drawn / ARCHIVES[0]) as outer:
         for member in outer:

@@ -1,4 +1,4 @@
-"""imgtool synset, its commands and their JSON."""
+"""The commands of imgtool synset, and their JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def as_json(*args: str) -> Any:
     return json.loads(shown(*args, "--json"))
 
 
-def test_help_brings_no_numpy() -> None:
+def test_help_does_not_import_numpy() -> None:
     script = (
         "import sys, imgtool.cli\n"
         "from click.testing import CliRunner\n"

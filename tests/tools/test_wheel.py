@@ -1,4 +1,4 @@
-"""The wheel: one for every Python, libjpeg-turbo inside, and nothing of the machine that built it."""
+"""The wheel: one for every Python, with libjpeg-turbo inside, and nothing from the machine that built it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "libstdc++.so.6", "libgcc_s.so.1"}
-"""What every glibc system that runs torch has."""
+"""The libraries that every glibc system with torch has."""
 
 
 def make_wheel(folder: Path, **environment: str) -> Path:
@@ -57,7 +57,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 
 def elf_files(contents: dict[str, bytes]) -> dict[str, list[tuple[str, str]]]:
-    """The dynamic section of each library: tags with what they name."""
+    """Returns the tags of each library's dynamic section and the names that they hold."""
     out = {}
     for name, data in contents.items():
         if data.startswith(b"\x7fELF"):
@@ -74,9 +74,9 @@ def dist_info(contents: dict[str, bytes], name: str) -> Message:
 
 def test_one_wheel_serves_every_python(wheel: Path, contents: dict[str, bytes]) -> None:
     assert fnmatch.fnmatch(wheel.name, f"imgtool-{imgtool.__version__}-py3-none-manylinux_2_*.whl")
-    about = dist_info(contents, "WHEEL")
-    assert about["Root-Is-Purelib"] == "false"
-    assert all(tag.startswith("py3-none-manylinux_") for tag in about.get_all("Tag", []))
+    metadata = dist_info(contents, "WHEEL")
+    assert metadata["Root-Is-Purelib"] == "false"
+    assert all(tag.startswith("py3-none-manylinux_") for tag in metadata.get_all("Tag", []))
 
 
 def test_every_file_of_the_package_is_in_it(contents: dict[str, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""A data set in memory with the loaders' protocol: what the loop sees, without files and codecs."""
+"""A data set and a loader in memory: what the loop uses, without files and codecs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imgtool.training import job, recipes
+from imgtool.training import execute, job, recipes
 from imgtool.training.evaluation import validation
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs import plots as run_plots
@@ -18,7 +18,7 @@ WNIDS = ["n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n0149
 
 
 class MemoryDataset:
-    """Coloured squares, one colour a class, on noise: separable, but not by the mean colour's first digits."""
+    """Coloured squares on noise, one colour per class: the classes are separable."""
 
     def __init__(self, num_classes: int = 6, train: int = 192, val: int = 96, side: int = 32, seed: int = 0) -> None:
         self.path = Path("memory")
@@ -48,7 +48,7 @@ class MemoryDataset:
 
 
 class MemoryLoader:
-    """Batches whose order is a function of (seed, epoch); ``interrupt_at`` (epoch, batch) plays Ctrl-C."""
+    """Batches in an order drawn from (seed, epoch); raises KeyboardInterrupt at ``interrupt_at`` (epoch, batch)."""
 
     interrupt_at: tuple[int, int] | None = None
     skipped = 0
@@ -104,7 +104,7 @@ class MemoryLoader:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Nets this small gain nothing from a second thread, and lose much to its barriers on a busy machine."""
+    """Networks this small gain nothing from a second thread, and its barriers are slow on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -116,23 +116,24 @@ DRAW_PLOTS = run_plots.draw_plots
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most tests that train do not look at plots, which take longer to draw than such nets to train."""
+    """Most tests do not use plots, which take longer to draw than such small networks take to train."""
     monkeypatch.setattr(run_plots, "draw_plots", lambda *_: None)
 
 
 @pytest.fixture
 def plots(no_plots: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that look at what a training draws at its end: takes `no_plots` back."""
+    """Draws plots at the end of a training again, for tests that use them."""
     monkeypatch.setattr(run_plots, "draw_plots", DRAW_PLOTS)
 
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryDataset:
-    """`Classifier` reads this data set whatever path it is given; runs/ is in a fresh folder."""
+    """`Classifier` reads this data set whatever path it is given; runs/ is in a new temporary folder."""
     dataset = MemoryDataset()
     monkeypatch.chdir(tmp_path)
     for module in (validation, job):
         monkeypatch.setattr(module, "Dataset", lambda _path, _labelmap=None: dataset)
+    for module in (validation, execute):
         monkeypatch.setattr(module, "open_loader", MemoryLoader)
     monkeypatch.setattr(MemoryLoader, "interrupt_at", None)
     return dataset
@@ -155,5 +156,5 @@ def make_loader() -> type[MemoryLoader]:
 
 @pytest.fixture
 def toy_recipe() -> Recipe:
-    """Six short epochs at 32 px, with dropout so that the random state matters."""
+    """Six short epochs at 32 pixels, with dropout, so that the random state matters."""
     return recipes.load("n").override(epochs=6, batch=32, imgsz=32, dropout=0.1, label_smoothing=0.1)

@@ -1,7 +1,8 @@
-"""`Classifier`: what a run leaves behind, validation by wnid, prediction on every kind of source."""
+"""`Classifier`: the files of a run, validation by wnid, prediction on every kind of source."""
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgtool.training import classifier, job
+from imgtool.training import classifier, execute, job
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier, TrainResults
 from imgtool.training.recipes import Recipe
@@ -27,7 +28,7 @@ def draw_image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
-def test_a_run_holds_all_to_repeat_it(trained: TrainResults, toy_recipe: Recipe, memory: Any) -> None:
+def test_a_run_has_everything_to_repeat_it(trained: TrainResults, toy_recipe: Recipe, memory: Any) -> None:
     run = trained.run
     names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
     weights = ["weights/best.pt", "weights/last-1.pt", "weights/last.pt"]
@@ -35,13 +36,13 @@ def test_a_run_holds_all_to_repeat_it(trained: TrainResults, toy_recipe: Recipe,
     settings = json.loads((run / "run.json").read_text())
     assert settings["recipe"] == toy_recipe.override(epochs=1).to_dict()
     assert settings["size"] == "n" and settings["seed"] == 0 and settings["fingerprint"] == memory.fingerprint
-    assert settings["argv"] and settings["device"].startswith("cpu")
+    assert settings["argv"] == sys.argv and settings["device"].startswith("cpu")
     assert set(settings["versions"]) == {"imgtool", "python", "torch"}
     assert checkpoint.load(run / "weights" / "best.pt")["resume"] is None
     assert (run / "weights" / "best.pt").stat().st_size < 0.5 * (run / "weights" / "last.pt").stat().st_size
 
 
-def test_training_leaves_the_best_model_in_hand(memory: Any, toy_recipe: Recipe) -> None:
+def test_training_loads_the_best_model(memory: Any, toy_recipe: Recipe) -> None:
     subject = Classifier("n")
     epochs: list[float] = []
     result = subject.train(
@@ -49,17 +50,19 @@ def test_training_leaves_the_best_model_in_hand(memory: Any, toy_recipe: Recipe)
     )
     assert result.metrics.top1 == max(epochs) and len(epochs) == 3 and result.epochs == 3
     metrics = subject.val(batch=50)
-    assert metrics.top1 == pytest.approx(result.metrics.top1, abs=0.011)  # fused: a tie may fall otherwise
+    assert metrics.top1 == pytest.approx(
+        result.metrics.top1, abs=0.011
+    )  # fused: equal logits may be ranked differently
     assert metrics.loss == pytest.approx(result.metrics.loss, rel=1e-3)
     assert Classifier(result.run).val().to_dict()["top5"] == metrics.top5
     assert subject.names == memory.names and subject.wnids == memory.wnids
 
 
-def test_default_batch_follows_the_data_set(memory: Any, toy_recipe: Recipe) -> None:
+def test_a_small_data_set_gets_a_small_batch(memory: Any, toy_recipe: Recipe) -> None:
     run = Classifier("n").train(epochs=1, imgsz=32, quiet=True).run
     assert run == Path("runs/train")
     assert json.loads((run / "run.json").read_text())["recipe"]["batch"] == 32
-    assert "batch 32 instead of 1024, the data set being small" in (run / "log.txt").read_text()
+    assert "batch 32 instead of 1024" in (run / "log.txt").read_text()
 
 
 def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +75,7 @@ def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: py
         asked.update(options, split=split, dataset=dataset)
         raise Stop
 
-    monkeypatch.setattr(job, "open_loader", open_loader)
+    monkeypatch.setattr(execute, "open_loader", open_loader)
     recipe = toy_recipe.override(crop_scale=0.25, hflip=0.0)
     with pytest.raises(Stop):
         Classifier("n").train(recipe=recipe, workers=3, seed=7, device="cpu", backend="native", name="asked")
@@ -93,10 +96,10 @@ def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: py
         "rank": 0,
         "world_size": 1,
     }
-    assert not Path("runs").exists()  # what fails before training takes no name
+    assert not Path("runs").exists()  # a failure before training creates no run directory
 
 
-def test_an_untrained_classifier_says_so(memory: Any, draw_image: np.ndarray) -> None:
+def test_an_untrained_classifier_cannot_validate_or_predict(memory: Any, draw_image: np.ndarray) -> None:
     for call in (lambda: Classifier("n").predict(draw_image), lambda: Classifier("n").val()):
         with pytest.raises(CheckpointError, match="has no trained weights"):
             call()
@@ -110,7 +113,7 @@ def test_no_such_checkpoint(tmp_path: Path) -> None:
 def test_weights_of_another_shape(trained: TrainResults) -> None:
     content = checkpoint.load(trained.run / "weights" / "best.pt")
     checkpoint.save(Path("odd.pt"), {key: content[key] for key in checkpoint.KEYS} | {"size": "s"})
-    with pytest.raises(CheckpointError, match=r"odd\.pt: its weights do not fit a s"):
+    with pytest.raises(CheckpointError, match=r"odd\.pt: the weights do not fit the network s"):
         Classifier("odd.pt")
 
 
@@ -126,9 +129,7 @@ def test_classes_are_matched_by_wnid(trained: TrainResults, memory: Any) -> None
     assert (permuted.top1, permuted.top5) == (plain.top1, plain.top5)
     assert permuted.loss == pytest.approx(plain.loss, rel=1e-5)
     subject.wnids[0] = "n02084071"
-    with pytest.raises(
-        CheckpointError, match="1 only in the data set, n01491361 first; 1 only in the checkpoint, n020"
-    ):
+    with pytest.raises(CheckpointError, match=r"1 only in the data set .*n01491361.*1 only in the checkpoint .*n020"):
         subject.val()
 
 
@@ -140,7 +141,7 @@ def test_unknown_split_and_empty_split(trained: TrainResults, memory: Any) -> No
         Classifier("n").train(quiet=True)
 
 
-def test_fine_tuning_keeps_the_body_and_says_when_the_head_starts_anew(
+def test_fine_tuning_keeps_the_weights_and_logs_a_new_last_layer(
     trained: TrainResults, memory: Any, make_dataset: Any, toy_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen = toy_recipe.override(epochs=1, lr=1e-30)
@@ -148,7 +149,7 @@ def test_fine_tuning_keeps_the_body_and_says_when_the_head_starts_anew(
     same = Classifier(trained.run).train(recipe=frozen, name="same", quiet=True)
     after = Classifier(same.run).model.state_dict()
     torch.testing.assert_close(after["model.9.linear.weight"], before["model.9.linear.weight"])
-    assert "starts anew" not in (same.run / "log.txt").read_text()
+    assert "initialised again" not in (same.run / "log.txt").read_text()
 
     fewer = make_dataset(num_classes=3)
     monkeypatch.setattr(job, "Dataset", lambda _path, _labelmap=None: fewer)
@@ -156,7 +157,7 @@ def test_fine_tuning_keeps_the_body_and_says_when_the_head_starts_anew(
     after = Classifier(other.run).model.state_dict()
     torch.testing.assert_close(after["model.4.cv1.conv.weight"], before["model.4.cv1.conv.weight"])
     assert after["model.9.linear.weight"].shape[0] == 3
-    assert "the last layer starts anew" in (other.run / "log.txt").read_text()
+    assert "last layer is initialised again" in (other.run / "log.txt").read_text()
 
 
 def test_every_kind_of_source_gives_the_same(trained: TrainResults, draw_image: np.ndarray) -> None:
@@ -182,7 +183,7 @@ def test_every_kind_of_source_gives_the_same(trained: TrainResults, draw_image: 
 def test_prediction_goes_through_the_validation_transform(
     trained: TrainResults, draw_image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A square image of the model's own size is not touched: logits are the model's on its bytes."""
+    """A square image of the model's size is not resized or cropped: the logits are those of its pixels."""
     square = np.ascontiguousarray(draw_image[:32, :32])
     subject = Classifier(trained.run)
     with torch.no_grad():
@@ -191,7 +192,7 @@ def test_prediction_goes_through_the_validation_transform(
     torch.testing.assert_close(torch.tensor(prediction.probabilities), expected[prediction.indices])
 
 
-def test_predict_names_what_it_cannot_read(trained: TrainResults, draw_image: np.ndarray) -> None:
+def test_predict_names_the_file_that_it_cannot_read(trained: TrainResults, draw_image: np.ndarray) -> None:
     subject = Classifier(trained.run)
     Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     Path("empty.png").touch()
@@ -206,7 +207,7 @@ def test_predict_names_what_it_cannot_read(trained: TrainResults, draw_image: np
     for wrong in (draw_image.astype(np.float32), draw_image[..., 0], draw_image[:, :0]):
         with pytest.raises(InputError, match=r"must be uint8 \[H, W, 3\]"):
             subject.predict(wrong)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="cannot predict on a BytesIO"):
+    with pytest.raises(InputError, match="cannot predict on BytesIO"):
         subject.predict(io.BytesIO())  # type: ignore[arg-type]
 
 
@@ -214,5 +215,5 @@ def test_device_names() -> None:
     assert classifier.resolve_device("cpu") == torch.device("cpu")
     assert classifier.resolve_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
     for wrong in ("gpu", "99", "cuda:99"):
-        with pytest.raises(InputError, match="there is no device"):
+        with pytest.raises(InputError, match=rf"device .?{wrong}"):
             classifier.resolve_device(wrong)

@@ -1,4 +1,4 @@
-"""What the tests of the hierarchy share: the shipped hierarchies, published facts, and NLTK's reader."""
+"""Fixtures of the tests of the hierarchy: hierarchies of the class sets, published facts, and NLTK's reader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def full() -> wordnet.Hierarchy:
 
 @pytest.fixture(scope="session")
 def fact() -> Callable[[str], str]:
-    """The text of a file of published facts."""
+    """Returns the text of a file of published facts."""
 
     def read(name: str) -> str:
         if not (FACTS / name).exists():
@@ -40,7 +40,7 @@ def fact() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def wordnet_folder() -> Path:
-    """WordNet 3.0's own files."""
+    """The folder of WordNet 3.0's files."""
     if not (WORDNET / "data.noun").exists():
         pytest.skip(f"no WordNet in {WORDNET} (Debian: wordnet-base)")
     return WORDNET
@@ -48,7 +48,7 @@ def wordnet_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def nltk_wordnet(wordnet_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """NLTK's reader over WordNet 3.0's nouns.
+    """NLTK's reader of WordNet 3.0's nouns.
 
     Debian's folder lacks lexnames, and NLTK opens only files within its own data path: so it gets a folder of its
     own. The other parts of speech are left empty, for nothing here asks for them and they take seconds to read.
@@ -65,7 +65,7 @@ def nltk_wordnet(wordnet_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     before = [f"other.{number}" for number in range(FIRST_LEXNAME)]  # adj.all, adj.pert, adv.all
     lexnames = "".join(f"{number:02d}\t{name}\t1\n" for number, name in enumerate([*before, *LEXNAMES]))
     (folder / "lexnames").write_text(lexnames)
-    # NLTK tells WordNet's version by the licence in front of data.adj.
+    # NLTK recognises WordNet's version by the licence at the start of data.adj.
     licence = [line for line in (wordnet_folder / "data.noun").read_text().splitlines() if line.startswith("  ")]
     (folder / "data.adj").write_text("".join(line + "\n" for line in licence))
     data.path.insert(0, str(root))

@@ -1,7 +1,7 @@
-"""What importing and loading bring along, in a fresh process.
+"""The modules and the memory that importing and loading take in a fresh process.
 
-How long they take and how much memory stays resident, `imgtool bench wordnet` says; the latter depends on the size of
-pages and on the allocator. Here the bytes are counted that Python and numpy ask for.
+`imgtool bench wordnet` measures time and resident memory; the latter depends on the page size and the allocator. These
+tests count the bytes that Python and numpy allocate.
 """
 
 from __future__ import annotations

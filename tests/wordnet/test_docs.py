@@ -1,4 +1,4 @@
-"""The examples of the package's docstring are true; those of docs/wordnet.md are tested with the other documents."""
+"""Runs the examples in the package's docstring. Those of docs/wordnet.md are tested with the other documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph and its classes, against published facts."""
+"""The graph and its classes, compared with published facts."""
 
 from __future__ import annotations
 
@@ -157,4 +157,4 @@ def test_wrong_class_lists() -> None:
 def test_pickle(h: Hierarchy) -> None:
     copy = pickle.loads(pickle.dumps(h["dog.n.01"]))
     assert copy == h["dog.n.01"] and copy.classes.tolist() == h["dog.n.01"].classes.tolist()
-    assert len(pickle.dumps(h)) < 200_000  # not the tables
+    assert len(pickle.dumps(h)) < 200_000  # without the tables

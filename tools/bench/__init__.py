@@ -1,6 +1,7 @@
-"""Benchmarks, one module a claim: peer and ours in one run, medians of several rounds, raw numbers as JSON.
+"""Benchmarks, one module per claim: a peer and imgtool in one run, medians of several rounds, raw numbers as JSON.
 
-``imgtool bench NAME`` runs one, ``--rehearse`` every step of it in seconds. A module has a click command ``main``.
+``imgtool bench NAME`` runs one of them; ``--rehearse`` takes every step of it in seconds. Each module has a click
+command ``main``.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ import importlib
 import click
 
 CLAIMS = {
-    "gpu": "on a GPU training is bound by the model, and its step by memory",
+    "gpu": "on a GPU, training is limited by the model, and the model's step by memory bandwidth",
     "inference": "an exported model is at least as fast as Ultralytics' export of the same weights",
-    "learning": "a few epochs on the CPU learn real images",
-    "loader": "crops from JPEG reach the batch at least twice as fast as through FFCV",
-    "prepare": "images are recoded at least twice as fast as by FFCV's writer",
-    "stores": "what each stored form costs on disk and brings in loading",
-    "train": "an epoch takes at most half of Ultralytics' time, and learns as much",
-    "wordnet": "the hierarchy starts in milliseconds and answers in arrays",
+    "learning": "a few epochs on a CPU learn real images",
+    "loader": "loads random crops from JPEG at least twice as fast as FFCV",
+    "prepare": "recodes images at least twice as fast as FFCV's writer",
+    "stores": "disk space and loading speed of each way to store images",
+    "train": "an epoch takes at most half of Ultralytics' time, with at least its accuracy",
+    "wordnet": "the hierarchy loads in milliseconds and answers for whole arrays",
 }
 
 
 class Claims(click.Group):
-    """The benchmarks as subcommands; a module is imported when it is asked for, help included."""
+    """The benchmarks as subcommands. A module is imported only when its command or its help is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(CLAIMS)
@@ -40,4 +41,4 @@ class Claims(click.Group):
 
 @click.group(cls=Claims)
 def bench() -> None:
-    """Measure a claim on this machine, side by side with the peer it is about."""
+    """Measure a claim on this machine, next to the library that it compares with."""

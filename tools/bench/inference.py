@@ -1,18 +1,18 @@
-"""Claim: an exported model answers at least as fast as Ultralytics' own export of the same weights.
+"""Claim: an exported model is at least as fast as Ultralytics' export of the same weights.
 
 \b
-    imgtool bench inference  # latency and throughput, every runtime here
-    imgtool bench inference --int8 --weights runs/train --data data/x  # what 8-bit integers cost and bring
+    imgtool bench inference  # latency and throughput in every installed runtime
+    imgtool bench inference --int8 --weights runs/train --data data/x  # accuracy and speed in 8-bit integers
 
-The five sizes with 1000 classes at 224 pixels, random weights, the same in all: our .onnx for any batch and the .onnx
-that Ultralytics' export makes by its defaults for this very batch, both in onnxruntime with the same threads and
-options; OpenVINO, TorchScript, torch (fused, channels_last) and torch.compile beside them. All must give the same
-probabilities first. They run turn by turn, each after a pause in which the other's threads come to rest; a round's
-figure is the median of its runs, and the medians of the rounds are compared. On a GPU: torch, torch.compile, a CUDA
-graph, and TensorRT where it is installed, in float16.
+Compares the five sizes with 1000 classes at 224 pixels and the same random weights: imgtool's .onnx, which takes any
+batch size, and the .onnx that Ultralytics' export makes by default for a fixed batch size, both in onnxruntime with the
+same threads and options. OpenVINO, TorchScript, torch (fused, channels_last) and torch.compile are measured, too.
+First, all must give the same probabilities. The runtimes take turns, with a pause in between until the threads of the
+previous one are idle. A round measures the median of its runs; the medians over the rounds are compared. On a GPU, the
+runtimes are torch, torch.compile, a CUDA graph, and TensorRT if it is installed, in float16.
 
---int8: the model of --weights as ONNX in float32 and quantised, its ranges measured on --calibrate: top-1 on --data,
-latency and throughput of both.
+--int8 compares the model of --weights as ONNX in float32 and quantised, with ranges calibrated on --calibrate: top-1 on
+--data, latency and throughput.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ from imgtool.bench.options import SIZES, CommaList, SourcePath, json_option, reh
 from imgtool.pipelines.threads import available_cpus
 
 PACKAGES = ("imgtool", "torch", "onnxruntime", "openvino", "ultralytics", "onnxslim", "tensorrt")
-REST = 0.1  # seconds: a pool of threads spins for a while after its last work
-SECONDS = 0.4  # of runs in a round, at least three of them
+PAUSE = 0.1  # seconds, because a thread pool spins for a while after its last work
+ROUND_SECONDS = 0.4  # of runs per round, with at least three runs
 
 
 @click.command(help=__doc__)
 @click.option(
-    "--sizes", default="n,s,m,l,x", show_default=True, type=CommaList(SIZES), help="Of the model, separated by commas."
+    "--sizes", default="n,s,m,l,x", show_default=True, type=CommaList(SIZES), help="Model sizes, separated by commas."
 )
 @click.option(
     "--batches",
     default="1,32",
     show_default=True,
     type=CommaList(click.IntRange(1)),
-    help="Images at a time, separated by commas.",
+    help="Batch sizes, separated by commas.",
 )
 @click.option("--imgsz", default=224, show_default=True, type=click.IntRange(32), help="Side of the images in pixels.")
-@click.option("--threads", type=click.IntRange(1), help="Of a CPU. [the cores]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads. [number of cores]")
 @click.option(
-    "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="What computes: cpu or cuda."
+    "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Device to compute on."
 )
 @click.option(
     "--runtimes",
     type=CommaList(click.Choice(sorted({*peers.CPU_KINDS, *peers.CUDA_KINDS}))),
-    help=f"Separated by commas; cpu: {', '.join(peers.CPU_KINDS)}; cuda: {', '.join(peers.CUDA_KINDS)}. "
+    help=f"Runtimes, separated by commas; cpu: {', '.join(peers.CPU_KINDS)}; cuda: {', '.join(peers.CUDA_KINDS)}. "
     "[all that are installed]",
 )
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Rounds that a median is of.")
-@click.option("--int8", is_flag=True, help="Compare with 8-bit integers instead; needs --weights and --data.")
-@click.option("--weights", help="A checkpoint or run, for --int8.")
-@click.option("--data", type=SourcePath(), help="Its validation data, for --int8.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Rounds to take medians of.")
+@click.option("--int8", is_flag=True, help="Compare float32 with 8-bit integers; needs --weights and --data.")
+@click.option("--weights", help="Checkpoint or run, for --int8.")
+@click.option("--data", type=SourcePath(), help="Validation data, for --int8.")
 @click.option("--calibrate", type=SourcePath(), help="Data set to calibrate on, for --int8. [--data]")
 @json_option
 @rehearsal(sizes="n", batches="2", imgsz=32, threads=1, rounds=1)
@@ -86,11 +86,11 @@ def main(
     if int8 and (weights is None or data is None):
         raise click.UsageError("--int8 needs --weights and --data")
     if int8 and (runtimes or device != "cpu"):
-        raise click.UsageError("--int8 is measured in onnxruntime on a CPU: it goes without --runtimes and --device")
+        raise click.UsageError("--int8 is measured in onnxruntime on a CPU: do not give --runtimes or --device")
     if not int8 and (weights or data or calibrate):
-        raise click.UsageError("--weights, --data and --calibrate go with --int8")
+        raise click.UsageError("--weights, --data and --calibrate need --int8")
     if device == "cuda" and not torch.cuda.is_available():
-        raise click.UsageError("torch sees no CUDA GPU here")
+        raise click.UsageError("torch finds no CUDA GPU")
     kinds = [] if int8 else peers.available(device, runtimes)
     threads = threads or available_cpus()
     torch.set_num_threads(threads)
@@ -114,16 +114,16 @@ def main(
                 for row in measure(size, Path(temporary), batches, imgsz, threads, device, kinds, rounds):
                     result["timings"].append(row)
                     show(row)
-                    write_json(json_path, result)  # what is measured is kept, whatever happens to the rest
+                    write_json(json_path, result)  # keeps the measurements if a later one fails
     write_json(json_path, result)
 
 
 def one_round(run: Runner) -> float:
-    """Milliseconds of the median run."""
-    time.sleep(REST)
+    """Returns the median time of a run in milliseconds."""
+    time.sleep(PAUSE)
     run()
     took: list[float] = []
-    until = time.perf_counter() + SECONDS
+    until = time.perf_counter() + ROUND_SECONDS
     while len(took) < 3 or time.perf_counter() < until:
         started = time.perf_counter()
         run()
@@ -132,7 +132,7 @@ def one_round(run: Runner) -> float:
 
 
 def timed(runners: dict[str, Runner], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds a batch by kind, a round each, turn by turn; none is always behind the same other."""
+    """Measures milliseconds per batch, by kind and round. The kinds take turns, in an order that changes each round."""
     milliseconds: dict[str, list[float]] = {kind: [] for kind in runners}
     kinds = list(runners)
     for number in range(rounds):
@@ -152,7 +152,7 @@ def measure(
     kinds: Sequence[str],
     rounds: int,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each batch: size, batch, milliseconds a batch by runtime and round."""
+    """Yields a row for each batch size: size, batch, milliseconds per batch by runtime and round."""
     from imgtool.training.classifier import Classifier
 
     subject = Classifier(peers.make_checkpoint(size, folder, imgsz))
@@ -161,11 +161,12 @@ def measure(
             runners = peers.cuda_runners(subject, folder, batch, imgsz, kinds)
         else:
             runners = peers.cpu_runners(subject, folder, batch, imgsz, threads, kinds)
-            peers.agree(runners)
+            peers.check_same_output(runners)
         yield {"size": size, "batch": batch, "milliseconds": timed(runners, rounds)}
 
 
 def medians(row: dict[str, Any]) -> dict[str, float]:
+    """Returns the median milliseconds by runtime."""
     return {kind: statistics.median(values) for kind, values in row["milliseconds"].items()}
 
 
@@ -173,16 +174,18 @@ def show(row: dict[str, Any]) -> None:
     found = medians(row)
     parts = [f"{kind} {ms:.2f} ms" for kind, ms in found.items()]
     if row["batch"] > 1:
-        parts = [f"{kind} {row['batch'] / ms * 1e3:,.0f} img/s" for kind, ms in found.items()]
+        parts = [f"{kind} {row['batch'] / ms * 1e3:,.0f} images/s" for kind, ms in found.items()]
     if OURS in found and THEIRS in found:
-        parts.append(f"ours takes {found[OURS] / found[THEIRS]:.3f} of Ultralytics' (aim: .9, at most 1)")
+        parts.append(
+            f"imgtool's takes {found[OURS] / found[THEIRS]:.3f} of the time of Ultralytics' (target: .9, at most 1)"
+        )
     click.echo(f"{row['size']}, batch {row['batch']:2}: {', '.join(parts)}")
 
 
 def quantised(
     weights: str, data: str, calibrate: str, folder: Path, batches: Sequence[int], threads: int, rounds: int
 ) -> dict[str, Any]:
-    """Top-1 on the validation data and milliseconds a batch, of the model in float32 and in 8-bit integers."""
+    """Measures top-1 on the validation data and milliseconds per batch of the model in float32 and 8-bit integers."""
     import numpy as np
 
     from imgtool.training.classifier import Classifier
@@ -213,6 +216,6 @@ def show_int8(result: dict[str, Any]) -> None:
     for row in result["timings"]:
         found = medians(row)
         click.echo(
-            f"batch {row['batch']:2}: {found['float32']:.2f} ms and {found['int8']:.2f} ms, "
-            f"{found['float32'] / found['int8']:.2f} x as fast"
+            f"batch {row['batch']:2}: float32 {found['float32']:.2f} ms, int8 {found['int8']:.2f} ms; "
+            f"int8 is {found['float32'] / found['int8']:.2f} x as fast"
         )

@@ -1,6 +1,6 @@
-"""What ``imgtool bench inference`` times: one model, the same weights, in every runtime that is here.
+"""The runtimes that ``imgtool bench inference`` times, for one model with the same weights.
 
-A runner is a function that computes one batch; it is given random images once, when it is made.
+A runner is a function that computes one batch of random images, which are fixed when the runner is made.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from imgtool.training.classifier import Classifier
 from imgtool.training.models import yolov8
 from imgtool.training.runtimes import readers
 from imgtool.training.runtimes.openvino import options
-from imgtool.wordnet import label_table, orders
+from imgtool.wordnet import class_table, orders
 from imgtool.wordnet.errors import BenchError, InputError
 
 Runner = Callable[[], Any]
 OURS, THEIRS = "onnx", "ultralytics-onnx"
 CPU_KINDS = (OURS, THEIRS, "openvino", "torchscript", "torch", "torch-compile")
 CUDA_KINDS = ("torch", "torch-compile", "cuda-graph", "tensorrt")
-NEEDS = {  # modules to import, by runtime
+REQUIRED = {  # modules, by runtime
     OURS: ("onnx", "onnxscript", "onnxruntime"),
     THEIRS: ("ultralytics", "onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
     "tensorrt": ("onnx", "onnxscript", "tensorrt"),
 }
-CLOSE = 1e-2  # of logarithms of probabilities: what all runtimes must agree to
+TOLERANCE = 1e-2  # of log-probabilities: how much the runtimes may differ
 
 
 def make_checkpoint(size: str, folder: Path, imgsz: int) -> Path:
-    """A model of 1000 classes with random weights and statistics such as training leaves: speed asks for no more."""
+    """Writes a checkpoint of 1000 classes with random weights and realistic batch-norm statistics, enough for speed."""
     torch.manual_seed(0)
     model = yolov8.build(size)
     for module in model.modules():
@@ -59,7 +59,7 @@ def make_checkpoint(size: str, folder: Path, imgsz: int) -> Path:
         "dropout": 0.0,
         "imgsz": imgsz,
         "wnids": wnids,
-        "names": label_table(wnids)["name"],
+        "names": class_table(wnids)["name"],
         "epoch": 1,
         "metrics": None,
         "recipe": recipes.load(size).to_dict(),
@@ -71,8 +71,10 @@ def make_checkpoint(size: str, folder: Path, imgsz: int) -> Path:
 
 
 def ultralytics_onnx(subject: Classifier, folder: Path, batch: int, imgsz: int) -> Path:
-    """The .onnx that Ultralytics' own export makes of these weights for this batch, by its defaults. Without
-    onnxslim it is not simplified."""
+    """Exports these weights with Ultralytics' export and its defaults, for this batch size.
+
+    Without onnxslim, the result is not simplified.
+    """
     ultralytics.load(folder / "ultralytics")
     from ultralytics import YOLO
 
@@ -80,9 +82,11 @@ def ultralytics_onnx(subject: Classifier, folder: Path, batch: int, imgsz: int) 
     model.model.load_state_dict(subject.model.state_dict())
     model.model.names = dict(enumerate(subject.names))
     model.model.eval()
-    place = folder / f"theirs-{subject.size}-{batch}.pt"
-    model.model.pt_path = model.ckpt_path = str(place)
-    return Path(model.export(format="onnx", imgsz=imgsz, batch=batch, device="cpu", verbose=False, simplify=_slims()))
+    path = folder / f"theirs-{subject.size}-{batch}.pt"
+    model.model.pt_path = model.ckpt_path = str(path)
+    return Path(
+        model.export(format="onnx", imgsz=imgsz, batch=batch, device="cpu", verbose=False, simplify=_has_onnxslim())
+    )
 
 
 def session_runner(path: Path, threads: int, images: np.ndarray[Any, Any]) -> Runner:
@@ -103,7 +107,7 @@ def openvino_runner(path: Path, threads: int, images: np.ndarray[Any, Any]) -> R
 
 
 def torch_runner(network: Callable[[Tensor], Tensor], images: Tensor) -> Runner:
-    """Waits for the device, if it is another, before it returns."""
+    """Returns a runner of a torch network. It waits for the GPU, if the images are on one."""
 
     def run() -> Tensor:
         with torch.inference_mode():
@@ -116,7 +120,7 @@ def torch_runner(network: Callable[[Tensor], Tensor], images: Tensor) -> Runner:
 
 
 def graph_runner(network: nn.Module, images: Tensor) -> Runner:
-    """The network's kernels in one CUDA graph: a launch a batch instead of a launch a kernel."""
+    """Returns a runner of the network in one CUDA graph, with one launch per batch instead of one per kernel."""
     side = torch.cuda.Stream()
     with torch.inference_mode():
         side.wait_stream(torch.cuda.current_stream())
@@ -139,7 +143,7 @@ def graph_runner(network: nn.Module, images: Tensor) -> Runner:
 def cpu_runners(
     subject: Classifier, folder: Path, batch: int, imgsz: int, threads: int, kinds: Sequence[str]
 ) -> dict[str, Runner]:
-    """Runners of these kinds."""
+    """Makes the runners of these kinds."""
     generator = np.random.default_rng(0)
     pixels = torch.from_numpy(generator.integers(0, 256, (batch, 3, imgsz, imgsz), dtype=np.uint8))
     images = to_float(pixels)
@@ -149,7 +153,7 @@ def cpu_runners(
 
     def exported(form: str, suffix: str) -> Path:
         out = folder / f"{subject.size}{suffix}"
-        if not out.exists():  # one for any batch
+        if not out.exists():  # one file for all batch sizes
             subject.export(form, out)
         return out
 
@@ -162,12 +166,12 @@ def cpu_runners(
         "torch-compile": lambda: torch_runner(torch.compile(fused, dynamic=False), last),
     }
     runners = {kind: makers[kind]() for kind in kinds}
-    torch.set_num_threads(threads)  # Ultralytics' export has left torch with one less than there are cores
+    torch.set_num_threads(threads)  # Ultralytics' export sets one less than there are cores
     return runners
 
 
 def cuda_runners(subject: Classifier, folder: Path, batch: int, imgsz: int, kinds: Sequence[str]) -> dict[str, Runner]:
-    """The same on a GPU, in float16 throughout."""
+    """Makes the runners of these kinds on a GPU, in float16."""
     device = torch.device("cuda")
     network = yolov8.fuse(subject.model).half().to(device).to(memory_format=torch.channels_last)
     images = torch.rand(batch, 3, imgsz, imgsz, device=device).half().contiguous(memory_format=torch.channels_last)
@@ -186,49 +190,52 @@ def cuda_runners(subject: Classifier, folder: Path, batch: int, imgsz: int, kind
     return {kind: makers[kind]() for kind in kinds}
 
 
-def agree(runners: dict[str, Runner]) -> None:
-    """Raises BenchError unless all of them give the first one's probabilities: then they are not the same model."""
+def check_same_output(runners: dict[str, Runner]) -> None:
+    """Raises BenchError if a runner's probabilities differ from those of the first one: it is not the same model."""
     expected: Tensor | None = None
     for kind, run in runners.items():
         found = run().float().cpu()
-        found = found.log() if kind == THEIRS else found.log_softmax(dim=1)  # theirs has the softmax inside
+        found = found.log() if kind == THEIRS else found.log_softmax(dim=1)  # theirs includes the softmax
         if expected is None:
             expected = found
-        elif (difference := float((found - expected).abs().max())) > CLOSE:
+        elif (difference := float((found - expected).abs().max())) > TOLERANCE:
             raise BenchError(f"{kind} differs from {next(iter(runners))}: by {difference:.2g} in log-probability")
 
 
 def available(device: str, wanted: Sequence[str] | None) -> list[str]:
-    """The runtimes to time on "cpu" or "cuda": those ``wanted``, or all that are here, with a line for each other one.
+    """Returns the runtimes to time on "cpu" or "cuda": those ``wanted``, or all that are available.
 
-    Raises InputError if one that is wanted is not here or not for this device.
+    Prints a line for each runtime that is not available.
+
+    Raises:
+        InputError: a wanted runtime is not available, or does not run on this device.
     """
     kinds = CPU_KINDS if device == "cpu" else CUDA_KINDS
     for kind in wanted or ():
         if kind not in kinds:
             raise InputError(f"--runtimes: {kind} does not run on {device}; choose from {', '.join(kinds)}")
         if reason := _missing(kind, device):
-            raise InputError(f"--runtimes: {kind} is not here: {reason}")
+            raise InputError(f"--runtimes: {kind} is not available: {reason}")
     out = []
     for kind in wanted or kinds:
         if reason := _missing(kind, device):
-            click.echo(f"{kind}: not here: {reason}")
+            click.echo(f"{kind}: not available: {reason}")
         else:
             out.append(kind)
-    if THEIRS in out and not _slims():
-        click.echo(f"{THEIRS}: not simplified, which its default is: pip install onnxslim")
+    if THEIRS in out and not _has_onnxslim():
+        click.echo(f"{THEIRS}: not simplified as it would be by default: pip install onnxslim")
     return out
 
 
-def _slims() -> bool:
+def _has_onnxslim() -> bool:
     return importlib.util.find_spec("onnxslim") is not None
 
 
 def _missing(kind: str, device: str) -> str | None:
-    """Why a runtime cannot be timed on this machine; None if it can."""
-    absent = [module for module in NEEDS.get(kind, ()) if importlib.util.find_spec(module) is None]
+    """Returns why a runtime is not available on this machine; None if it is."""
+    absent = [module for module in REQUIRED.get(kind, ()) if importlib.util.find_spec(module) is None]
     if absent:
         return f"pip install {' '.join(absent)}"
     if kind == "torch-compile" and device == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
-        return "it needs a C++ compiler: install g++, or name one in the environment as CXX"
+        return "needs a C++ compiler: install g++, or set CXX in the environment"
     return None

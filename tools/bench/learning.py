@@ -1,9 +1,9 @@
-"""Claim: a few epochs on the CPU learn real images. Tiny-ImageNet's training and validation images are disjoint.
+"""Claim: a few epochs on a CPU learn real images. Tiny-ImageNet's training and validation images are disjoint.
 
 \b
     imgtool bench learning --src tiny-imagenet-200.tar --epochs 5
 
-Prepares the archive, trains the n model at 64 pixels, validates each epoch, and prints the curve; raw numbers as JSON.
+Prepares the archive, trains the n model at 64 pixels, validates each epoch, and prints the curve.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from imgtool.pipelines.prepare.settings import Settings
 
 
 def learn(src: str | Path, epochs: int, batch: int, seed: int, folder: Path, classes: str = "") -> dict[str, Any]:
-    """Prepares ``src``, or these ``classes`` of it, and trains on it below ``folder``; returns the curve with times in
-    seconds."""
+    """Prepares ``src`` and trains on it in ``folder``; returns the curve, with times in seconds.
+
+    Args:
+        classes: as for ``imgtool prepare --classes``; "" for all.
+    """
     from imgtool.training.classifier import Classifier
 
     started = time.perf_counter()
@@ -57,9 +60,9 @@ def learn(src: str | Path, epochs: int, batch: int, seed: int, folder: Path, cla
 
 @click.command(help=__doc__)
 @click.option("--src", required=True, type=SourcePath(), help="Tiny-ImageNet as a tar or folder.")
-@click.option("--epochs", default=5, show_default=True, type=click.IntRange(1), help="Passes over the training split.")
-@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples a step.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of weights, order and crops.")
+@click.option("--epochs", default=5, show_default=True, type=click.IntRange(1), help="Epochs to train.")
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples per step.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of weights, order and crops.")
 @json_option
 @rehearsal(src=DRAWN, epochs=1, batch=16)
 def main(src: str, epochs: int, batch: int, seed: int, json_path: Path | None, rehearse: bool) -> None:
@@ -70,6 +73,6 @@ def main(src: str, epochs: int, batch: int, seed: int, json_path: Path | None, r
     chance = 1 / result["classes"]
     click.echo(
         f"{result['curve'][-1]['top1'] / chance:.0f} times chance ({chance:.1%}) on {result['val']:,} held-out "
-        f"images, {result['total_seconds']:.0f} s with prepare"
+        f"images, {result['total_seconds']:.0f} s including prepare"
     )
     write_json(json_path, result)

@@ -1,15 +1,15 @@
-"""Claim: the native loader feeds crops from JPEG at least twice as fast as FFCV's, and faster than any other.
+"""Claim: the native loader loads crops from JPEG at least twice as fast as FFCV's, and faster than any other loader.
 
 \b
-    imgtool bench loader --src ILSVRC2012  # the claim: every loader installed here, on the same stored images
-    imgtool bench loader --data data/imagenet  # one's own data: can this machine feed a model, and what holds it up?
+    imgtool bench loader --src ILSVRC2012  # the claim: every installed loader, on the same stored images
+    imgtool bench loader --data data/imagenet  # your data: can this machine feed a model, and what is the bottleneck?
 
-All make the same batches: random crops of area (0.08, 1) resized to 224 pixels, flipped at random, uint8, from JPEG of
-quality 90 and longer side 500 and 400. FFCV reads a .beton that prepare has written, with its own loader; DALI (on the
-CPU), torch's DataLoader with Pillow and torchvision, and Ultralytics' classification loader read the very same JPEGs as
-files in class folders. Each is set up once and runs an epoch a round, turn by turn, once the processors are idle; the
-rate is that of the batches behind the first six. "entropy" is the bound: a bare loop that entropy-decodes the rows that
-the same crops need, no more.
+All loaders make the same kind of batches: random crops of area (0.08, 1) resized to 224 pixels, flipped at random,
+uint8, from JPEG of quality 90 with a longer side of 500 and of 400 pixels. FFCV reads a .beton written by prepare. DALI
+(on the CPU), torch's DataLoader with Pillow and torchvision, and Ultralytics' classification loader read the same JPEGs
+as files in class folders. Each loader is set up once. The loaders take turns, with one epoch per round, each starting
+when the CPU is idle. The rate excludes the first six batches. "entropy" is the upper bound: a loop that only
+entropy-decodes the rows needed for the same crops.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from imgtool.bench.options import (
     versions,
     write_json,
 )
-from imgtool.bench.prepare import gather, write_layouts
+from imgtool.bench.prepare import first_images, write_layouts
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.loaders.base import Loader
@@ -52,13 +52,15 @@ SIDES = (500, 400)
 STORES = ("jpeg", "jpeg-indexed", "raw")
 Epoch = Callable[[], Iterable[Any]]
 
-HEAD = 6
-"""Batches of an epoch that are not timed: such a peer has them ready."""
+WARMUP_BATCHES = 6
+"""Batches of an epoch that are not timed, because some loaders prepare them in advance."""
 
 
 def settle() -> None:
-    """Waits until this process and its children are idle, a minute at most: some peers go on with batches of their
-    next epoch."""
+    """Waits, for a minute at most, until this process and its children are idle.
+
+    Some loaders continue with batches of the next epoch.
+    """
     for _ in range(300):
         before = _busy()
         time.sleep(0.2)
@@ -67,11 +69,13 @@ def settle() -> None:
 
 
 def _busy() -> float:
-    """Seconds of processor time that this process, its threads and its living children have used so far. Where there is
-    no /proc, this process alone."""
-    times: dict[int, tuple[int, int]] = {}  # by process: its parent, its ticks
+    """Returns the CPU seconds that this process and its living descendants have used.
+
+    Without /proc, only this process is counted.
+    """
+    times: dict[int, tuple[int, int]] = {}  # by process: parent, clock ticks
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             pid, _, rest = path.read_text(errors="replace").partition(" ")
             columns = rest.rpartition(")")[2].split()
             times[int(pid)] = int(columns[1]), int(columns[11]) + int(columns[12])
@@ -84,22 +88,22 @@ def _busy() -> float:
 
 
 def check_batch(images: int, batch: int) -> None:
-    """Raises InputError if an epoch of whole batches has none to be timed."""
-    if images // batch <= HEAD:
+    """Raises InputError if an epoch has no complete batch left to time."""
+    if images // batch <= WARMUP_BATCHES:
         raise InputError(
-            f"{images:,} samples are {images // batch:,} batches of {batch:,}, and more than {HEAD} are needed: give a "
-            "smaller --batch, or larger --images or --repeat"
+            f"{images:,} samples are {images // batch:,} batches of {batch:,}, but more than {WARMUP_BATCHES} are "
+            "needed: give a smaller --batch, or larger --images or --repeat"
         )
 
 
 def rate_of(epoch: Epoch, batch: int) -> tuple[float, float]:
-    """Images a second behind the first ``HEAD`` batches of an epoch, and the seconds until the first is there."""
+    """Returns images/s after the first ``WARMUP_BATCHES`` batches of an epoch, and seconds until the first batch."""
     settle()
     started = time.perf_counter()
     batches = iter(epoch())
     next(batches)
     first = time.perf_counter() - started
-    for _ in range(HEAD - 1):
+    for _ in range(WARMUP_BATCHES - 1):
         next(batches)
     started = time.perf_counter()
     count = sum(1 for _ in batches)
@@ -119,44 +123,50 @@ def native_epochs(loader: Loader) -> Epoch:
 
 
 def entropy_rate(data: Dataset, image_size: int, images: int) -> float:
-    """Images a second of decoding the Huffman codes that each crop depends on, on one thread."""
+    """Returns images/s of decoding only the Huffman codes that each crop depends on, on one thread."""
     from imgtool.pipelines.codec import _native
 
     with open_loader(data, "train", batch_size=images, image_size=image_size, num_workers=1) as loader:
         request = next(loader._requests(0))
         crops = request.crops[:, :4].tolist()
-        data_of = [bytes(loader.samples.data(sample)) for sample in request.samples.tolist()]
+        stored_images = [bytes(loader.samples.data(sample)) for sample in request.samples.tolist()]
     settle()
     started = time.perf_counter()
-    for data_, crop in zip(data_of, crops, strict=True):
-        _native.read_coefficients(data_, *crop)
+    for stored, crop in zip(stored_images, crops, strict=True):
+        _native.read_coefficients(stored, *crop)
     return len(crops) / (time.perf_counter() - started)
 
 
 @click.command(help=__doc__)
 @click.option("--src", type=SourcePath(), help="ILSVRC2012, or another source with a train split.")
-@click.option("--data", type=SourcePath(), help="A prepared data set, instead of --src.")
-@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Images taken from --src.")
+@click.option("--data", type=SourcePath(), help="Your prepared data set, instead of --src.")
+@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Images to take from --src.")
 @click.option(
-    "--repeat", default=12, show_default=True, type=click.IntRange(1), help="Copies of each in the data set made of it."
+    "--repeat", default=12, show_default=True, type=click.IntRange(1), help="Copies of each image in the data set."
 )
 @click.option(
     "--threads",
     default="1,2",
     show_default=True,
     type=CommaList(click.IntRange(1)),
-    help="Threads (or worker processes), separated by commas.",
+    help="Numbers of threads (or worker processes), separated by commas.",
 )
-@click.option("--batch", default=256, show_default=True, type=click.IntRange(1), help="Samples a batch.")
+@click.option("--batch", default=256, show_default=True, type=click.IntRange(1), help="Samples per batch.")
 @click.option("--imgsz", default=224, show_default=True, type=click.IntRange(32), help="Side of the crops in pixels.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Epochs that a median is of.")
-@click.option("--size", default="n", show_default=True, type=SIZES, help="With --data: the model to feed.")
+@click.option(
+    "--rounds",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Epochs to take medians of.",
+)
+@click.option("--size", default="n", show_default=True, type=SIZES, help="Size of the model to feed, for --data.")
 @click.option(
     "--seconds",
     default=10.0,
     show_default=True,
     type=FiniteRange(0, min_open=True),
-    help="With --data: of each measurement.",
+    help="Seconds per measurement, for --data.",
 )
 @json_option
 @plot_option("the rates")
@@ -177,15 +187,15 @@ def main(
     rehearse: bool,
 ) -> None:
     if rehearse and data is not None:
-        src = None  # the drawn one
+        src = None  # instead of the synthetic source
     if (src is None) == (data is None):
-        raise click.UsageError("give --src (the claim) or --data (one's own data set)")
+        raise click.UsageError("give either --src (the claim) or --data (your data set)")
     if data is not None:
-        from imgtool.bench.loader_verdict import verdict
+        from imgtool.bench.loader_bottleneck import find_bottleneck
 
         if plot_path:
-            raise click.UsageError("--plot draws the rates of all loaders: it goes with --src")
-        result = verdict(Dataset(data), size, imgsz, batch, seconds)
+            raise click.UsageError("--plot draws the rates of all loaders: use it with --src")
+        result = find_bottleneck(Dataset(data), size, imgsz, batch, seconds)
     else:
         result = compare(str(src), images, repeat, threads, batch, imgsz, rounds)
         show(result)
@@ -203,7 +213,7 @@ def compare(
     sizes: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        stored = write_layouts(gather(src, images), repeat, folder)
+        stored = write_layouts(first_images(src, images), repeat, folder)
         check_batch(stored, batch)
         for side in SIDES:
             sets = {}
@@ -211,7 +221,7 @@ def compare(
                 prepare(folder, folder / f"{store}{side}", Settings(max_side=side, store=store))
                 sets[store] = Dataset(folder / f"{store}{side}")
                 sizes[f"{store} {side}"] = float(np.mean(sets[store].manifest("train")["bytes"]))
-            peers.dump(sets["jpeg"], folder / f"files{side}")
+            peers.write_files(sets["jpeg"], folder / f"files{side}")
             epochs: dict[str, Epoch] = {}
             for count in threads:
                 for store, data in sets.items():
@@ -227,14 +237,14 @@ def compare(
                     made = peer(folder / f"files{side}", batch, imgsz, count)
                     if isinstance(made, str):
                         if side == SIDES[0] and count == threads[0]:
-                            click.echo(f"{peer.__name__}: not here: {made}")
+                            click.echo(f"{peer.__name__}: not available: {made}")
                     else:
                         epochs[f"{peer.__name__}|{side}|{count}"] = made
                         first[f"{peer.__name__}|{side}|{count}"] = [time.perf_counter() - started]
             for number in range(rounds + 1):
                 for name, epoch in epochs.items():
                     rate, seconds = rate_of(epoch, batch)
-                    if number == 0:  # compiles, starts processes, fills caches
+                    if number == 0:  # a round that compiles, starts processes and fills caches
                         first[name].append(seconds)
                     else:
                         rates.setdefault(name, []).append(rate)
@@ -259,14 +269,16 @@ def show(result: dict[str, Any]) -> None:
     rates = {name: statistics.median(values) for name, values in result["rates"].items()}
     for name, rate in sorted(rates.items(), key=lambda item: (item[0].split("|")[1:], -item[1])):
         kind, side, threads = name.split("|")
-        line = f"side {side}, {threads} thread{'s' if threads != '1' else ' '}  {kind:20} {rate:8,.0f} img/s"
-        ours = rates.get(f"native|{side}|{threads}")  # the bound is of one thread, whatever --threads says
-        if ours and not kind.startswith("native"):
-            line += f"   native is {ours / rate:5.2f} x" if "entropy" not in kind else f"   native is {ours / rate:.0%}"
+        line = f"longer side {side}, {threads} thread{'s' if threads != '1' else ' '}  {kind:20} {rate:8,.0f} images/s"
+        ours = rates.get(f"native|{side}|{threads}")  # the bound is measured on one thread, whatever --threads is
+        if ours and "entropy" in kind:
+            line += f"   native reaches {ours / rate:.0%} of it"
+        elif ours and not kind.startswith("native"):
+            line += f"   native is {ours / rate:5.2f} x as fast"
         elif threads != "1" and f"{kind}|{side}|1" in rates:
-            line += f"   {rate / rates[f'{kind}|{side}|1']:.2f} x one thread"
+            line += f"   {rate / rates[f'{kind}|{side}|1']:.2f} x its rate on one thread"
         if name in result["first_batch_seconds"]:
-            line += f"   first batch ever after {sum(result['first_batch_seconds'][name]):.2f} s"
+            line += f"   set-up and first batch: {sum(result['first_batch_seconds'][name]):.2f} s"
         click.echo(line)
 
 
@@ -283,6 +295,6 @@ def draw(result: dict[str, Any], path: Path) -> None:
         bars = sorted((rate, n.split("|")[0]) for n, rate in rates.items() if n.endswith(f"|{side}|{threads}"))
         axis.barh([name for _, name in bars], [rate for rate, _ in bars])
         axis.set_title(f"longer side {side}, threads: {threads}", fontsize=9, loc="left")
-    axes[-1, 0].set_xlabel("images a second")
+    axes[-1, 0].set_xlabel("images/s")
     figure.tight_layout()
     figure.savefig(path)

@@ -1,7 +1,7 @@
-"""The peers of ``imgtool bench loader``, each as its users set it up.
+"""The peers of ``imgtool bench loader``, each set up as its users do.
 
-Each peer is a function of (folder of the images, batch, image size, threads) that gives a function
-which starts an epoch, or a line that says why it cannot be had here.
+Each peer is a function of (folder of the images, batch size, image size, threads). It returns a function that starts an
+epoch, or a line that says why the peer is not available.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ PACKAGES = ("ffcv", "nvidia-dali-cuda130", "torch", "torchvision", "pillow", "pi
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
-def dump(data: Dataset, folder: Path) -> None:
-    """The training images as files in class folders, folder/train/CLASS/NUMBER.jpg, and as one folder/train.beton."""
+def write_files(data: Dataset, folder: Path) -> None:
+    """Writes the training images as folder/train/CLASS/NUMBER.jpg, and all of them into folder/train.beton."""
     readers = [BetonReader(path) for path in data.shards("train")]
     folder.mkdir(parents=True, exist_ok=True)
-    one = BetonWriter(folder / "train.beton", sum(map(len, readers)))
+    beton = BetonWriter(folder / "train.beton", sum(map(len, readers)))
     number = 0
     for reader in readers:
         for position in range(len(reader)):
@@ -32,13 +32,13 @@ def dump(data: Dataset, folder: Path) -> None:
             path = folder / "train" / f"{label:04d}" / f"{number:06d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(reader.read(position))
-            one.add(reader.read(position), int(reader.width[position]), int(reader.height[position]), label)
+            beton.add(reader.read(position), int(reader.width[position]), int(reader.height[position]), label)
             number += 1
-    one.close()
+    beton.close()
 
 
 def ffcv(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
-    """As ffcv-imagenet, up to the copy to the GPU."""
+    """FFCV's loader, set up as in ffcv-imagenet, without the copy to the GPU."""
     if reason := missing("ffcv"):
         return reason
     from ffcv.fields.basics import IntDecoder
@@ -69,7 +69,7 @@ def ffcv(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
 
 
 def dali(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
-    """As DALI's ImageNet example, with its CPU operators."""
+    """DALI, set up as in its ImageNet example, with its CPU operators."""
     if reason := missing("dali"):
         return reason
     from nvidia.dali import fn, pipeline_def, types
@@ -89,7 +89,7 @@ def dali(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
 
 
 def torch(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
-    """DataLoader over an ImageFolder: Pillow, torchvision's crop and flip."""
+    """torch's DataLoader with torchvision's ImageFolder, crop and flip, decoding with Pillow."""
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
@@ -109,7 +109,7 @@ def torch(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
 
 
 def ultralytics(files: Path, batch: int, imgsz: int, threads: int) -> Epoch | str:
-    """Its ClassificationDataset and loader, with its own RandAugment, colour jitter and erasing off."""
+    """Ultralytics' ClassificationDataset and loader, without its RandAugment, colour jitter and erasing."""
     try:
         load(files / "ultralytics")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What the figures of a benchmark were measured on."""
+"""Describes the machine that a benchmark runs on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imgtool.pipelines.threads import available_cpus
 
 
 def describe() -> str:
-    """This machine in a line: processor and its clock as Linux tells it, cores, Python."""
+    """Returns one line: processor and clock rate (from /proc/cpuinfo), cores, architecture, Python version."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         facts = dict(line.rstrip("\n").replace("\t", "").split(":", 1) for line in file if ":" in line)

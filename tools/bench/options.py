@@ -1,6 +1,6 @@
-"""What the benchmarks' command lines share: lists, input and output paths, and the rehearsal.
+"""Option types and options that the benchmarks share: lists, input and output paths, and the rehearsal.
 
-Every option is checked when it is read, so that a wrong one is refused before anything is measured.
+Every option is checked when it is parsed, so that a wrong one is refused before anything is measured.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import click
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 SIZES = click.Choice(list("nsmlx"))
 DRAWN = object()
-"""In `rehearsal`: the path of a drawn source in ILSVRC2012's layout, 40 and 10 images of ten classes."""
+"""In `rehearsal`: stands for the path of a synthetic source in ILSVRC2012's layout, with 40 training and 10
+validation images of ten classes."""
 
 
 class CommaList(click.ParamType):
-    """Different values separated by commas, as a tuple; each is converted and checked by ``item``."""
+    """Distinct values separated by commas, as a tuple. ``item`` converts and checks each of them."""
 
     name = "list"
 
@@ -35,15 +36,15 @@ class CommaList(click.ParamType):
             return value
         words = [word.strip() for word in str(value).split(",")]
         if not all(words):
-            self.fail(f"{value!r} has no value between two commas, or at an end.", param, ctx)
+            self.fail(f"{value!r} has an empty value before, between or after its commas.", param, ctx)
         out = tuple(self.item.convert(word, param, ctx) for word in words)
         if repeated := [one for one in out if out.count(one) > 1]:
-            self.fail(f"{repeated[0]!r} is named twice in {value!r}.", param, ctx)
+            self.fail(f"{repeated[0]!r} occurs twice in {value!r}.", param, ctx)
         return out
 
 
 class FiniteRange(click.FloatRange):
-    """A FloatRange without nan and infinity."""
+    """A FloatRange without NaN and infinity."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -53,7 +54,7 @@ class FiniteRange(click.FloatRange):
 
 
 class SourcePath(click.ParamType):
-    """A path that exists, or a URL, which is left to its reader."""
+    """A path that exists, or a URL, which is checked when it is opened."""
 
     name = "path"
 
@@ -64,7 +65,7 @@ class SourcePath(click.ParamType):
 
 
 class OutputFile(click.Path):
-    """A file to write, in a folder that exists; with ``endings``, one of these."""
+    """A file to write, in a folder that exists. Its name must end in one of ``endings``, if any are given."""
 
     def __init__(self, *endings: str) -> None:
         super().__init__(dir_okay=False, writable=True, path_type=Path)
@@ -75,23 +76,23 @@ class OutputFile(click.Path):
         if not path.parent.is_dir():
             self.fail(f"{path.parent}: no such folder.", param, ctx)
         if not os.access(path.parent, os.W_OK):
-            self.fail(f"{path.parent}: this folder cannot be written to.", param, ctx)
+            self.fail(f"{path.parent}: the folder is not writable.", param, ctx)
         if self.endings and path.suffix.lower() not in self.endings:
-            self.fail(f"{path}: its ending must be one of {', '.join(self.endings)}.", param, ctx)
+            self.fail(f"{path}: the file name must end in one of {', '.join(self.endings)}.", param, ctx)
         return path
 
 
-json_option = click.option("--json", "json_path", type=OutputFile(), help="Write the raw numbers into this file.")
+json_option = click.option("--json", "json_path", type=OutputFile(), help="Write the raw numbers to this file.")
 
 
 def plot_option(what: str) -> Decorator:
     return click.option(
-        "--plot", "plot_path", type=OutputFile(".png", ".svg", ".pdf"), help=f"Draw {what} into this file."
+        "--plot", "plot_path", type=OutputFile(".png", ".svg", ".pdf"), help=f"Plot {what} to this file."
     )
 
 
 def rehearsal(**small: Any) -> Decorator:
-    """The option --rehearse, a flag: options that are not given become ``small``, where DRAWN is a drawn source."""
+    """Adds the flag --rehearse. It makes the values in ``small`` the defaults of the other options."""
 
     def shrink(ctx: click.Context, _param: click.Parameter, chosen: bool) -> bool:
         if chosen and not ctx.resilient_parsing:
@@ -104,12 +105,12 @@ def rehearsal(**small: Any) -> Decorator:
         is_flag=True,
         is_eager=True,
         callback=shrink,
-        help="Take every step once, on a few drawn images: all other options get small defaults.",
+        help="Take every step once, on a few synthetic images: all other options get small defaults.",
     )
 
 
 def _drawn(ctx: click.Context) -> str:
-    """A drawn source, which is deleted when the command ends."""
+    """Makes a synthetic source, which is deleted when the command ends."""
     from imgtool.sample import write_sample
 
     folder = Path(ctx.with_resource(tempfile.TemporaryDirectory())) / "ILSVRC2012"
@@ -118,13 +119,13 @@ def _drawn(ctx: click.Context) -> str:
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
-    """Writes the raw numbers, where a file is asked for."""
+    """Writes the raw numbers, if there is a path."""
     if path:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
-    """The versions of those distributions that are installed."""
+    """Returns the versions of those distributions that are installed."""
     out = {}
     for name in names:
         try:

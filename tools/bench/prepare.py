@@ -3,11 +3,12 @@
 \b
     imgtool bench prepare --src ILSVRC2012
 
-Both turn the same images into .beton files, longer side at most 500 and 400 pixels, JPEG quality 90, with one worker
-and two, in turn: FFCV as ffcv-imagenet does it, from an image folder through Pillow; ours from the tar of class tars,
-start-up, manifest, hashes and report counted; in shards of 32 MB, so that a small data set too has enough of them for
-two workers. Beside them bare loops over the same bytes in memory on one core: decode, resize and encode through
-libjpeg-turbo in RGB, and our own recode. Medians of all rounds; raw numbers as JSON.
+Both convert the same images to .beton files, with a longer side of at most 500 and 400 pixels, JPEG quality 90, and one
+and two workers. They take turns. FFCV reads an image folder through Pillow, as ffcv-imagenet does. imgtool reads the
+tar of class tars; its time includes start-up, manifest, hashes and report. Its shards are of 32 MB, so that even a
+small data set has enough shards for two workers. For comparison, two loops process the same bytes in memory on one
+core: decoding, resizing and encoding in RGB with libjpeg-turbo, and imgtool's recoding. Rates are medians of all
+rounds.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import InputError
 
-STORES = ("jpeg", "fit")  # the stores that recode within the sizes and give JPEG, as FFCV's writer does
+STORES = ("jpeg", "fit")  # those that limit the size and write JPEG, as FFCV's writer does
 
 
-def gather(src: str, images: int) -> dict[str, list[tuple[str, bytes]]]:
-    """The first images of the source's training split, by class: (file name, bytes).
+def first_images(src: str, images: int) -> dict[str, list[tuple[str, bytes]]]:
+    """Returns the first ``images`` images of the source's training split, by class: (file name, bytes).
 
-    Raises InputError if it has none.
+    Raises:
+        InputError: the source has no training images.
     """
     source = open_source(src)
     out: dict[str, list[tuple[str, bytes]]] = {}
@@ -51,13 +53,15 @@ def gather(src: str, images: int) -> dict[str, list[tuple[str, bytes]]]:
                 break
             out.setdefault(record.wnids[0], []).append((record.key, reader.read(record.locator)))
     if not out:
-        raise InputError(f"{src}: it has no training images")
+        raise InputError(f"{src}: the source has no training images")
     return out
 
 
 def write_layouts(classes: dict[str, list[tuple[str, bytes]]], repeat: int, folder: Path) -> int:
-    """Writes the images ``repeat`` times over, as an image folder for FFCV and as a tar of class tars for us, and
-    returns how many files that is."""
+    """Writes each image ``repeat`` times, into an image folder for FFCV and into a tar of class tars for imgtool.
+
+    Returns the number of image files.
+    """
     with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
         for wnid, images in classes.items():
             (folder / "images" / wnid).mkdir(parents=True)
@@ -79,7 +83,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def ffcv_writer(images: Path, out: Path, max_side: int, workers: int) -> None:
-    """ffcv-imagenet's write_imagenet.py, without its options."""
+    """Does what ffcv-imagenet's write_imagenet.py does."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
     from torchvision.datasets import ImageFolder
@@ -92,7 +96,7 @@ def ffcv_writer(images: Path, out: Path, max_side: int, workers: int) -> None:
 
 
 def rgb_loop(images: list[bytes], max_side: int) -> None:
-    """Decode, resize, encode: libjpeg-turbo's RGB and an antialiased resize."""
+    """Decodes to RGB with libjpeg-turbo, resizes with antialiasing, and encodes."""
     for data in images:
         pixels = codec.decode(data)
         height, width = pixels.shape[:2]
@@ -103,28 +107,29 @@ def rgb_loop(images: list[bytes], max_side: int) -> None:
 
 
 def own_loop(images: list[bytes], max_side: int) -> None:
+    """Recodes with imgtool's codec."""
     for data in images:
         codec.recode(data, max_side=max_side)
 
 
 @click.command(help=__doc__)
 @click.option("--src", required=True, type=SourcePath(), help="ILSVRC2012, or another source with a train split.")
-@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Images taken from it.")
+@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Images to take from it.")
 @click.option(
-    "--repeat", default=24, show_default=True, type=click.IntRange(1), help="Copies of each in the data set made of it."
+    "--repeat", default=24, show_default=True, type=click.IntRange(1), help="Copies of each image in the data set."
 )
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs that a median is of.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs to take medians of.")
 @json_option
 @rehearsal(src=DRAWN, images=40, repeat=1, rounds=1)
 def main(src: str, images: int, repeat: int, rounds: int, json_path: Path | None, rehearse: bool) -> None:
     absent = missing("ffcv")
     peer = "" if absent else f"FFCV {versions(['ffcv']).get('ffcv', '')}".strip()
     if absent:
-        click.echo(f"ffcv: not here: {absent}")
+        click.echo(f"ffcv: not available: {absent}")
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        classes = gather(src, images)
+        classes = first_images(src, images)
         images = write_layouts(classes, repeat, folder)
         once = [data for of_class in classes.values() for _, data in of_class]
 
@@ -163,16 +168,15 @@ def main(src: str, images: int, repeat: int, rounds: int, json_path: Path | None
 
 
 def _show(rates: dict[str, float]) -> None:
-    """Images a second, and what they are of FFCV's, of the bare loops', and of one worker's."""
+    """Prints images/s, and their ratios to FFCV, to the loops in memory, and to one worker."""
     for name, rate in rates.items():
         kind, side, workers = name.split()
-        line = f"max side {side}, {workers} worker{'s' if workers != '1' else ' '}  {kind:5} {rate:8,.0f} img/s"
+        line = f"max side {side}, {workers} worker{'s' if workers != '1' else ' '}  {kind:5} {rate:8,.0f} images/s"
         if f"ffcv {side} {workers}" in rates and kind in STORES:
-            line += f"  {rate / rates[f'ffcv {side} {workers}']:5.2f} x FFCV"
+            line += f"  {rate / rates[f'ffcv {side} {workers}']:5.2f} x FFCV's rate"
         if kind == "jpeg" and workers == "1":
-            line += (
-                f"  {rate / rates[f'rgb {side} 1']:.0%} of the RGB loop, {rate / rates[f'own {side} 1']:.0%} of ours"
-            )
+            rgb, own = (rate / rates[f"{loop} {side} 1"] for loop in ("rgb", "own"))
+            line += f"  {rgb:.0%} of the RGB loop, {own:.0%} of imgtool's loop"
         if workers == "2":
-            line += f"  {rate / rates[f'{kind} {side} 1']:.2f} x one worker"
+            line += f"  {rate / rates[f'{kind} {side} 1']:.2f} x its rate with one worker"
         click.echo(line)

@@ -1,10 +1,10 @@
-"""Table: what each stored form costs on disk and brings in loading.
+"""Table: the disk space and the loading speed of each way to store images.
 
 \b
     imgtool bench stores --src ILSVRC2012
 
-Native loader, one thread, random crops of area (0.08, 1) at 224 pixels, uint8; the forms turn by turn, medians of the
-rounds. The bytes of the whole training split are the mean of the images taken times 1,281,167.
+Native loader, one thread, random crops of area (0.08, 1) at 224 pixels, uint8. The stores take turns; rates are medians
+of the rounds. The size of the whole training split is the mean size of the measured images times 1,281,167.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 from imgtool.bench import machine
 from imgtool.bench.loader import Epoch, check_batch, native_epochs, rate_of
 from imgtool.bench.options import DRAWN, SourcePath, json_option, rehearsal, write_json
-from imgtool.bench.prepare import gather, write_layouts
+from imgtool.bench.prepare import first_images, write_layouts
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.prepare.settings import Settings
 
-FORMS = {
+STORES = {
     "original": Settings(store="original", max_side=0),
     "fit 500": Settings(store="fit", max_side=500),
     "jpeg 500": Settings(store="jpeg", max_side=500),
@@ -42,13 +42,19 @@ IMAGENET = 1_281_167
 
 @click.command(help=__doc__)
 @click.option("--src", required=True, type=SourcePath(), help="ILSVRC2012, or another source with a train split.")
-@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Images taken from it.")
+@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Images to take from it.")
 @click.option(
-    "--repeat", default=8, show_default=True, type=click.IntRange(1), help="Copies of each in the data sets made of it."
+    "--repeat", default=8, show_default=True, type=click.IntRange(1), help="Copies of each image in the data sets."
 )
-@click.option("--batch", default=256, show_default=True, type=click.IntRange(1), help="Samples a batch.")
+@click.option("--batch", default=256, show_default=True, type=click.IntRange(1), help="Samples per batch.")
 @click.option("--imgsz", default=224, show_default=True, type=click.IntRange(32), help="Side of the crops in pixels.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Epochs that a median is of.")
+@click.option(
+    "--rounds",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Epochs to take medians of.",
+)
 @json_option
 @rehearsal(src=DRAWN, images=40, repeat=1, batch=4, imgsz=32, rounds=1)
 def main(
@@ -63,26 +69,26 @@ def main(
 ) -> None:
     epochs: dict[str, Epoch] = {}
     mean_bytes: dict[str, float] = {}
-    rates: dict[str, list[float]] = {form: [] for form in FORMS}
+    rates: dict[str, list[float]] = {store: [] for store in STORES}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        stored = write_layouts(gather(src, images), repeat, folder)
+        stored = write_layouts(first_images(src, images), repeat, folder)
         check_batch(stored, batch)
-        for form, settings in FORMS.items():
-            prepare(folder, folder / form, settings)
-            data = Dataset(folder / form)
-            mean_bytes[form] = float(np.mean(data.manifest("train")["bytes"]))
-            epochs[form] = native_epochs(
+        for store, settings in STORES.items():
+            prepare(folder, folder / store, settings)
+            data = Dataset(folder / store)
+            mean_bytes[store] = float(np.mean(data.manifest("train")["bytes"]))
+            epochs[store] = native_epochs(
                 open_loader(data, "train", batch_size=batch, image_size=imgsz, num_workers=1, drop_last=True)
             )
         for _ in range(rounds):
-            for form, epoch in epochs.items():
-                rates[form].append(rate_of(epoch, batch)[0])
-    for form, rate in rates.items():
-        size = mean_bytes[form]
+            for store, epoch in epochs.items():
+                rates[store].append(rate_of(epoch, batch)[0])
+    for store, rate in rates.items():
+        size = mean_bytes[store]
         click.echo(
-            f"{form:18} {size / 1e3:7.1f} kB an image  {size * IMAGENET / 1e9:6.1f} GB for ImageNet's train  "
-            f"{statistics.median(rate):7,.0f} img/s a core"
+            f"{store:18} {size / 1e3:7.1f} kB per image  {size * IMAGENET / 1e9:6.1f} GB for ImageNet's train split  "
+            f"{statistics.median(rate):7,.0f} images/s per core"
         )
     result: dict[str, Any] = {
         "bench": "stores",

@@ -1,19 +1,19 @@
-"""Claim: training reaches at least Ultralytics' accuracy in at most half of its time an epoch, on the CPU.
+"""Claim: training reaches at least Ultralytics' accuracy in at most half of its time per epoch, on a CPU.
 
 \b
     imgtool bench train --src tiny-imagenet-200.tar
 
-Three parts, each of which --only chooses:
+There are three parts; --only selects them.
 
-ultralytics: YOLOv8n-cls from random weights by Ultralytics' own trainer, and by ours, for the same epochs at the same
-image size, batch and threads, each by its own default recipe. torchvision: resnet18 by a loop in the manner of
-torchvision's reference script, and by ours. Each training is a fresh process, turn by turn, one seed a run; all read
-the same images, validated after each epoch on the same held-out ones. Seconds are of the median epoch behind the
-first, its validation and checkpoint included, by each one's own results.csv. Ours reads what prepare has made of the
-images, which takes seconds once and is told apart. Ultralytics gets as many threads as ours (left alone it leaves
-a core), and on a CPU chooses to load without workers, whatever it is given; --peer-workers forces them on it.
+ultralytics: YOLOv8n-cls from random weights, trained by Ultralytics' trainer and by imgtool, for the same epochs at the
+same image size, batch size and threads, each with its default recipe. torchvision: resnet18, trained by a loop after
+torchvision's reference script and by imgtool. Each training is a separate process; the two take turns, with one seed
+per run. All read the same images and validate after each epoch on the same held-out ones. The time per epoch, from
+results.csv, is the median over the epochs after the first, including validation and checkpoint. imgtool reads a data
+set made by prepare, whose time is reported separately. Ultralytics gets as many threads as imgtool (by default it
+leaves one core unused). On a CPU it loads without workers, whatever is requested; --peer-workers overrides this.
 
-overhead: images a second of our loop on batches in memory, against a bare loop of the same steps.
+overhead: images/s of imgtool's loop on batches in memory, compared with a minimal loop of the same steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import click
 
 from imgtool.bench import machine
 from imgtool.bench.options import DRAWN, SourcePath, json_option, plot_option, rehearsal, versions, write_json
-from imgtool.bench.train_peers import Plan, train
+from imgtool.bench.train_peers import TrainingSpec, train
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.sources import open_source
@@ -37,12 +37,12 @@ from imgtool.wordnet.errors import InputError
 
 PARTS = ("ultralytics", "torchvision", "overhead")
 PAIRS = {"ultralytics": ("ours", "ultralytics"), "torchvision": ("ours-resnet18", "torchvision")}
-STEADY = 1.03  # fastest by slowest round of a kind, from which on 3 % of overhead drown in noise
+MAX_SPREAD = 1.03  # fastest by slowest round of a kind; above it, an overhead of 3 % is not measurable
 PACKAGES = ("torch", "torchvision", "ultralytics", "pillow")
 
 
 def write_files(src: str, folder: Path, limit: int) -> dict[str, int]:
-    """The source's own bytes as folder/SPLIT/CLASS/KEY.JPEG; at most ``limit`` (0: all) of a class in a split."""
+    """Writes the source's files as folder/SPLIT/CLASS/KEY.JPEG, at most ``limit`` (0: all) per class and split."""
     source = open_source(src)
     counts = {"train": 0, "val": 0}
     with LocatorReader(source.root) as reader:
@@ -58,28 +58,44 @@ def write_files(src: str, folder: Path, limit: int) -> dict[str, int]:
                 path.write_bytes(reader.read(record.locator))
                 counts[split] += 1
     if lacking := [split for split, count in counts.items() if not count]:
-        raise InputError(f"{src}: it has no images of split {lacking[0]}, and trainings here are validated")
+        raise InputError(f"{src}: the source has no images of split {lacking[0]}; this benchmark needs train and val")
     return counts
 
 
 @click.command(help=__doc__)
-@click.option("--src", type=SourcePath(), help="Tiny-ImageNet as a tar or folder; overhead alone does without.")
-@click.option("--only", type=click.Choice(PARTS), multiple=True, help="This part; may be repeated. [all]")
-@click.option("--epochs", default=10, show_default=True, type=click.IntRange(1), help="Beside Ultralytics.")
+@click.option("--src", type=SourcePath(), help="Tiny-ImageNet as a tar or folder; not needed for overhead alone.")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Run only this part; may be repeated. [all]")
+@click.option("--epochs", default=10, show_default=True, type=click.IntRange(1), help="Epochs of the ultralytics part.")
 @click.option(
-    "--resnet-epochs", default=3, show_default=True, type=click.IntRange(0), help="Beside torchvision; 0: skip."
+    "--resnet-epochs",
+    default=3,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Epochs of the torchvision part; 0: skip it.",
 )
-@click.option("--runs", default=2, show_default=True, type=click.IntRange(1), help="Trainings of each, a seed a run.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first run; then one more.")
-@click.option("--batch", default=128, show_default=True, type=click.IntRange(2), help="Samples a step.")
+@click.option(
+    "--runs", default=2, show_default=True, type=click.IntRange(1), help="Trainings of each, one seed per run."
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Seed of the first run; the next runs count up.",
+)
+@click.option("--batch", default=128, show_default=True, type=click.IntRange(2), help="Samples per step.")
 @click.option("--imgsz", default=64, show_default=True, type=click.IntRange(32), help="Side of the images in pixels.")
-@click.option("--threads", type=click.IntRange(1), help="Of torch, and workers of the loaders. [the cores]")
-@click.option("--peer-workers", type=click.IntRange(0), help="Force so many on Ultralytics. [its own choice: 0]")
-@click.option("--limit", default=0, type=click.IntRange(0), help="Images of a class in a split; 0: all.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Of the overhead part.")
-@click.option("--steps", default=40, show_default=True, type=click.IntRange(1), help="Of one of its rounds.")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Threads of torch, and workers of the loaders. [number of cores]"
+)
+@click.option("--peer-workers", type=click.IntRange(0), help="Loader workers to force on Ultralytics. [its choice: 0]")
+@click.option("--limit", default=0, type=click.IntRange(0), help="Most images per class and split; 0: all.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Rounds of the overhead part.")
+@click.option(
+    "--steps", default=40, show_default=True, type=click.IntRange(1), help="Steps per round of the overhead part."
+)
 @json_option
-@plot_option("top-1 over seconds")
+@plot_option("top-1 over time")
 @rehearsal(src=DRAWN, epochs=1, resnet_epochs=1, runs=1, batch=8, imgsz=32, threads=1, rounds=1, steps=1)
 def main(
     src: str | None,
@@ -106,9 +122,11 @@ def main(
     if pairs and src is None:
         raise click.UsageError("give --src, the images to train on")
     if "ultralytics" in pairs and "ultralytics" not in installed:
-        raise click.UsageError("this part needs ultralytics: pip install ultralytics; or choose others with --only")
+        raise click.UsageError(
+            "the ultralytics part needs Ultralytics: pip install ultralytics, or select other parts with --only"
+        )
     if plot_path and not pairs:
-        raise click.UsageError("--plot draws trainings, and these options run none")
+        raise click.UsageError("--plot draws trainings, but these options run none")
     result: dict[str, Any] = {
         "bench": "train",
         "rehearsal": rehearse,
@@ -123,7 +141,7 @@ def main(
             started = time.perf_counter()
             prepare(folder / "files", folder / "data")
             result["prepare_seconds"] = round(time.perf_counter() - started, 2)
-            click.echo(f"prepare, for ours: {result['prepare_seconds']:.1f} s")
+            click.echo(f"prepare, for imgtool: {result['prepare_seconds']:.1f} s")
         settings = {"batch": batch, "imgsz": imgsz, "threads": threads or available_cpus()}
         result["settings"] |= settings
         for part, length in pairs.items():
@@ -146,23 +164,23 @@ def main(
 
 
 def compare(part: str, epochs: int, seeds: range, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The trainings of both, turn by turn; each is told of when it is done."""
+    """Runs the trainings of both, in turns, and prints each result."""
     trained = []
     for seed in seeds:
         for who in PAIRS[part] if seed % 2 == 0 else PAIRS[part][::-1]:
             out = folder / f"{who}-{seed}"
-            plan = Plan(str(folder / "files"), str(folder / "data"), str(out), epochs, seed=seed, **settings)
-            one = train(who, plan)
+            spec = TrainingSpec(str(folder / "files"), str(folder / "data"), str(out), epochs, seed=seed, **settings)
+            one = train(who, spec)
             trained.append(one)
             click.echo(
                 f"{who:14} seed {seed}: top-1 best {one['best']:.2%}, last {one['last']:.2%}, "
-                f"{one['epoch_seconds']:.1f} s an epoch, {one['wall']:.0f} s in all"
+                f"{one['epoch_seconds']:.1f} s per epoch, {one['wall']:.0f} s in total"
             )
     return {"epochs": epochs, "runs": trained}
 
 
 def show(part: str, result: dict[str, Any]) -> None:
-    """Medians of both, and whether ours reaches what it is meant to."""
+    """Prints the medians of both next to the targets."""
     medians = {}
     for who in PAIRS[part]:
         rows = [run for run in result["runs"] if run["who"] == who]
@@ -170,28 +188,28 @@ def show(part: str, result: dict[str, Any]) -> None:
     us, peer = (medians[who] for who in PAIRS[part])
     ratio = peer["epoch_seconds"] / us["epoch_seconds"]
     click.echo(
-        f"ours against {part}, {result['epochs']} epochs, medians: top-1 best {us['best']:.2%} / {peer['best']:.2%}, "
-        f"last {us['last']:.2%} / {peer['last']:.2%} (aim: at least theirs); seconds an epoch "
+        f"imgtool / {part}, {result['epochs']} epochs, medians: top-1 best {us['best']:.2%} / {peer['best']:.2%}, "
+        f"last {us['last']:.2%} / {peer['last']:.2%} (target: at least theirs); seconds per epoch "
         f"{us['epoch_seconds']:.1f} / {peer['epoch_seconds']:.1f}, {ratio:.2f} x as fast"
-        + (" (aim: 2 x)" if part == "ultralytics" else "")
+        + (" (target: 2 x)" if part == "ultralytics" else "")
     )
 
 
 def show_overhead(rates: dict[str, list[float]]) -> None:
     medians = {kind: statistics.median(values) for kind, values in rates.items()}
     for kind, rate in medians.items():
-        click.echo(f"{kind:11} {rate:8,.0f} img/s  ({min(rates[kind]):,.0f} to {max(rates[kind]):,.0f})")
+        click.echo(f"{kind:11} {rate:8,.0f} images/s  ({min(rates[kind]):,.0f} to {max(rates[kind]):,.0f})")
     ema = medians["bare + EMA"]
     click.echo(
-        f"the loop runs at {medians['loop'] / medians['bare']:.3f} of the bare loop (aim: .97), at "
-        f"{medians['loop'] / ema:.3f} of one that averages the weights too, which alone is {ema / medians['bare']:.3f}"
+        f"the training loop reaches {medians['loop'] / medians['bare']:.3f} of the minimal loop's rate (target: .97), "
+        f"{medians['loop'] / ema:.3f} of that with EMA, which itself reaches {ema / medians['bare']:.3f}"
     )
-    if max(max(values) / min(values) for values in rates.values()) > STEADY:
-        click.echo("the rounds differ by more than what is to be seen: repeat this on a machine that is quiet")
+    if max(max(values) / min(values) for values in rates.values()) > MAX_SPREAD:
+        click.echo("the rounds differ by more than the overhead to be measured: repeat this on an idle machine")
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Top-1 after each epoch over the seconds since the training began, a line a run, a panel a part."""
+    """Plots top-1 after each epoch over the time since the start, one line per run, one panel per part."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,9 +1,9 @@
-"""What the training loop itself costs: it and a bare loop run the same steps on batches that lie in memory.
+"""The overhead of the training loop: it and a minimal loop run the same steps on batches in memory.
 
-"bare" is forward, loss, backward, optimiser step, zero_grad, with the loop's own model, optimiser and memory format;
-"bare + EMA" also averages the weights, which is part of the recipe and no overhead; "loop" is
-imgtool.training.engine.loop, whose rate is that of its own meter: its learning rates, meters, checks and averages,
-without validation and checkpoint.
+"bare" is the minimal loop: forward, loss, backward, optimiser step and zero_grad, with the same model, optimiser and
+memory format. "bare + EMA" also averages the weights, which belongs to the recipe and is not overhead. "loop" is
+imgtool.training.engine.loop with its learning-rate schedule, meters, checks and EMA, but without validation and
+checkpoint; the rate is that of its meter.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from imgtool.pipelines.codec.transform import to_float
 from imgtool.training import recipes
 from imgtool.training.engine import loop
 from imgtool.training.engine.ema import EMA
+from imgtool.training.engine.setup import Setup
 from imgtool.training.engine.step import make_optimizer
 from imgtool.training.models import losses, yolov8
 from imgtool.training.recipes import Recipe
 from imgtool.training.runs.run import Run
 
 CPU = torch.device("cpu")
-DIFFERENT = 4  # batches; the loop gets these again and again
+DISTINCT_BATCHES = 4  # the loops cycle through these
 KINDS = ("bare", "bare + EMA", "loop")
 
 
-class Memory:
-    """A loader whose batches are there already."""
+class MemoryLoader:
+    """A loader of batches that are in memory."""
 
     def __init__(self, batches: list[tuple[Tensor, Tensor]], count: int, image_size: int) -> None:
         self.batches, self.count, self.image_size = batches, count, image_size
@@ -57,15 +58,17 @@ class Memory:
 def make_batches(batch: int, imgsz: int, num_classes: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     out = []
-    for _ in range(DIFFERENT):
+    for _ in range(DISTINCT_BATCHES):
         images = torch.randint(0, 256, (batch, 3, imgsz, imgsz), dtype=torch.uint8, generator=generator)
         labels = torch.randint(0, num_classes, (batch,), generator=generator)
         out.append((images.contiguous(memory_format=torch.channels_last), labels))
     return out
 
 
-def bare(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]], steps: int, averaged: bool) -> float:
-    """Images a second of so many steps."""
+def bare_rate(
+    recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]], steps: int, averaged: bool
+) -> float:
+    """Returns images/s of the minimal loop over ``steps`` steps, with EMA if ``averaged``."""
     torch.manual_seed(0)
     model = yolov8.build("n", num_classes).to(memory_format=torch.channels_last).train()
     optimizer = make_optimizer(model, recipe, CPU)
@@ -82,12 +85,12 @@ def bare(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]],
     return steps * recipe.batch / (time.perf_counter() - started)
 
 
-def looped(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]], steps: int) -> float:
-    """Images a second of the loop's one epoch of so many steps, as its meter has them."""
+def loop_rate(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]], steps: int) -> float:
+    """Returns images/s of one epoch of ``steps`` steps in the training loop, by its own meter."""
     rate = 0.0
 
-    class Unwritten(Run):
-        """A run that keeps the rate and writes nothing."""
+    class UnsavedRun(Run):
+        """A run that takes the rate from the results and does not write them."""
 
         def add_result(self, row: Any) -> None:
             nonlocal rate
@@ -97,32 +100,26 @@ def looped(recipe: Recipe, num_classes: int, batches: list[tuple[Tensor, Tensor]
     model = yolov8.build("n", num_classes)
     wnids = [f"n{number:08d}" for number in range(num_classes)]
     with tempfile.TemporaryDirectory() as folder:
-        loop.train(
-            model,
-            recipe,
-            loop.Classes(wnids, wnids),
-            Memory(batches, steps, recipe.imgsz),
-            Memory(batches, 1, recipe.imgsz),
-            Unwritten.create(Path(folder) / "run", quiet=True),
-            CPU,
-            losses.from_spec("ce", wnids),
-        )
+        loss = losses.from_spec("ce", wnids)
+        train_loader, val_loader = MemoryLoader(batches, steps, recipe.imgsz), MemoryLoader(batches, 1, recipe.imgsz)
+        setup = Setup(model, "n", recipe, loss, wnids, wnids, train_loader, val_loader)
+        loop.train(setup, UnsavedRun.create(Path(folder) / "run", quiet=True), CPU)
     return rate
 
 
 def measure(rounds: int, steps: int, batch: int, imgsz: int, num_classes: int = 100) -> dict[str, list[float]]:
-    """Images a second by kind, a round each, turn by turn, behind a round that is not counted."""
+    """Measures images/s by kind and round. The kinds take turns; a first round is not counted."""
     recipe = recipes.load("n").override(epochs=1, batch=batch, imgsz=imgsz)
     batches = make_batches(batch, imgsz, num_classes)
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for number in range(rounds + 1):
-        count = steps if number else min(steps, 5)  # libraries choose and keep their kernels
-        order = KINDS[number % 3 :] + KINDS[: number % 3]  # none is always behind the same other
+        count = steps if number else min(steps, 5)  # in the first round, libraries choose their kernels
+        order = KINDS[number % 3 :] + KINDS[: number % 3]  # so that none always runs after the same one
         for kind in order:
             if kind == "loop":
-                rate = looped(recipe, num_classes, batches, count)
+                rate = loop_rate(recipe, num_classes, batches, count)
             else:
-                rate = bare(recipe, num_classes, batches, count, averaged=kind != "bare")
+                rate = bare_rate(recipe, num_classes, batches, count, averaged=kind != "bare")
             if number:
                 rates[kind].append(round(rate, 1))
     return rates

@@ -1,5 +1,5 @@
-"""How the benchmarks use Ultralytics: it asks no server, installs nothing, leaves the user's settings alone, and prints
-no more than errors."""
+"""Imports Ultralytics for the benchmarks so that it does not access the network, install packages, change the user's
+settings or print anything but errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unittest import mock
 
 
 def environment(settings: Path) -> dict[str, str]:
-    """The variables that it reads when it is imported; ``settings`` is a folder for what it keeps."""
+    """Returns the environment variables that it reads when imported; ``settings`` is the folder for its settings."""
     return {
         "YOLO_CONFIG_DIR": str(settings),
         "YOLO_OFFLINE": "true",
@@ -20,6 +20,10 @@ def environment(settings: Path) -> dict[str, str]:
 
 
 def load(settings: Path) -> None:
-    """Imports it so. Raises ImportError where it is not installed."""
+    """Imports it in that way.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     with mock.patch.dict(os.environ, environment(settings)):
         importlib.import_module("ultralytics")

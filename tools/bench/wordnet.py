@@ -1,11 +1,11 @@
-"""Claim: the hierarchy starts in milliseconds and answers in arrays, where NLTK takes seconds and goes pair by pair.
+"""Claim: the hierarchy loads in milliseconds and answers for arrays; NLTK takes seconds and answers pair by pair.
 
 \b
     imgtool bench wordnet
 
-Both answer the same questions, about the same random synsets and classes, each in a fresh process a round with numpy
-imported, turn by turn; what they answer is compared. NLTK is asked about a sample of the pairs, of which the time for
-all is computed. It reads WordNet's own files (Debian: wordnet-base), put where it wants them.
+Both compute the same relations of the same random synsets and classes, and their results are compared. They take turns;
+each round is a new process with numpy already imported. NLTK computes only a sample of the pairs, from which the time
+for all pairs is extrapolated. It reads WordNet's files (Debian: wordnet-base), copied to where it expects them.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ import click
 from imgtool.bench.options import json_option, rehearsal, write_json
 
 
-class Row(NamedTuple):
-    """A line of the table; its name is the key of a measurement."""
+class Measurement(NamedTuple):
+    """A row of the table; MEASUREMENTS maps the key of its number to it."""
 
     title: str
     unit: str
-    scale: float = 1.0  # units a second
+    scale: float = 1.0  # units per second
 
 
-ROWS = {
-    "load": Row("import, and load the nouns and the 1000 classes", "ms", 1e3),
-    "memory": Row("memory added by that", "MiB"),
-    "memory_after": Row("memory added after all of the below", "MiB"),
-    "names": Row("2,000 synsets by name, each for the first time", "ms", 1e3),
-    "names_again": Row("the same again", "ms", 1e3),
-    "ancestors": Row("ancestors of each class", "ms", 1e3),
-    "descendants": Row("descendants of animal.n.01, all nouns, as synsets", "ms", 1e3),
-    "descendants_nodes": Row("the same as an array of nodes", "ms", 1e3),
-    "lca": Row("lowest common ancestor of 10,000 random pairs", "ms", 1e3),
-    "path": Row("path similarity of them", "ms", 1e3),
-    "wup": Row("Wu-Palmer similarity of them", "ms", 1e3),
-    "lca_matrix": Row("lowest common ancestors, 1000 × 1000", "ms", 1e3),
-    "severity": Row("hierarchical distance of 50,000 × top-20 (NLTK: their common ancestors alone)", "ms", 1e3),
+MEASUREMENTS = {
+    "load": Measurement("import, and load all nouns and the 1000 classes", "ms", 1e3),
+    "memory": Measurement("memory added by this", "MiB"),
+    "memory_after": Measurement("memory added by this and all of the below", "MiB"),
+    "names": Measurement("2,000 synsets by name, first time", "ms", 1e3),
+    "names_again": Measurement("the same, second time", "ms", 1e3),
+    "ancestors": Measurement("ancestors of each class", "ms", 1e3),
+    "descendants": Measurement("descendants of animal.n.01, all nouns, as synsets", "ms", 1e3),
+    "descendants_nodes": Measurement("the same as an array of nodes", "ms", 1e3),
+    "lca": Measurement("lowest common ancestor of 10,000 random pairs", "ms", 1e3),
+    "path": Measurement("path similarity of these pairs", "ms", 1e3),
+    "wup": Measurement("Wu-Palmer similarity of these pairs", "ms", 1e3),
+    "lca_matrix": Measurement("lowest common ancestors, 1000 × 1000", "ms", 1e3),
+    "severity": Measurement("hierarchical distance of 50,000 × top-20 (NLTK: only the common ancestors)", "ms", 1e3),
 }
-SAMPLED = ("lca", "path", "wup", "lca_matrix", "severity")  # where NLTK's time is computed
+EXTRAPOLATED = ("lca", "path", "wup", "lca_matrix", "severity")  # NLTK's times
 IMAGES, TOP = 50_000, 20
 PAIRS = 10_000
 
 
 def nltk_corpus(folder: Path, wordnet: Path = Path("/usr/share/wordnet")) -> Path:
-    """Makes NLTK's corpus of WordNet's own files below ``folder``, which then is NLTK's data path; returns the corpus.
+    """Makes NLTK's corpus from WordNet's files in ``folder``, for use as NLTK's data path; returns the corpus.
 
-    NLTK opens only real files within its data path, and wants lexnames, which Debian's folder lacks.
+    NLTK opens only real files within its data path, and needs lexnames, which Debian's folder lacks.
     """
     from imgtool.wordnet.tables.nouns import FIRST_LEXNAME, LEXNAMES
 
@@ -68,7 +68,7 @@ def nltk_corpus(folder: Path, wordnet: Path = Path("/usr/share/wordnet")) -> Pat
     for suffix in ("noun", "verb", "adj", "adv"):
         for name in (f"data.{suffix}", f"index.{suffix}", f"{suffix}.exc"):
             shutil.copyfile(wordnet / name, corpus / name)
-    for name in ("cntlist.rev", "index.sense"):  # opened when asked about words' frequencies and sense keys
+    for name in ("cntlist.rev", "index.sense"):  # opened for word frequencies and sense keys
         (corpus / name).touch()
     others = [f"other.{number}" for number in range(FIRST_LEXNAME)]  # before the nouns: adj.all, adj.pert, adv.all
     verbs = [f"verb.{number}" for number in range(16)]  # after them, and adj.ppl
@@ -78,15 +78,17 @@ def nltk_corpus(folder: Path, wordnet: Path = Path("/usr/share/wordnet")) -> Pat
 
 
 def resident() -> float:
-    """MiB of memory that this process holds."""
+    """Returns the resident memory of this process in MiB."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     except OSError as error:
-        raise click.ClickException(f"memory is read from /proc, which only Linux has: {error}") from error
+        raise click.ClickException(
+            f"cannot read the memory in use from /proc, which only Linux has: {error}"
+        ) from error
 
 
 def seconds(ask: Callable[[], Any], times: int = 1) -> float:
-    """The median of so many times."""
+    """Returns the median time of ``times`` calls in seconds."""
     took = []
     for _ in range(times):
         start = time.perf_counter()
@@ -95,8 +97,10 @@ def seconds(ask: Callable[[], Any], times: int = 1) -> float:
     return statistics.median(took)
 
 
-def ours(names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int, int]], sample: int) -> dict[str, Any]:
-    """The measurements by row, and answers to compare, in this process."""
+def imgtool_measurements(
+    names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int, int]], sample: int
+) -> dict[str, Any]:
+    """Measures imgtool in this process; returns the measurements, and the answers to compare."""
     import numpy as np
 
     before = resident()
@@ -135,8 +139,10 @@ def ours(names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int, 
     return {"measured": measured, "answers": answers}
 
 
-def theirs(names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int, int]], sample: int) -> dict[str, Any]:
-    """The same by NLTK, whose data path the environment names."""
+def nltk_measurements(
+    names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int, int]], sample: int
+) -> dict[str, Any]:
+    """Measures NLTK in the same way; its data path is set in the environment."""
     before = resident()
     start = time.perf_counter()
     from nltk.corpus import wordnet
@@ -169,11 +175,11 @@ def theirs(names: Sequence[str], wnids: Sequence[str], pairs: Sequence[tuple[int
 
 
 def child() -> None:
-    """In a fresh process: reads the questions from stdin, prints measurements and answers."""
-    import numpy  # noqa: F401  what both have before the clock starts
+    """Runs in a new process: reads the questions from stdin, prints measurements and answers."""
+    import numpy  # noqa: F401  imported before the clock starts
 
     question = json.load(sys.stdin)
-    asked = {"ours": ours, "nltk": theirs}[question.pop("who")]
+    asked = {"ours": imgtool_measurements, "nltk": nltk_measurements}[question.pop("who")]
     print(json.dumps(asked(**question)))
 
 
@@ -185,8 +191,8 @@ def ask_fresh(who: str, question: dict[str, Any], nltk_data: Path) -> dict[str, 
 
 
 def fresh(code: str, stdin: str, nltk_data: Path) -> str:
-    """What this code prints in a process of its own."""
-    # Modules are compiled once, as where they are installed, whatever the environment says of bytecode.
+    """Runs code in a new process and returns what it prints."""
+    # Caches bytecode, as an installation does, whatever the environment says.
     environment = {**os.environ, "NLTK_DATA": str(nltk_data), "PYTHONPYCACHEPREFIX": str(nltk_data / "compiled")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     run = subprocess.run(
@@ -197,12 +203,12 @@ def fresh(code: str, stdin: str, nltk_data: Path) -> str:
         text=True,
     )
     if run.returncode:
-        raise click.ClickException((run.stderr.strip() or "a measuring process ended without a word").splitlines()[-1])
+        raise click.ClickException((run.stderr.strip() or "a measuring process printed nothing").splitlines()[-1])
     return run.stdout
 
 
 def measure(rounds: int, sample: int, seed: int, wordnet: Path) -> dict[str, Any]:
-    """Medians over the rounds by row and by who, in seconds and MiB; every round's numbers too."""
+    """Returns the medians over the rounds for each measurement, in seconds and MiB, and the numbers of each round."""
     import random
 
     from imgtool.wordnet import load
@@ -220,7 +226,9 @@ def measure(rounds: int, sample: int, seed: int, wordnet: Path) -> dict[str, Any
         try:
             nltk_corpus(Path(folder), wordnet)
         except OSError as error:
-            raise click.ClickException(f"{error}; WordNet 3.0's own files are wanted (Debian: wordnet-base)") from error
+            raise click.ClickException(
+                f"{error}; give the folder of WordNet 3.0's files with --wordnet (Debian: wordnet-base)"
+            ) from error
         fresh("import numpy, click, imgtool.wordnet, nltk.corpus", "", Path(folder))  # compiles the modules
         for _ in range(rounds):
             answers = []
@@ -230,10 +238,10 @@ def measure(rounds: int, sample: int, seed: int, wordnet: Path) -> dict[str, Any
                 answers.append(answer["answers"])
             differing = [row for row in answers[0] if answers[0][row] != answers[1][row]]
             if differing:
-                raise click.ClickException(f"the two answer differently: {', '.join(differing)}")
-    from imgtool.bench import machine  # not above: the children that are measured import this module
+                raise click.ClickException(f"the answers of imgtool and NLTK differ: {', '.join(differing)}")
+    from imgtool.bench import machine  # imported late, because the measured processes import this module
 
-    medians = {row: {who: statistics.median(r[row] for r in taken[who]) for who in taken} for row in ROWS}
+    medians = {row: {who: statistics.median(r[row] for r in taken[who]) for who in taken} for row in MEASUREMENTS}
     return {
         "bench": "wordnet",
         "machine": machine.describe(),
@@ -246,41 +254,41 @@ def measure(rounds: int, sample: int, seed: int, wordnet: Path) -> dict[str, Any
 
 
 def table(result: dict[str, Any]) -> str:
-    """The medians as a Markdown table."""
-    lines = ["| | | ours | NLTK | ratio |", "| --- | --- | ---: | ---: | ---: |"]
-    for name, row in ROWS.items():
+    """Returns the medians as a Markdown table."""
+    lines = ["| | | imgtool | NLTK | ratio |", "| --- | --- | ---: | ---: | ---: |"]
+    for name, row in MEASUREMENTS.items():
         us, nltk = (result["rows"][name][who] * row.scale for who in ("ours", "nltk"))
-        about = "*" if name in SAMPLED else ""
+        mark = "*" if name in EXTRAPOLATED else ""
         ratio = nltk / max(us, 1e-9)
         lines.append(
-            f"| {row.title} | {row.unit} | {us:,.2f} | {nltk:,.1f}{about} | {ratio:,.{0 if ratio >= 10 else 1}f} |"
+            f"| {row.title} | {row.unit} | {us:,.2f} | {nltk:,.1f}{mark} | {ratio:,.{0 if ratio >= 10 else 1}f} |"
         )
     return "\n".join(lines)
 
 
 @click.command("wordnet", help=__doc__)
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Processes to take medians of.")
+@click.option("--sample", default=500, show_default=True, type=click.IntRange(1, PAIRS), help="Pairs for NLTK.")
 @click.option(
-    "--rounds", default=5, show_default=True, type=click.IntRange(1), help="Fresh processes that a median is of."
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the random synsets and pairs."
 )
-@click.option("--sample", default=500, show_default=True, type=click.IntRange(1, PAIRS), help="Pairs NLTK is asked.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the synsets and pairs asked.")
 @click.option(
     "--wordnet",
     "folder",
     default="/usr/share/wordnet",
     show_default=True,
     type=click.Path(exists=True, file_okay=False),
-    help="The folder of WordNet 3.0's own files (Debian: wordnet-base).",
+    help="Folder of WordNet 3.0's files (Debian: wordnet-base).",
 )
 @json_option
 @rehearsal(rounds=1, sample=30)
 def main(rounds: int, sample: int, seed: int, folder: str, json_path: Path | None, rehearse: bool) -> None:
     if importlib.util.find_spec("nltk") is None:
-        raise click.UsageError("NLTK, which this compares with, is not installed: pip install 'imgtool[nltk]'")
+        raise click.UsageError("this benchmark compares with NLTK, which is not installed: pip install 'imgtool[nltk]'")
     result = measure(rounds, sample, seed, Path(folder)) | {"rehearsal": rehearse}
     click.echo(table(result))
     click.echo(
-        f"\n{result['machine']}; medians of {rounds} rounds, each a fresh process with numpy imported. The two give "
-        f"the same answers.\n* computed from the time for {sample:,} pairs."
+        f"\n{result['machine']}; medians of {rounds} rounds, each in a new process with numpy imported. Both give "
+        f"the same answers.\n* extrapolated from {sample:,} pairs."
     )
     write_json(json_path, result)

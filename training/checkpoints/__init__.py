@@ -1,1 +1,1 @@
-"""Checkpoints: imgtool's, Ultralytics', and the safe reader of foreign files."""
+"""Checkpoints: imgtool's own, Ultralytics', and a safe reader of foreign torch files."""

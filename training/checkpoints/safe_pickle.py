@@ -1,12 +1,12 @@
-"""Foreign torch files as data: tensors and plain values are built, objects become records, and nothing is called.
+"""Reads foreign torch files as data: builds tensors and plain values, keeps objects as `PickledObject`, calls nothing.
 
-torch.save writes a zip archive: ``data.pkl``, a pickle that says how to build the value, and a member a storage. A
-pickle is a program, and pickle's own machine runs whatever functions it names. The machine here has none to run: a
-name on its stack is a `Named`, and a call of one makes a tensor, a dict, a list or a `Record`, by the name, or is
-refused. Of a class that `is_inert` remain the name and the attributes, in a `Record`; it is never imported.
+torch.save writes a zip archive: ``data.pkl``, a pickle that describes the value, and one member per tensor storage. A
+pickle is a program, and Python's unpickler calls whatever functions it names. The unpickler here calls none: a name on
+its stack is a `GlobalName`. Calling one makes a tensor, a dict, a list or a `PickledObject`, depending on the name, or
+is refused. A class that `is_allowed_class` accepts is never imported: a `PickledObject` holds its name.
 
-Memory stays bounded by the file's own bytes: members must be stored uncompressed, be together no longer than the file,
-and a tensor may not have more elements than its storage.
+Memory is bounded by the file's size: members must be stored uncompressed and claim no more bytes in total than the
+file has, and a tensor may not have more elements than its storage.
 """
 
 import math
@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.wordnet.errors import CheckpointError
+from imgtool.wordnet.errors import CheckpointError, first_line
 
-LONGEST_PICKLE = 64 << 20  # bytes; of a real one it is the names of a few thousand tensors, under 1 MB
-LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save's files began before torch 1.6
+MAX_PICKLE_BYTES = 64 << 20  # a real data.pkl names a few thousand tensors: under 1 MB
+LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the first bytes of files before torch 1.6
 
 STORAGES = {
     "torch.HalfStorage": torch.float16,
@@ -35,13 +35,13 @@ STORAGES = {
     "torch.ShortStorage": torch.int16,
     "torch.CharStorage": torch.int8,
     "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.uint8,  # a byte of a file may be neither 0 nor 1, and no weights are bools
+    "torch.BoolStorage": torch.uint8,  # as bytes: the file may have values other than 0 and 1; no weights are bools
 }
 DICTS = {"collections.OrderedDict", "builtins.dict"}
 LISTS = {"builtins.set", "builtins.frozenset", "builtins.list"}  # sets as lists: their items need no hash
 PARAMETERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
-INERT_MODULES = ("ultralytics.", "torch.nn.modules.", "torch.nn.parallel.")
-INERT = {
+ALLOWED_PREFIXES = ("ultralytics.", "torch.nn.modules.", "torch.nn.parallel.")
+ALLOWED_CLASSES = {
     *(f"builtins.{name}" for name in ("slice", "complex", "bytearray", "int", "float", "str", "bool", "tuple")),
     *(f"pathlib.{kind}{name}" for kind in ("", "Pure") for name in ("Path", "PosixPath", "WindowsPath")),
     *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "WindowsPath")),  # Python 3.13's
@@ -55,8 +55,8 @@ INERT = {
 }
 
 
-class Named:
-    """A function or class that a pickle names; what stands here is the name alone."""
+class GlobalName:
+    """The dotted name of a function or class, which the pickle's GLOBAL opcode would import."""
 
     __slots__ = ("name",)
 
@@ -64,13 +64,13 @@ class Named:
         self.name = name
 
 
-class Record:
-    """What was an object: the name of its class and its attributes."""
+class PickledObject:
+    """A pickled object that was not rebuilt: the dotted name of its class, and its attributes."""
 
-    __slots__ = ("attributes", "kind")
+    __slots__ = ("attributes", "class_name")
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, class_name: str) -> None:
+        self.class_name = class_name
         self.attributes: dict[str, Any] = {}
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -78,62 +78,62 @@ class Record:
 
 
 class _Storage:
-    """A member of the archive, not yet read."""
+    """A tensor storage: a member of the archive that is not read yet. ``length`` is in elements."""
 
     __slots__ = ("dtype", "key", "length")
 
     def __init__(self, dtype: torch.dtype, key: str, length: int) -> None:
-        self.dtype, self.key, self.length = dtype, key, length  # length in elements
+        self.dtype, self.key, self.length = dtype, key, length
 
 
 class _Refused(Exception):
-    """What a file asks for and does not get."""
+    """The file asks for something that is not allowed."""
 
 
-def is_inert(name: str) -> bool:
-    """Whether objects of this class may stand as records. A dotted name within the module is never a class of these."""
-    return name.startswith(INERT_MODULES) or name in INERT
+def is_allowed_class(name: str) -> bool:
+    """Whether objects of this class may become a `PickledObject`."""
+    return name.startswith(ALLOWED_PREFIXES) or name in ALLOWED_CLASSES
 
 
 def pickle_of(path: str | Path) -> bytes:
-    """The bytes of a torch file's data.pkl, for a look at the names in it; b"" if it is no torch file."""
+    """Returns the bytes of a torch file's data.pkl, to search for names in it; b"" if it is not a torch file."""
     try:
         with open(path, "rb") as file:
-            if file.read(len(LEGACY)) == LEGACY:
+            if file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
                 return file.read(1 << 20)  # the pickle comes first
         with zipfile.ZipFile(path) as archive:
             return _Archive(archive, path).read("data.pkl")
-    except Exception:  # what is wrong is said by those who read it in earnest
+    except Exception:  # `read` reports what is wrong with the file
         return b""
 
 
 def read(path: str | Path) -> Any:
-    """What torch.save was given, with records for objects; tensors share their storages and lie on the CPU.
+    """Returns the value that torch.save was given, with a `PickledObject` for each object. Tensors are on the CPU and
+    share storages as they did.
 
-    Raises CheckpointError for a missing, truncated or foreign file, and for one that names a function or class which
-    no weights need, naming that.
+    Raises CheckpointError for a missing or truncated file, for one that is not a torch file, and for one that names a
+    function or class which weights do not need. The message has that name.
     """
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            if file.read(len(LEGACY)) == LEGACY:
+            if file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
                 raise CheckpointError(
-                    f"{path} is in the format of torch before 1.6, which is not read here: torch.load it where its "
-                    "program is installed, and torch.save it again"
+                    f"{path} has the format of torch before 1.6, which is not supported: load it with torch.load "
+                    "where the program that wrote it is installed, and save it again with torch.save"
                 )
         with zipfile.ZipFile(path) as archive:
-            return _Machine(_Archive(archive, path)).run()
+            return _Unpickler(_Archive(archive, path)).run()
     except CheckpointError:
         raise
     except _Refused as error:
         raise CheckpointError(f"{path} is refused: {error}") from None
-    except Exception as error:  # zipfile's, pickletools', torch's: many kinds, one meaning
-        text = str(error).strip().split("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path} is not a whole torch file: {text}") from error
+    except Exception as error:  # zipfile, pickletools and torch raise many classes for a damaged file
+        raise CheckpointError(f"{path} is damaged or not a torch file: {first_line(error)}") from error
 
 
 class _Archive:
-    """The members of a torch file, by their names within its one folder. Nothing is ever extracted."""
+    """The members of a torch file, by their names within its only folder. Nothing is extracted to disk."""
 
     def __init__(self, archive: zipfile.ZipFile, path: str | Path) -> None:
         self._archive = archive
@@ -142,7 +142,7 @@ class _Archive:
             raise _Refused("its members claim more bytes than the file has")
         folders = [member.filename.removesuffix("data.pkl") for member in members if _is_pickle(member.filename)]
         if len(folders) != 1:
-            raise ValueError(f"it has {len(folders)} data.pkl, not one")
+            raise ValueError(f"it has {len(folders)} data.pkl instead of one")
         self._members = {
             member.filename.removeprefix(folders[0]): member
             for member in members
@@ -151,15 +151,15 @@ class _Archive:
         self._storages: dict[str, bytearray] = {}
         if "byteorder" in self._members and self.read("byteorder") != b"little":
             raise ValueError("it was written on a big-endian machine")
-        if self._members["data.pkl"].file_size > LONGEST_PICKLE:
-            raise ValueError(f"its data.pkl is longer than {LONGEST_PICKLE:,} bytes")
+        if self._members["data.pkl"].file_size > MAX_PICKLE_BYTES:
+            raise ValueError(f"its data.pkl is longer than {MAX_PICKLE_BYTES:,} bytes")
 
     def read(self, name: str) -> bytes:
         member = self._members.get(name)
         if member is None:
             raise ValueError(f"it has no member {name[:100]!r}")
         if member.compress_type != zipfile.ZIP_STORED:
-            raise _Refused(f"its member {name} is compressed, as torch never writes it")
+            raise _Refused(f"its member {name} is compressed, which torch never does")
         return self._archive.read(member)
 
     def storage(self, key: str) -> bytearray:
@@ -172,13 +172,13 @@ def _is_pickle(name: str) -> bool:
     return name.count("/") == 1 and name.endswith("/data.pkl")
 
 
-class _Machine:
-    """Runs a pickle's opcodes, those that torch.save writes in protocols 2 to 5; pickletools says what each does."""
+class _Unpickler:
+    """Executes the pickle opcodes that torch.save writes in protocols 2 to 5; pickletools documents each."""
 
     def __init__(self, archive: _Archive) -> None:
         self._archive = archive
         self._stack: list[Any] = []
-        self._marks: list[list[Any]] = []  # the stacks below each mark
+        self._marks: list[list[Any]] = []  # the stack below each mark
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
@@ -188,8 +188,8 @@ class _Machine:
                 self._stack.append(argument)
             elif name in _PUSH:
                 self._stack.append(_PUSH[name]())
-            elif name in _STEPS:
-                _STEPS[name](self, argument)
+            elif name in _OPCODES:
+                _OPCODES[name](self, argument)
             elif name == "STOP":
                 return self._stack.pop()
             elif name not in ("PROTO", "FRAME"):
@@ -215,7 +215,7 @@ class _Machine:
 
     def last(self, count: int) -> tuple[Any, ...]:
         if len(self._stack) < count:
-            raise ValueError("its data.pkl takes more from the stack than there is")
+            raise ValueError("its data.pkl pops more values than the stack has")
         items = tuple(self._stack[-count:])
         del self._stack[-count:]
         return items
@@ -224,38 +224,38 @@ class _Machine:
         target = self._stack[-1]
         if isinstance(target, list):
             target.extend(items)
-        elif not isinstance(target, Record):  # what a record's class would have done with them is not ours to know
-            raise ValueError("its data.pkl appends to what is no list")
+        elif not isinstance(target, PickledObject):  # ignored: what its class would do with the items is unknown
+            raise ValueError("its data.pkl appends to a value that is not a list")
 
     def set_items(self, items: list[Any] | tuple[Any, ...]) -> None:
         target = self._stack[-1]
-        if isinstance(target, Record):
+        if isinstance(target, PickledObject):
             return
         if type(target) is not dict or len(items) % 2:
-            raise ValueError("its data.pkl sets items of what is no dict")
+            raise ValueError("its data.pkl sets items of a value that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Of other kinds of keys, tuples within tuples say, the mere hash can overflow the interpreter's stack.
+            # hashing other keys, such as deeply nested tuples, can overflow the interpreter's stack
             if not isinstance(key, str | int | float | bytes | None):
-                raise ValueError(f"its data.pkl has a {type(key).__name__} for a key")
+                raise ValueError(f"its data.pkl has a {type(key).__name__} as a dict key")
             target[key] = value
 
     def name(self, dotted: str | None) -> None:
-        """``dotted`` is "module name", or the two are the last on the stack."""
+        """``dotted`` is "module name"; if it is None, the two are on top of the stack."""
         module, name = self.last(2) if dotted is None else dotted.split(" ", 1)
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("its data.pkl names a function by what is no text")
-        if dotted is not None:  # protocol 2 has Python 2's names
+            raise ValueError("its data.pkl names a function by a value that is not a string")
+        if dotted is not None:  # protocol 2 uses Python 2's names
             module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         full = f"{module}.{name}"
         known = full in STORAGES or full in _CALLS or full in DICTS | LISTS | PARAMETERS
-        if not known and (not is_inert(full) or "." in name):
-            raise _Refused(f"it calls for {full[:100]!r}, which no weights need; nothing of it was run")
-        self._stack.append(Named(full))
+        if not known and (not is_allowed_class(full) or "." in name):  # os.system in ultralytics.utils is not a class
+            raise _Refused(f"it calls for {full[:100]!r}, which weights do not need; nothing of the file was run")
+        self._stack.append(GlobalName(full))
 
     def call(self, _: None) -> None:
         function, arguments = self.last(2)
-        if not isinstance(function, Named) or not isinstance(arguments, tuple):
-            raise ValueError("its data.pkl calls what is no function")
+        if not isinstance(function, GlobalName) or not isinstance(arguments, tuple):
+            raise ValueError("its data.pkl calls a value that is not a function")
         name = function.name
         if name in _CALLS:
             self._stack.append(_CALLS[name](self, *arguments))
@@ -267,32 +267,37 @@ class _Machine:
             self._stack.append({})
             self.set_items([part for pair in (arguments[0] if arguments else ()) for part in pair])
         elif name in STORAGES:
-            raise ValueError("its data.pkl makes a storage of its own")
+            raise ValueError("its data.pkl makes a storage that is not a member of the archive")
         else:
-            self._stack.append(Record(name))
+            self._stack.append(PickledObject(name))
 
     def build(self, _: None) -> None:
         target, state = self.last(2)
         self._stack.append(target)
-        if isinstance(target, Record) and isinstance(state, dict):
+        if isinstance(target, PickledObject) and isinstance(state, dict):
             target.attributes.update({key: value for key, value in state.items() if isinstance(key, str)})
 
     def storage(self, _: None) -> None:
-        """A persistent id: ("storage", the storage's class, its key in the archive, device, number of elements)."""
+        """Pushes the storage of a persistent id: ("storage", its class, its key in the archive, device, length)."""
         tag, kind, key, _device, length = self._stack.pop()
-        if tag != "storage" or not isinstance(kind, Named) or not isinstance(key, str) or not isinstance(length, int):
-            raise ValueError("its data.pkl refers to what is no storage")
+        if (
+            tag != "storage"
+            or not isinstance(kind, GlobalName)
+            or not isinstance(key, str)
+            or not isinstance(length, int)
+        ):
+            raise ValueError("its data.pkl has a persistent id that is not a storage")
         if kind.name not in STORAGES:
-            raise ValueError(f"its tensors are of {kind.name}, which is not read here")
+            raise ValueError(f"its tensors are of {kind.name}, which is not supported")
         self._stack.append(_Storage(STORAGES[kind.name], key, length))
 
     def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any) -> Tensor:
-        """torch._utils._rebuild_tensor_v2, which trusts its arguments, without the trust."""
+        """Does what torch._utils._rebuild_tensor_v2 does, after checking the arguments, which torch trusts."""
         if not isinstance(storage, _Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
-            raise ValueError("its data.pkl makes a tensor of no storage")
+            raise ValueError("its data.pkl makes a tensor without a storage")
         numbers = (offset, *size, *stride)
         if len(size) != len(stride) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
-            raise ValueError("a tensor has no proper size and stride")
+            raise ValueError("a tensor has an invalid size or stride")
         raw, elements = self._archive.storage(storage.key), math.prod(size)
         held = len(raw) // storage.dtype.itemsize
         if elements == 0:
@@ -305,9 +310,9 @@ class _Machine:
         return torch.frombuffer(raw, dtype=storage.dtype, count=held).as_strided(size, stride, offset)
 
     def attribute(self, owner: Any, name: Any) -> None:
-        """builtins.getattr: a fused convolution keeps its bound ``forward_fuse``; nothing else has cause to ask."""
-        if not isinstance(owner, Record) or name != "forward_fuse":
-            raise _Refused("it calls for 'builtins.getattr', which no weights need; nothing of it was run")
+        """builtins.getattr: allowed only for ``forward_fuse``, the bound method that a fused convolution keeps."""
+        if not isinstance(owner, PickledObject) or name != "forward_fuse":
+            raise _Refused("it calls for 'builtins.getattr', which weights do not need; nothing of the file was run")
 
 
 _PUSH_ARGUMENT = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"}
@@ -321,25 +326,25 @@ _PUSH: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_SET": list,
 }
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.put),
-    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL"), _Machine.name),
-    **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine.call),
-    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda machine, _: machine.extend(machine.after_mark())),
-    "MARK": _Machine.mark,
-    "APPEND": lambda machine, _: machine.extend(machine.last(1)),
-    "SETITEMS": lambda machine, _: machine.set_items(machine.after_mark()),
-    "SETITEM": lambda machine, _: machine.set_items(machine.last(2)),
-    "TUPLE": lambda machine, _: machine.push(tuple(machine.after_mark())),
-    "FROZENSET": lambda machine, _: machine.push(machine.after_mark()),
-    "TUPLE1": lambda machine, _: machine.push(machine.last(1)),
-    "TUPLE2": lambda machine, _: machine.push(machine.last(2)),
-    "TUPLE3": lambda machine, _: machine.push(machine.last(3)),
-    "BUILD": _Machine.build,
-    "BINPERSID": _Machine.storage,
+_OPCODES: dict[str, Callable[[_Unpickler, Any], None]] = {
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Unpickler.get),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _Unpickler.put),
+    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL"), _Unpickler.name),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), _Unpickler.call),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda self, _: self.extend(self.after_mark())),
+    "MARK": _Unpickler.mark,
+    "APPEND": lambda self, _: self.extend(self.last(1)),
+    "SETITEMS": lambda self, _: self.set_items(self.after_mark()),
+    "SETITEM": lambda self, _: self.set_items(self.last(2)),
+    "TUPLE": lambda self, _: self.push(tuple(self.after_mark())),
+    "FROZENSET": lambda self, _: self.push(self.after_mark()),
+    "TUPLE1": lambda self, _: self.push(self.last(1)),
+    "TUPLE2": lambda self, _: self.push(self.last(2)),
+    "TUPLE3": lambda self, _: self.push(self.last(3)),
+    "BUILD": _Unpickler.build,
+    "BINPERSID": _Unpickler.storage,
 }
 _CALLS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor_v2": _Machine.tensor,
-    "builtins.getattr": _Machine.attribute,
+    "torch._utils._rebuild_tensor_v2": _Unpickler.tensor,
+    "builtins.getattr": _Unpickler.attribute,
 }

@@ -1,1 +1,1 @@
-"""The training loop and what it consists of: step, EMA, meters, profiler, signals."""
+"""The training loop and its parts: setup, step, EMA, meters, profiler, signals, state."""

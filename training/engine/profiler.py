@@ -1,4 +1,4 @@
-"""`imgtool train --profile`: a trace of some steps, and in a paragraph what the training waits for."""
+"""`imgtool train --profile`: a trace of 20 steps, and a verdict on what limits the training's speed."""
 
 import gzip
 import json
@@ -13,13 +13,13 @@ from torch.profiler import ProfilerActivity, profile
 from imgtool.training.engine.meters import Meter
 from imgtool.training.runs.run import Run
 
-FIRST, COUNT = 10, 20  # steps passed over (compiling, filling caches), and traced
-SLOW_LOADER = 0.1  # fraction of the time waited for batches from which the loader is the bound
+FIRST, COUNT = 10, 20  # steps skipped first, which compile and fill caches; steps traced
+SLOW_LOADER = 0.1  # the loader is the bottleneck if waiting for batches takes more than this fraction of the time
 
 
 class Profile:
-    """Traces steps 11 to 30 of this process's training into RUN/profile/trace.json.gz (for chrome://tracing, Perfetto)
-    and writes RUN/profile/verdict.txt. Shorter epochs are traced across their ends; nothing is done unless enabled."""
+    """Traces steps 11 to 30 of this process into RUN/profile/trace.json.gz (for chrome://tracing or Perfetto), and
+    writes RUN/profile/verdict.txt. The steps may span several epochs. Does nothing unless enabled."""
 
     def __init__(self, run: Run, device: torch.device, enabled: bool) -> None:
         self.run, self.device, self.enabled = run, device, enabled and not run.mute
@@ -27,13 +27,13 @@ class Profile:
         self.profiler: Any = None
         self.waited = self.started = 0.0
         self._meter: Meter | None = None
-        self._seen = 0.0  # of its waiting
+        self._waited_before = 0.0  # the meter's waiting time at the last mark
 
     def __enter__(self) -> "Profile":
         return self
 
     def step(self, meter: Meter) -> None:
-        """To be called behind each step."""
+        """Call this after each step."""
         if not self.enabled:
             return
         self.steps += 1
@@ -50,10 +50,10 @@ class Profile:
                 self._finish()
 
     def _mark(self, meter: Meter) -> None:
-        """Adds the waiting since the last mark; each epoch has a meter of its own."""
+        """Adds the waiting time since the last mark; each epoch has a new meter."""
         if self._meter is meter:
-            self.waited += meter.waited - self._seen
-        self._meter, self._seen = meter, meter.waited
+            self.waited += meter.waited - self._waited_before
+        self._meter, self._waited_before = meter, meter.waited
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -69,7 +69,7 @@ class Profile:
         self.profiler.export_chrome_trace(str(trace))
         text = verdict(device_seconds(trace), self.waited, seconds, self.steps - FIRST)
         (folder / "verdict.txt").write_text(text + "\n", encoding="utf-8")
-        self.run.say(f"profile: {text} {trace} has the trace.")
+        self.run.say(f"profile: {text} The trace is in {trace}.")
         self.enabled, self.profiler = False, None
 
     def __exit__(self, *_: object) -> None:
@@ -79,11 +79,12 @@ class Profile:
             else:
                 self.profiler.__exit__(None, None, None)
         elif self.enabled:
-            self.run.say(f"profile: the training ended before step {FIRST + 1}, so nothing was traced")
+            self.run.say(f"profile: nothing was traced, because the training ended before step {FIRST + 1}")
 
 
 def device_seconds(trace: Path) -> dict[str, float]:
-    """Seconds that a GPU spent on each kind of work in a trace: kernel, memcpy, memset; empty without a GPU."""
+    """Returns the seconds that the GPU spent on each kind of work in a trace: kernel, memcpy, memset; empty without a
+    GPU."""
     with gzip.open(trace, "rt", encoding="utf-8") as file:
         events = json.load(file)["traceEvents"]
     sums: dict[str, float] = defaultdict(float)
@@ -95,7 +96,7 @@ def device_seconds(trace: Path) -> dict[str, float]:
 
 
 def verdict(on_device: dict[str, float], waited: float, seconds: float, steps: int) -> str:
-    """One paragraph: bound by the loader, the copies, the model, or by what launches its kernels."""
+    """Returns one paragraph: whether the loader, copies, kernel launches or the model limit the speed."""
     wait = waited / seconds
     parts = [
         f"{steps} steps took {seconds:.2f} s, {seconds / steps * 1e3:.1f} ms each; {wait:.0%} of it waiting for batches"
@@ -104,17 +105,17 @@ def verdict(on_device: dict[str, float], waited: float, seconds: float, steps: i
     if on_device:
         parts.append(f"the GPU computed for {kernels:.0%} of the time and copied for {copies:.0%}")
     if wait > SLOW_LOADER:
-        says = (
-            "Bound by the loader: more --workers, smaller stored images (prepare --max-side), or --store "
-            "jpeg-indexed or raw would help; imgtool bench loader --data says what holds it up."
+        conclusion = (
+            "Bound by the loader: use more --workers, or prepare the data with a smaller --max-side or with --store "
+            "jpeg-indexed or raw; imgtool bench loader --data shows what slows it down."
         )
     elif on_device and copies > kernels:
-        says = "Bound by copies to and from the GPU: look in the trace for copies that are not of batches."
+        conclusion = "Bound by copies to and from the GPU: look in the trace for copies of anything but batches."
     elif on_device and kernels < 0.7:
-        says = (
-            "Bound by launching: the GPU idles between kernels; a larger --batch, or torch.compile if it is off, would "
-            "help."
+        conclusion = (
+            "Bound by kernel launches: the GPU idles between kernels; use a larger --batch, and torch.compile if it is "
+            "off."
         )
     else:
-        says = "Bound by the model: the loader keeps up."
-    return f"{'; '.join(parts)}. {says}"
+        conclusion = "Bound by the model: the loader keeps up."
+    return f"{'; '.join(parts)}. {conclusion}"

@@ -1,4 +1,4 @@
-"""A signal stops a training between two steps, not within one."""
+"""SIGINT and SIGTERM stop a training between two steps, not within one."""
 
 import signal
 from types import FrameType
@@ -6,42 +6,45 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came, and what has been done so far is saved. ``exit_code`` is 128 + its number, as shells have it."""
+    """The training was stopped by a signal after its state was saved. ``exit_code`` is 128 + the signal's number, as in
+    shells."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
 
 
-class Stop:
-    """While entered, SIGINT and SIGTERM are only noted; ``check`` raises Interrupted where it is good to stop.
+class DeferredSignals:
+    """While entered, SIGINT and SIGTERM are only recorded in ``received``; the loop raises ``interrupted`` when it has
+    saved its state.
 
-    A second SIGINT interrupts at once, except under torchrun, whose own signals follow the terminal's. Outside the main
-    thread signals stay with whoever handles them.
+    A second SIGINT raises KeyboardInterrupt at once, except ``under_torchrun``, which sends its own SIGINT after the
+    terminal's. Outside the main thread, where Python allows no signal handlers, nothing is recorded.
     """
 
-    def __init__(self, patient: bool = False) -> None:
-        self.patient = patient
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
+    def __init__(self, under_torchrun: bool = False) -> None:
+        self.under_torchrun = under_torchrun
+        self.received: int | None = None
+        self._handlers_before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Stop":
+    def __enter__(self) -> "DeferredSignals":
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                self._handlers_before[number] = signal.signal(number, self._record)
         except ValueError:  # not the main thread
-            self._before.clear()
+            self._handlers_before.clear()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal == number == signal.SIGINT and not self.patient:
+    def _record(self, number: int, _frame: FrameType | None) -> None:
+        if self.received == number == signal.SIGINT and not self.under_torchrun:
             raise KeyboardInterrupt
-        self.signal = number
+        self.received = number
 
     @property
-    def error(self) -> Interrupted:
-        return Interrupted(self.signal or signal.SIGTERM)
+    def interrupted(self) -> Interrupted:
+        """The error to raise; SIGTERM's if another process got the signal."""
+        return Interrupted(self.received or signal.SIGTERM)

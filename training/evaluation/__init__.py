@@ -1,1 +1,1 @@
-"""Metrics, class matching, prediction, error analysis."""
+"""Validation metrics, class matching, prediction, error analysis."""

@@ -1,4 +1,4 @@
-"""Which of a model's classes the classes of a data set are."""
+"""Matches the classes of a data set to those of a model."""
 
 import re
 from collections.abc import Sequence
@@ -12,51 +12,54 @@ from imgtool.wordnet import orders
 from imgtool.wordnet.errors import CheckpointError
 
 
-class Matched(NamedTuple):
-    """Which of the model's classes a data set's are. Both None: the same classes in the same order."""
+class ClassMatch(NamedTuple):
+    """Which of the model's classes the data set's classes are. Both None: the same classes in the same order."""
 
     class_map: Tensor | None = None  # int64 [data set's classes]: the model's class index of each
-    candidates: Tensor | None = None  # int64 [K], ascending: the model's classes to choose from; None for all of them
+    candidates: Tensor | None = None  # int64 [K], ascending: class indices that may be predicted; None: all
 
 
 def match_classes(
-    data: Sequence[str], model: Sequence[str], where: str | Path, checkpoint: str | Path | None, all_classes: bool
-) -> Matched:
-    """Matches classes by wnid; what the data set lacks of the model's is masked unless ``all_classes``.
+    data_wnids: Sequence[str],
+    model_wnids: Sequence[str],
+    data: str | Path,
+    checkpoint: str | Path | None,
+    all_classes: bool,
+) -> ClassMatch:
+    """Matches classes by wnid. Only classes that the data set has are candidates, unless ``all_classes``.
 
-    Raises CheckpointError when the data set has a class that the model does not know.
+    ``data`` and ``checkpoint`` are the paths that an error names. Raises CheckpointError when the data set has a
+    class that the model lacks.
     """
-    if list(data) == list(model):
-        return Matched()
-    position = {wnid: index for index, wnid in enumerate(model)}
-    lacking = sorted(set(data) - set(model))
-    if lacking:
-        extra = sorted(set(model) - set(data))
+    if list(data_wnids) == list(model_wnids):
+        return ClassMatch()
+    index_of = {wnid: index for index, wnid in enumerate(model_wnids)}
+    only_data = sorted(set(data_wnids) - set(model_wnids))
+    if only_data:
+        only_model = sorted(set(model_wnids) - set(data_wnids))
         differences = [
-            f"{len(wnids)} {text}, {wnids[0]} first"
-            for wnids, text in ((lacking, "only in the data set"), (extra, "only in the checkpoint"))
+            f"{len(wnids)} only in {owner} (the first is {wnids[0]})"
+            for wnids, owner in ((only_data, "the data set"), (only_model, "the checkpoint"))
             if wnids
         ]
-        raise CheckpointError(f"the classes of {checkpoint} are not those of {where}: {'; '.join(differences)}")
-    class_map = torch.tensor([position[wnid] for wnid in data])
-    masked = not all_classes and len(set(data)) < len(model)
-    return Matched(class_map, class_map.unique() if masked else None)
+        raise CheckpointError(f"the classes of {checkpoint} do not match those of {data}: {', '.join(differences)}")
+    class_map = torch.tensor([index_of[wnid] for wnid in data_wnids])
+    masked = not all_classes and len(set(data_wnids)) < len(model_wnids)
+    return ClassMatch(class_map, class_map.unique() if masked else None)
 
 
-def named_by_index(folders: Sequence[str], model: Sequence[str], where: str | Path) -> list[str]:
-    """The wnids of class folders that are called by class index, as ImageNet-V2's are (0 … 999); of any others, their
-    names as they are.
+def resolve_index_folders(folders: Sequence[str], model_wnids: Sequence[str], data: str | Path) -> list[str]:
+    """Returns the wnids of class folders that are named by class index (0 … 999, as in ImageNet-V2).
 
-    The numbers are of ILSVRC2012's 1000 classes if the model knows all of these, else of the model's own; both in
-    sorted order. Raises CheckpointError for a number beyond these classes.
+    Folders with other names are returned unchanged. The indices are those of ILSVRC2012's 1000 classes if the model
+    has all of these, otherwise those of the model's classes; both in sorted order. Raises CheckpointError for an index
+    beyond these classes; ``data`` is the path that it names.
     """
-    if set(folders) <= set(model) or not all(re.fullmatch(r"[0-9]{1,6}", name) for name in folders):
+    if set(folders) <= set(model_wnids) or not all(re.fullmatch(r"[0-9]{1,6}", name) for name in folders):
         return list(folders)
     published = orders.ilsvrc2012_wnids()
-    numbered = published if set(published) <= set(model) else sorted(model)
-    beyond = [name for name in folders if int(name) >= len(numbered)]
+    classes = published if set(published) <= set(model_wnids) else sorted(model_wnids)
+    beyond = [name for name in folders if int(name) >= len(classes)]
     if beyond:
-        raise CheckpointError(
-            f"{where}: its folder {beyond[0]} is no class index of the model's {len(numbered)} classes"
-        )
-    return [numbered[int(name)] for name in folders]
+        raise CheckpointError(f"{data}: folder {beyond[0]} is not a class index: there are {len(classes)} classes")
+    return [classes[int(name)] for name in folders]

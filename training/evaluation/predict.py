@@ -1,4 +1,4 @@
-"""Images of any kind to class probabilities."""
+"""Predicts class probabilities for images from files, URLs or memory."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,31 +24,32 @@ InMemory: TypeAlias = bytes | Image.Image | NDArray[np.uint8] | Tensor
 ImageInput: TypeAlias = ImageFile | InMemory
 Source: TypeAlias = str | Path | ImageInput | Iterable["Source"]
 
-BATCH = 64  # images computed at a time
+BATCH = 64  # images per call of the model
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, best first; the five lists run in parallel."""
+    """The most probable classes of one image, most probable first. The five lists are parallel."""
 
     path: str | None  # None for an image given in memory
     indices: list[int]
     wnids: list[str]
     names: list[str]
     probabilities: list[float]  # softmax over all classes, 0..1
-    superclasses: list[str]  # imgtool.wordnet.imagenet.superclasses: dog, bird, …; "" for a class that is not WordNet's
+    superclasses: list[str]  # imgtool.wordnet.imagenet.superclasses: dog, bird, …; "" for a class not in WordNet
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def images_of(source: Source) -> Iterator[ImageInput]:
-    """The single images of a source, one after the other: what `image_files.expand` makes of a path,
-    folder, pattern or URL; the bytes of an image's file; a PIL image; a uint8 array [H, W, 3] or tensor [3, H, W]; or
-    an iterable of these.
+    """Returns an iterator over the images of a source.
 
-    Raises InputError when a path does not exist (those in a list at once, others when their turn comes), a folder has
-    no image, or it is none of these.
+    A source is a path, folder, pattern or URL (expanded by `image_files.expand`); the bytes of an image file; a PIL
+    image; a uint8 array [H, W, 3] or tensor [3, H, W]; or an iterable of these.
+
+    Raises InputError for a path that does not exist (a path in a list or alone at once, in another iterable when it is
+    reached), for a folder without images, and for an object that is not a source.
     """
     if isinstance(source, str | Path):
         check_exists(str(source))
@@ -62,18 +63,19 @@ def images_of(source: Source) -> Iterator[ImageInput]:
                     check_exists(str(part))
         return (image for part in source for image in images_of(part))
     raise InputError(
-        f"cannot predict on a {type(source).__name__}: give a path, folder, pattern or URL, an image's bytes, a PIL "
-        "image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], or a list of them"
+        f"cannot predict on {type(source).__name__}: give a path, folder, pattern or URL, the bytes of an image, a PIL "
+        "image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], or a list of these"
     )
 
 
 def read(image: ImageInput, transform: ValTransform) -> NDArray[np.uint8]:
-    """An image through the transform, uint8 [imgsz, imgsz, 3] RGB; files and PIL images are turned upright by EXIF.
+    """Reads and transforms an image: uint8 [imgsz, imgsz, 3] RGB. EXIF orientation of files and PIL images is applied.
 
-    Raises ImageError, naming the file, when it cannot be read or decoded; InputError for an array of another kind.
+    Raises ImageError, naming the file, when it cannot be read or decoded; InputError for an array of another dtype or
+    shape.
     """
     if isinstance(image, ImageFile | bytes):
-        data, name = (image, "the bytes given") if isinstance(image, bytes) else (image.read(), image.name)
+        data, name = (image, "the given bytes") if isinstance(image, bytes) else (image.read(), image.name)
         try:
             return transform.decode(data)
         except ImageError as error:
@@ -81,9 +83,9 @@ def read(image: ImageInput, transform: ValTransform) -> NDArray[np.uint8]:
     if isinstance(image, Image.Image):
         return transform(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
     is_tensor = isinstance(image, Tensor)
-    wanted, kind = ("[3, H, W]", torch.uint8) if is_tensor else ("[H, W, 3]", np.uint8)
-    if image.dtype != kind or image.ndim != 3 or image.shape[0 if is_tensor else 2] != 3 or 0 in image.shape:
-        raise InputError(f"an image must be uint8 {wanted}, not {image.dtype} {list(image.shape)}")
+    shape, dtype = ("[3, H, W]", torch.uint8) if is_tensor else ("[H, W, 3]", np.uint8)
+    if image.dtype != dtype or image.ndim != 3 or image.shape[0 if is_tensor else 2] != 3 or 0 in image.shape:
+        raise InputError(f"an image must be uint8 {shape}, not {image.dtype} {list(image.shape)}")
     pixels = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) else image
     return transform(np.ascontiguousarray(pixels))
 
@@ -101,19 +103,21 @@ def predict(
     workers: int | None = None,
     on_error: Callable[[ImageError], None] | None = None,
 ) -> Iterator[Prediction]:
-    """A `Prediction` for each of the source's images, in order. ``model`` is a runner
-    (imgtool.training.runtimes) in eval mode on ``device``. ``workers`` threads (default: this machine's cores) read
-    and decode up to two batches ahead.
+    """Returns an iterator with one `Prediction` per image of the source, in order.
 
-    Raises what `images` and `read` raise; with ``on_error`` a file that cannot be decoded is passed over and its
-    error given to that.
+    ``model`` maps uint8 images to logits per class (imgtool.training.runtimes), in eval mode on ``device``. ``wnids``
+    and ``names`` are those of its classes. ``workers`` threads (default: one per CPU core) read and decode up to two
+    batches of ``batch`` images ahead.
+
+    Raises what `images_of` and `read` raise. With ``on_error``, an image that cannot be decoded is skipped, and
+    ``on_error`` is called with its error.
     """
-    todo = images_of(source)  # what is not there is told now, not when the first prediction is asked for
+    images = images_of(source)  # called here, so that a missing path is an error before the first prediction
     superclasses = superclass_names(tuple(wnids))
 
-    def computed(part: list[tuple[ImageInput, NDArray[np.uint8]]]) -> Iterator[Prediction]:
-        values, indices = _compute(model, [crop for _, crop in part], min(topk, len(names)), device)
-        for (image, _), best, probabilities in zip(part, indices, values, strict=True):
+    def predict_batch(pairs: list[tuple[ImageInput, NDArray[np.uint8]]]) -> Iterator[Prediction]:
+        values, indices = _top_classes(model, [crop for _, crop in pairs], min(topk, len(names)), device)
+        for (image, _), best, probabilities in zip(pairs, indices, values, strict=True):
             yield Prediction(
                 image.name if isinstance(image, ImageFile) else None,
                 best,
@@ -124,33 +128,33 @@ def predict(
             )
 
     def predictions() -> Iterator[Prediction]:
-        part: list[tuple[ImageInput, NDArray[np.uint8]]] = []
-        work = partial(read, transform=transform)
-        with closing(prefetch_map(todo, work, workers or available_cpus(), 2 * batch)) as crops:
+        pairs: list[tuple[ImageInput, NDArray[np.uint8]]] = []
+        decode = partial(read, transform=transform)
+        with closing(prefetch_map(images, decode, workers or available_cpus(), 2 * batch)) as crops:
             for image, crop in crops:
                 if not isinstance(crop, ImageError):
-                    part.append((image, crop))
+                    pairs.append((image, crop))
                 elif on_error is None:
                     raise crop
                 else:
                     on_error(crop)
-                if len(part) == batch:
-                    yield from computed(part)
-                    part = []
-        if part:
-            yield from computed(part)
+                if len(pairs) == batch:
+                    yield from predict_batch(pairs)
+                    pairs = []
+        if pairs:
+            yield from predict_batch(pairs)
 
     return predictions()
 
 
 @torch.inference_mode()
-def _compute(
+def _top_classes(
     model: nn.Module,
     crops: list[NDArray[np.uint8]],
     topk: int,
     device: torch.device,
 ) -> tuple[list[list[float]], list[list[int]]]:
-    """The probabilities and class indices of the best classes of each crop."""
-    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(device)  # channels_last as it lies
-    best = model(images).softmax(dim=1).topk(topk, dim=1)
-    return best.values.tolist(), best.indices.tolist()
+    """Returns the probabilities and the class indices of the ``topk`` most probable classes of each crop."""
+    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(device)  # channels_last without a copy
+    top = model(images).softmax(dim=1).topk(topk, dim=1)
+    return top.values.tolist(), top.indices.tolist()

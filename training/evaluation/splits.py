@@ -1,14 +1,14 @@
-"""Splits of a data set: where the data is by default, and whether a split can be used."""
+"""The default data set, and checks that a split can be used."""
 
 from imgtool.pipelines.dataset import Dataset
 from imgtool.wordnet.errors import DatasetError
 
 DATA = "data/imagenet"
-VAL_BATCH = 256  # images per batch where no gradients are kept
+VAL_BATCH = 256  # images per batch at validation, where no gradients are kept
 
 
 def check_splits(dataset: Dataset, *splits: str) -> None:
-    """Raises DatasetError for a split that the data set does not have, or that is empty."""
+    """Raises DatasetError for a split that the data set lacks or that is empty."""
     for split in splits:
         if split not in dataset.splits:
             raise DatasetError(f"{dataset.path} has no split {split!r}, only {', '.join(dataset.splits)}")

@@ -1,12 +1,14 @@
-"""What `Classifier.val` measures besides top-1, and among which classes: hierarchical metrics, ReaL labels, label maps,
-data sets of some of the model's classes."""
+"""Opens a split for validation: its batches, and how the model's classes relate to those of the data set.
+
+Handles hierarchical metrics, ReaL labels, label maps, and data sets that have only some of the model's classes.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow.compute as pc
 import torch
@@ -18,7 +20,7 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import open_loader
 from imgtool.pipelines.loaders.raw_split import RawSplit, is_raw
 from imgtool.training.evaluation.evaluate import Batches, Observer
-from imgtool.training.evaluation.matching import Matched, match_classes, named_by_index
+from imgtool.training.evaluation.matching import ClassMatch, match_classes, resolve_index_folders
 from imgtool.training.evaluation.splits import VAL_BATCH, check_splits
 from imgtool.training.models.trained import TrainedModel
 from imgtool.wordnet import Hierarchy, load, orders
@@ -27,8 +29,42 @@ from imgtool.wordnet.graph.label_map import LabelMap
 from imgtool.wordnet.metrics import Evaluation
 
 
+@dataclass(frozen=True)
+class ValidationSettings:
+    """What a model is validated on, and how."""
+
+    data: str | Path  # a prepared or a raw data set
+    split: str
+    transform: ValTransform
+    device: torch.device  # of the batches
+    batch: int = VAL_BATCH
+    workers: int | None = None  # decoding threads; None: one per CPU core
+    backend: str = "auto"  # loader backend, for a prepared data set
+    label_map: LabelMap | None = None  # of the data set's classes to the targets to validate on
+    all_classes: bool = False  # score all of the model's classes, also those that the data set lacks
+    real: str | Path | None = None  # real.json, for ReaL accuracy
+
+
+@dataclass(frozen=True)
+class EvaluationSetup:
+    """What `evaluate` needs besides the model and the batches, and the classes that are scored."""
+
+    matched: ClassMatch
+    class_scores: Callable[[Tensor], Tensor] | None  # logits of the model's classes → logits of a label map's targets
+    hierarchical: Evaluation | None  # collects the hierarchical metrics; None if wnids are not in WordNet
+    wnids: Sequence[str]  # of the classes that are scored
+    names: Sequence[str]
+    present: list[int]  # indices of those classes that the data set has
+
+    @property
+    def observer(self) -> Observer | None:
+        """An observer for `evaluate` that collects the hierarchical metrics."""
+        hierarchical = self.hierarchical
+        return None if hierarchical is None else lambda batch: hierarchical.update(batch.best, batch.labels)
+
+
 def hierarchy_of(wnids: Sequence[str]) -> Hierarchy | None:
-    """The hierarchy over a model's classes; None where they have no place in WordNet, or are not in sorted order."""
+    """Returns the hierarchy over a model's classes; None if a class is not in WordNet or they are not sorted."""
     if list(wnids) != sorted(wnids):
         return None
     try:
@@ -37,131 +73,103 @@ def hierarchy_of(wnids: Sequence[str]) -> Hierarchy | None:
         return None
 
 
-def gathered_scores(wnids: Sequence[str], labelmap: LabelMap) -> Callable[[Tensor], Tensor]:
-    """A model's logits per class to logits of the label map's targets: the logarithm of the summed probabilities.
+def target_scores(wnids: Sequence[str], label_map: LabelMap) -> Callable[[Tensor], Tensor]:
+    """Returns a function from logits per class to logits per target: the logarithm of the summed probabilities.
 
-    Raises CheckpointError when the model's classes are not those that the label map gathers.
+    Raises CheckpointError when the model's classes are not those that the label map maps.
     """
-    if list(wnids) != list(labelmap.wnids):
+    if list(wnids) != list(label_map.wnids):
         raise CheckpointError(
-            f"the label map gathers {len(labelmap.wnids)} classes, {labelmap.wnids[0]} first, into {len(labelmap)}; "
-            f"the model's {len(wnids)} classes, {wnids[0]} first, are neither these nor those"
+            f"the label map does not fit the model: it maps {len(label_map.wnids)} classes (the first is "
+            f"{label_map.wnids[0]}) to {len(label_map)} targets, and the model's {len(wnids)} classes (the first is "
+            f"{wnids[0]}) match neither"
         )
 
     def scores(logits: Tensor) -> Tensor:
-        return labelmap.aggregate(logits, "logsumexp")
+        return label_map.aggregate(logits, "logsumexp")
 
     return scores
 
 
-def real_labels(wnids: Sequence[str], keys: Sequence[str], path: str | Path, where: str | Path) -> list[list[int]]:
-    """The ReaL labels (Beyer et al. 2020) of samples by their keys: class indices, perhaps none.
+def real_labels(wnids: Sequence[str], keys: Sequence[str], real: str | Path, data: str | Path) -> list[list[int]]:
+    """Returns the ReaL labels (Beyer et al. 2020) of samples by their keys: class indices, possibly none.
 
-    ``path`` is their real.json: a list whose n-th entry is validation image n's. Raises InputError for a file of
-    another kind, for images it does not number, and for a data set of other classes than ILSVRC2012's 1000.
+    ``real`` is the path of their real.json, a list whose n-th entry belongs to validation image n; ``data`` names the
+    data set in errors. Raises InputError for a malformed file, for keys without an entry, and for a data set of other
+    classes than ILSVRC2012's 1000.
     """
     if list(wnids) != orders.ilsvrc2012_wnids():
-        raise InputError(f"ReaL labels are of ILSVRC2012's 1000 classes, and {where} has others")
-    real = read_real_indices(path)
-    numbers = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", key) for key in keys]
-    bad = [key for key, number in zip(keys, numbers, strict=True) if not number or not 0 < int(number[1]) <= len(real)]
-    if bad:
-        raise InputError(f"{path}: has no labels for {bad[0]}: ReaL labels are of ILSVRC2012's validation images")
-    return [real[int(number[1]) - 1] for number in numbers if number]
+        raise InputError(f"ReaL labels need ILSVRC2012's 1000 classes, and {data} has other classes")
+    entries = read_real_indices(real)
+    labels = []
+    for key in keys:
+        number = re.fullmatch(r"ILSVRC2012_val_(\d{8})", key)
+        if not number or not 0 < int(number[1]) <= len(entries):
+            raise InputError(f"{real} has no labels for {key}: ReaL labels exist for ILSVRC2012's validation images")
+        labels.append(entries[int(number[1]) - 1])
+    return labels
 
 
 def stored_keys(dataset: Dataset, split: str) -> list[str]:
-    """The keys of a split's samples, in stored order."""
+    """Returns the keys of a split's samples, in stored order."""
     manifest = dataset.manifest(split)
     return list(manifest.filter(pc.is_valid(manifest["position"]))["key"].to_pylist())
 
 
-class Plan(NamedTuple):
-    """How a model is measured on a data set: what `evaluate` is given besides model and batches. ``wnids`` and
-    ``names`` are of the classes that ``class_scores`` gives, ``shown`` the indices of those that the data set has."""
+def set_up(
+    model: TrainedModel, settings: ValidationSettings, data_wnids: Sequence[str], keys: Callable[[], list[str]]
+) -> EvaluationSetup:
+    """Relates the model's classes to ``data_wnids``: the data set's classes, or with a label map its targets.
 
-    matched: Matched
-    class_scores: Callable[[Tensor], Tensor] | None
-    evaluation: Evaluation | None
-    wnids: Sequence[str]
-    names: Sequence[str]
-    shown: list[int]
-
-    @property
-    def observer(self) -> Observer | None:
-        """Of `evaluate`, for the hierarchical metrics."""
-        evaluation = self.evaluation
-        return None if evaluation is None else lambda batch: evaluation.update(batch.best, batch.labels)
-
-
-def plan(
-    model: TrainedModel,
-    data: Sequence[str],
-    where: str | Path,
-    gather: LabelMap | None,
-    all_classes: bool,
-    real: str | Path | None,
-    keys: Callable[[], list[str]],
-) -> Plan:
-    """The plan for a model on a data set of the classes ``data`` (with ``gather``: that map's targets).
-
-    ``real`` is the path of the ReaL labels, ``keys`` gives the samples' names that it is asked for. Hierarchical
-    metrics are those of the model's classes whether or not the data set has all of them, so that they can be compared.
+    ``keys`` returns the keys of the samples; it is called only for ReaL labels. Hierarchical metrics are computed in
+    the hierarchy of all of the model's classes, also when the data set has only some, so that they are comparable.
     Raises CheckpointError when the classes do not fit; InputError for ReaL labels of other classes than ILSVRC2012's.
     """
     class_scores = None
-    if gather is not None and model.wnids != list(data):
-        class_scores = gathered_scores(model.wnids, gather)
-        matched, hierarchy, wnids, names = Matched(), None, gather.names, gather.names
+    wnids: Sequence[str]
+    names: Sequence[str]
+    if settings.label_map is not None and model.wnids != list(data_wnids):
+        class_scores = target_scores(model.wnids, settings.label_map)
+        matched, hierarchy = ClassMatch(), None
+        wnids = names = settings.label_map.names
     else:
-        matched = match_classes(data, model.wnids, where, model.path, all_classes)
+        matched = match_classes(data_wnids, model.wnids, settings.data, model.path, settings.all_classes)
         hierarchy, wnids, names = hierarchy_of(model.wnids), tuple(model.wnids), tuple(model.names)
-    if real is not None and hierarchy is None:
-        raise InputError("ReaL labels are of ILSVRC2012's 1000 classes, and here are others")
-    labels = None if real is None else real_labels(data, keys(), real, where)
+    labels = None
+    if settings.real is not None:
+        if hierarchy is None:
+            raise InputError("ReaL labels need ILSVRC2012's 1000 classes, and the model has other classes")
+        labels = real_labels(data_wnids, keys(), settings.real, settings.data)
     if labels is not None and matched.class_map is not None:
-        index = matched.class_map.tolist()
-        labels = [[index[i] for i in of_image] for of_image in labels]
-    evaluation = None if hierarchy is None else Evaluation(hierarchy, real=labels)
-    shown = range(len(wnids)) if matched.class_map is None else sorted(set(matched.class_map.tolist()))
-    return Plan(matched, class_scores, evaluation, wnids, names, list(shown))
+        model_index = matched.class_map.tolist()
+        labels = [[model_index[i] for i in image_labels] for image_labels in labels]
+    hierarchical = None if hierarchy is None else Evaluation(hierarchy, real=labels)
+    present = range(len(wnids)) if matched.class_map is None else sorted(set(matched.class_map.tolist()))
+    return EvaluationSetup(matched, class_scores, hierarchical, wnids, names, list(present))
 
 
 @contextmanager
-def open_split(
-    model: TrainedModel,
-    where: str | Path,
-    split: str,
-    gather: LabelMap | None,
-    transform: ValTransform,
-    batch: int | None,
-    place: torch.device,
-    workers: int | None,
-    backend: str,
-    all_classes: bool,
-    real: str | Path | None,
-) -> Iterator[tuple[Plan, Batches]]:
-    """The plan for a split of a prepared or raw data set, and its batches on the device ``place``."""
-    if is_raw(where):
-        if gather is not None:
-            raise InputError(f"{where} is a raw data set: a label map gathers a prepared one's classes")
-        with RawSplit(where, split) as raw:
-            wnids = named_by_index(raw.wnids, model.wnids, where)
-            measure = plan(model, wnids, where, None, all_classes, real, lambda: raw.keys)
-            yield measure, raw.batches(transform, batch or VAL_BATCH, place, workers)
+def open_split(model: TrainedModel, settings: ValidationSettings) -> Iterator[tuple[EvaluationSetup, Batches]]:
+    """Opens a split of a prepared or raw data set: the setup for `evaluate`, and the batches on the device."""
+    if is_raw(settings.data):
+        if settings.label_map is not None:
+            raise InputError(f"{settings.data} is a raw data set: a label map needs a prepared one")
+        with RawSplit(settings.data, settings.split) as raw:
+            wnids = resolve_index_folders(raw.wnids, model.wnids, settings.data)
+            setup = set_up(model, settings, wnids, lambda: raw.keys)
+            yield setup, raw.batches(settings.transform, settings.batch, settings.device, settings.workers)
         return
-    dataset = Dataset(where, gather)
-    check_splits(dataset, split)
-    keys = partial(stored_keys, dataset, split)
-    measure = plan(model, dataset.wnids, dataset.path, gather, all_classes, real, keys)
+    dataset = Dataset(settings.data, settings.label_map)
+    check_splits(dataset, settings.split)
+    setup = set_up(model, settings, dataset.wnids, partial(stored_keys, dataset, settings.split))
     with open_loader(
         dataset,
-        split,
-        batch_size=batch or VAL_BATCH,
-        image_size=transform.imgsz,
+        settings.split,
+        batch_size=settings.batch,
+        image_size=settings.transform.imgsz,
         augment=False,
-        backend=backend,
-        device=str(place),
-        num_workers=workers,
+        backend=settings.backend,
+        device=str(settings.device),
+        num_workers=settings.workers,
     ) as loader:
-        yield measure, loader
+        yield setup, loader

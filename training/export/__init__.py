@@ -1,1 +1,1 @@
-"""Export: one writer per format, calibration, and the check of an export against its checkpoint."""
+"""Export to other programs: one writer per format, int8 calibration, the check against the checkpoint."""

@@ -1,4 +1,4 @@
-"""The module that is exported: fused, in the wished precision, with what goes before and behind the network."""
+"""The module that is exported: the fused network in the requested precision, with optional pre- and post-processing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from imgtool.training.models.losses import Loss
 
 
 class Preprocess(nn.Module):
-    """`imgtool.pipelines.codec.transform.ValTransform` within a graph: uint8 [N, H, W, 3] RGB of any one size → float32
-    [N, 3, imgsz, imgsz] 0..1.
+    """`imgtool.pipelines.codec.transform.ValTransform` as a torch module that can be exported.
 
-    Equal to it but for a grey level where its fixed-point arithmetic rounds the other way.
+    uint8 [N, H, W, 3] RGB, all N of one size → float32 [N, 3, imgsz, imgsz] 0..1. Pixels differ from ValTransform's
+    by at most one grey level, where its fixed-point arithmetic rounds differently.
     """
 
     def __init__(self, imgsz: int) -> None:
@@ -26,23 +26,24 @@ class Preprocess(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2).contiguous().float()
         height, width = x.shape[2], x.shape[3]
-        # sym_min: of sizes that are not known yet
+        # sym_min: torch.export traces sizes as symbols, which min() would fix to those of the example
         short = min(height, width) if torch.jit.is_scripting() else torch.sym_min(height, width)
         h, w = self.imgsz * height // short, self.imgsz * width // short
         size = [h, w]
         x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False).round()  # type: ignore[arg-type]
-        # half of what is left over, rounded half to even as torchvision does it
+        # (size - imgsz) / 2, rounded half to even, as torchvision's center_crop does
         top, left = (h - self.imgsz) // 2, (w - self.imgsz) // 2
         top = top + (h - self.imgsz) % 2 * (top % 2)
         left = left + (w - self.imgsz) % 2 * (left % 2)
-        window = torch.arange(self.imgsz, device=x.device)  # a slice would make torch.export settle whether it is all
+        window = torch.arange(self.imgsz, device=x.device)  # a slice makes torch.export guard on H and W
         return x.index_select(2, window + top).index_select(3, window + left) / 255
 
 
-class Deployed(nn.Module):
-    """Images → logits a class, or their softmax, float32 [N, classes] whatever the precision within.
+class ExportModule(nn.Module):
+    """Images → float32 [N, classes]: logits per class, or with ``preprocess`` probabilities.
 
-    Images are float32 [N, 3, imgsz, imgsz] 0..1; with ``preprocess`` uint8 [N, H, W, 3], RGB.
+    Images are float32 [N, 3, imgsz, imgsz] 0..1, or with ``preprocess`` uint8 [N, H, W, 3], RGB. ``half`` computes in
+    float16 inside; inputs and outputs stay as they are.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Deployed(nn.Module):
         super().__init__()
         self.dtype = torch.float16 if half else torch.float32
         self.network = network.to(self.dtype)
-        self.criterion = criterion  # which knows how outputs become scores of classes
+        self.criterion = criterion  # turns the network's outputs into logits per class
         self.preprocess = preprocess
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,21 +67,24 @@ class Deployed(nn.Module):
 
 
 class UnsplitC2f(nn.Module):
-    """`yolov8.C2f` without split and concatenation: the first convolution is two, and the last is one a part, summed.
+    """`yolov8.C2f` without split and concatenation, for speed in onnxruntime.
 
-    onnxruntime keeps activations in blocks of channels, leaves that order for a split, and copies for a concatenation;
-    a convolution that adds to what is there costs it nothing. The function is the same but for the order of sums.
+    The first convolution becomes two, one per half of its output channels. The last becomes one per concatenated part,
+    and their outputs are summed. onnxruntime stores activations in blocks of channels: it reorders them for a split and
+    copies them for a concatenation, whereas it fuses a sum into the convolution. The result is the same up to the
+    order of summation.
     """
 
     def __init__(self, block: yolov8.C2f) -> None:
         super().__init__()
         half = block.cv1.conv.out_channels // 2
-        self.first = _rows(block.cv1, slice(0, half))
-        self.second = _rows(block.cv1, slice(half, 2 * half))
+        self.first = _output_channels(block.cv1, slice(0, half))
+        self.second = _output_channels(block.cv1, slice(half, 2 * half))
         self.m = block.m
         self.act = block.cv2.act
         self.parts = nn.ModuleList(
-            _part(block.cv2.conv, slice(at, at + half)) for at in range(0, block.cv2.conv.in_channels, half)
+            _input_channels(block.cv2.conv, slice(start, start + half))
+            for start in range(0, block.cv2.conv.in_channels, half)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +97,7 @@ class UnsplitC2f(nn.Module):
 
 
 def unsplit(network: nn.Module) -> nn.Module:
-    """The same fused network with every C2f unsplit; one of another library as it is."""
+    """Returns a copy of a fused network with each `yolov8.C2f` replaced by `UnsplitC2f`."""
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
         if isinstance(module, yolov8.C2f):
@@ -103,21 +107,21 @@ def unsplit(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _rows(layer: yolov8.Conv, rows: slice) -> nn.Module:
-    """The layer that gives these of the output channels."""
-    conv = nn.Conv2d(layer.conv.in_channels, rows.stop - rows.start, 1, dtype=layer.conv.weight.dtype)
+def _output_channels(layer: yolov8.Conv, channels: slice) -> nn.Module:
+    """Returns the part of a 1x1 layer that computes these output channels."""
+    conv = nn.Conv2d(layer.conv.in_channels, channels.stop - channels.start, 1, dtype=layer.conv.weight.dtype)
     assert layer.conv.bias is not None and conv.bias is not None
-    conv.weight.copy_(layer.conv.weight[rows])
-    conv.bias.copy_(layer.conv.bias[rows])
+    conv.weight.copy_(layer.conv.weight[channels])
+    conv.bias.copy_(layer.conv.bias[channels])
     return nn.Sequential(conv, layer.act)
 
 
 @torch.no_grad()
-def _part(conv: nn.Conv2d, columns: slice) -> nn.Conv2d:
-    """What these of the input channels add to the output; the bias comes with the first."""
-    width, dtype = columns.stop - columns.start, conv.weight.dtype
-    part = nn.Conv2d(width, conv.out_channels, 1, bias=columns.start == 0, dtype=dtype)
-    part.weight.copy_(conv.weight[:, columns])
+def _input_channels(conv: nn.Conv2d, channels: slice) -> nn.Conv2d:
+    """Returns a 1x1 convolution that computes what these input channels contribute; the first one has the bias."""
+    width, dtype = channels.stop - channels.start, conv.weight.dtype
+    part = nn.Conv2d(width, conv.out_channels, 1, bias=channels.start == 0, dtype=dtype)
+    part.weight.copy_(conv.weight[:, channels])
     if part.bias is not None and conv.bias is not None:
         part.bias.copy_(conv.bias)
     return part

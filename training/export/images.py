@@ -1,4 +1,4 @@
-"""Real images to check or to calibrate a model on."""
+"""Images to check an export on, or to calibrate it with."""
 
 from __future__ import annotations
 
@@ -17,67 +17,73 @@ from imgtool.pipelines.loaders.samples import Samples
 from imgtool.training.evaluation.splits import DATA
 from imgtool.wordnet.errors import ImgtoolError
 
-CHECK = 32  # images
-CALIBRATION = 512
+CHECK_IMAGES = 32
+CALIBRATION_IMAGES = 512
 
 
-def to_check(source: Path, data: str | Path | None, side: int) -> tuple[list[codec.Pixels], bool]:
-    """Images to check the export of the checkpoint ``source`` on: of the data set given, or of its run's, or of the
-    one in the usual place; or else drawn ones, and True."""
+def check_images(checkpoint: Path, data: str | Path | None, imgsz: int) -> tuple[list[codec.Pixels], bool]:
+    """Returns images to check the export of a checkpoint on, and whether they are synthetic.
+
+    They come from ``data`` if it is given, otherwise from the data set of the checkpoint's run, otherwise from
+    data/imagenet. If none of these can be read, they are synthetic.
+    """
     if data is not None:
-        return list(draw(data, _split_of(data, "val"), CHECK)), False
+        return list(sample_images(data, _split(data, "val"), CHECK_IMAGES)), False
     with contextlib.suppress(ImgtoolError, OSError, ValueError):
-        data = json.loads((source.parent.parent / "run.json").read_text(encoding="utf-8"))["data"]
-        return list(draw(str(data), "val", CHECK)), False
+        data = json.loads((checkpoint.parent.parent / "run.json").read_text(encoding="utf-8"))["data"]
+        return list(sample_images(str(data), "val", CHECK_IMAGES)), False
     with contextlib.suppress(ImgtoolError):
-        return list(draw(DATA, "val", CHECK)), False
-    return clouds(CHECK, side), True
+        return list(sample_images(DATA, "val", CHECK_IMAGES)), False
+    return synthetic_images(CHECK_IMAGES, imgsz), True
 
 
-def to_calibrate(data: str | Path) -> Iterator[codec.Pixels]:
-    """Images of a data set to measure ranges on: of those to train on, where it has them."""
-    return draw(data, _split_of(data, "train"), CALIBRATION)
+def calibration_images(data: str | Path) -> Iterator[codec.Pixels]:
+    """Yields images to measure activation ranges on, from the train split if the data set has one."""
+    return sample_images(data, _split(data, "train"), CALIBRATION_IMAGES)
 
 
-def _split_of(data: str | Path, wanted: str) -> str:
-    """The wanted split of a prepared data set if it has that, else its first; a raw one is asked for the wanted."""
+def _split(data: str | Path, preferred: str) -> str:
+    """Returns the preferred split if a prepared data set has it, else its first; for a raw one always the preferred."""
     if is_raw(data):
-        return wanted
+        return preferred
     splits = Dataset(data).splits
-    return wanted if wanted in splits else splits[0]
+    return preferred if preferred in splits else splits[0]
 
 
-def draw(data: str | Path, split: str, count: int, seed: int = 0) -> Iterator[codec.Pixels]:
-    """``count`` images (all, if there are fewer) of a prepared or raw data set, uint8 [H, W, 3] each.
+def sample_images(data: str | Path, split: str, count: int, seed: int = 0) -> Iterator[codec.Pixels]:
+    """Yields ``count`` images (all, if there are fewer) of a prepared or raw data set, uint8 [H, W, 3] each.
 
-    They are drawn by class: from each in turn, at random within it. Raises DatasetError for what is no data set or has
-    no such split, ImageError for an image that cannot be decoded.
+    They are balanced over the classes and random within each. Raises DatasetError for a path that is not a data set or
+    lacks the split, ImageError for an image that cannot be decoded.
     """
     if is_raw(data):
         with RawSplit(data, split) as raw:
-            yield from map(codec.decode, raw.read(by_class(raw.labels, count, seed)))
+            yield from map(codec.decode, raw.read(balanced_indices(raw.labels, count, seed)))
         return
     samples = Samples(Dataset(data), split)
-    for index in by_class(samples.label, count, seed):
+    for index in balanced_indices(samples.label, count, seed):
         yield samples.pixels(index)
 
 
-def by_class(labels: npt.NDArray[np.int64], count: int, seed: int) -> Sequence[int]:
-    """Indices of ``count`` labels, as many of one class as of another where it has so many."""
+def balanced_indices(labels: npt.NDArray[np.int64], count: int, seed: int) -> Sequence[int]:
+    """Returns ``count`` random positions in ``labels``, equally many per class as far as each class has them."""
     order = np.random.default_rng(seed).permutation(len(labels))
     shuffled = labels[order]
     _, inverse, counts = np.unique(shuffled, return_inverse=True, return_counts=True)
     by_label = np.argsort(inverse, kind="stable")
-    turn = np.empty(len(labels), np.int64)  # how many of its class come before it
+    turn = np.empty(len(labels), np.int64)  # the number of samples of the same class that come before
     turn[by_label] = np.concatenate([np.arange(n) for n in counts]) if len(counts) else []
     chosen: list[int] = order[np.argsort(turn, kind="stable")][:count].tolist()
     return chosen
 
 
-def clouds(count: int, side: int, seed: int = 0) -> list[codec.Pixels]:
-    """Clouds of colour, for want of images: noise of all scales, its energy falling with frequency as theirs does."""
+def synthetic_images(count: int, imgsz: int, seed: int = 0) -> list[codec.Pixels]:
+    """Returns clouds of colour: noise whose energy falls with frequency (1/f), as that of photographs does.
+
+    They are larger than ``imgsz`` and not square, uint8 [imgsz + 40, imgsz + 90, 3].
+    """
     rng = np.random.default_rng(seed)
-    height, width = side + 40, side + 90
+    height, width = imgsz + 40, imgsz + 90
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / width
     images = []
     for _ in range(count):

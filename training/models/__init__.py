@@ -1,1 +1,1 @@
-"""Networks and their losses: YOLOv8-cls, other libraries' networks, a trained model."""
+"""Networks, their losses and FLOPs: YOLOv8-cls, other libraries' networks, a trained model."""

@@ -1,8 +1,8 @@
-// Batch norm and SiLU in one operation, for training on the CPU: float32, rows of channels (channels_last).
+// Batch norm and SiLU in one operation, for training on the CPU: float32, channels_last. A row is one pixel's channels.
 //
-// Apart, they read or write the activations thirteen times a step, together eight, and keep one tensor for the backward
-// pass instead of two. Rows are taken in chunks that the cache holds, whose sums are added in their order: the result
-// does not depend on the number of threads.
+// As two operations they read or write the activations thirteen times per step; as one, eight times, and the backward
+// pass needs one saved tensor instead of two. Rows are processed in chunks that fit the cache. The chunks' sums are
+// added in a fixed order, so the result does not depend on the number of threads.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -17,11 +17,11 @@ using namespace imgtool;
 
 namespace {
 
-constexpr int LANES = 8;          // channels come in multiples of it
+constexpr int LANES = 8;          // the number of channels is a multiple of this
 constexpr int64_t CHUNK = 16384;  // floats: 64 KiB
-constexpr int64_t LONGEST = 512;  // rows, which float32 adds up well enough
+constexpr int64_t MAX_ROWS = 512;  // per chunk, so that float32 sums stay accurate
 
-// Vectors of the sizes that registers have: where they are smaller, gcc takes a comparison apart to single elements.
+// Vectors as wide as the registers: gcc splits comparisons of wider vectors into single elements.
 using f32x4 = float __attribute__((vector_size(16)));
 using f32x8 = float __attribute__((vector_size(32)));
 
@@ -38,8 +38,8 @@ IMGTOOL_INLINE F load(const float* from) {
 template <class F>
 IMGTOOL_INLINE void store(float* to, const F& v) { std::memcpy(to, &v, sizeof v); }
 
-// 1 / (1 + 2^t), t = -z / ln 2: 2^t by its integer part in the exponent's bits, and a Taylor series of the rest, which
-// is at most a half; its error is 1.2e-7.
+// 1 / (1 + 2^t), t = -z / ln 2. The integer part of t goes into the exponent's bits of 2^t; the rest, at most a half,
+// into a Taylor series with an error of 1.2e-7.
 template <class F>
 IMGTOOL_INLINE F sigmoid(const F& z) {
   using Bits = decltype(z < z);
@@ -63,7 +63,8 @@ IMGTOOL_INLINE F sigmoid(const F& z) {
   return 1.0f / (1.0f + p);
 }
 
-// A chunk of rows of one group of channels. `x`, `dy` and `out` point to its first float; steps are from row to row.
+// A chunk of rows of one group of channels. `x`, `dy` and `out` point to its first float. `step` (of x and out) and
+// `dy_step` are the floats from one row to the next.
 struct Rows {
   const float* x;
   const float* dy;
@@ -71,10 +72,10 @@ struct Rows {
   int64_t count, step, dy_step;
 };
 
-// What there is for each channel of a group: two sums, or the factors of a line.
+// Values per channel of a group: two sums, and coefficients.
 struct Channels {
-  float *first, *second;                           // sums
-  const float *shift, *gain, *bias, *slope, *base;  // as the functions below use them
+  float *first, *second;  // sums
+  const float *shift, *gain, *bias, *slope, *base;
 };
 
 // out = SiLU(x · gain + bias)
@@ -82,21 +83,22 @@ template <class F, int V>
 IMGTOOL_INLINE void activate(const Rows& r, const Channels& c) {
   for (int64_t i = 0; i < r.count; ++i)
     for (int v = 0; v < V; ++v) {
-      const F z = load<F>(r.x + i * r.step + lanes<F> * v) * load<F>(c.gain + lanes<F> * v) + load<F>(c.bias + lanes<F> * v);
+      const F x = load<F>(r.x + i * r.step + lanes<F> * v);
+      const F z = x * load<F>(c.gain + lanes<F> * v) + load<F>(c.bias + lanes<F> * v);
       store(r.out + i * r.step + lanes<F> * v, z * sigmoid(z));
     }
 }
 
-// The gradient before SiLU, z = x · gain + bias: dy · s · (1 + z · (1 - s)), s = sigmoid(z).
+// The gradient for z = x · gain + bias, the input of SiLU: dy · s · (1 + z · (1 - s)), s = sigmoid(z).
 template <class F, int V>
-IMGTOOL_INLINE F before(const Rows& r, const Channels& c, int64_t i, int v, const F& x) {
+IMGTOOL_INLINE F gradient_of_z(const Rows& r, const Channels& c, int64_t i, int v, const F& x) {
   const F z = x * load<F>(c.gain + lanes<F> * v) + load<F>(c.bias + lanes<F> * v);
   const F s = sigmoid(z);
   return load<F>(r.dy + i * r.dy_step + lanes<F> * v) * s * (1.0f + z * (1.0f - s));
 }
 
-// Sums of a value and of its product with x - shift. The value is that gradient, or x - shift itself: shifted, so that a
-// mean far from zero does not swallow the variance.
+// Sums of a value and of its product with x - shift. The value is the gradient for z, or x - shift itself. The shift
+// avoids cancellation in the variance when the mean is far from zero.
 template <class F, int V, bool GRADIENT>
 IMGTOOL_INLINE void sums(const Rows& r, const Channels& c) {
   F sum[V] = {}, product[V] = {};
@@ -104,7 +106,7 @@ IMGTOOL_INLINE void sums(const Rows& r, const Channels& c) {
     for (int v = 0; v < V; ++v) {
       const F x = load<F>(r.x + i * r.step + lanes<F> * v), d = x - load<F>(c.shift + lanes<F> * v);
       F value = d;
-      if constexpr (GRADIENT) value = before<F, V>(r, c, i, v, x);
+      if constexpr (GRADIENT) value = gradient_of_z<F, V>(r, c, i, v, x);
       sum[v] += value;
       product[v] += value * d;
     }
@@ -120,18 +122,19 @@ IMGTOOL_INLINE void moments(const Rows& r, const Channels& c) { sums<F, V, false
 template <class F, int V>
 IMGTOOL_INLINE void gradients(const Rows& r, const Channels& c) { sums<F, V, true>(r, c); }
 
-// out = that gradient · gain + x · slope + base
+// out = gradient for z · gain + x · slope + base
 template <class F, int V>
 IMGTOOL_INLINE void descend(const Rows& r, const Channels& c) {
   for (int64_t i = 0; i < r.count; ++i)
     for (int v = 0; v < V; ++v) {
       const F x = load<F>(r.x + i * r.step + lanes<F> * v);
       const F line = x * load<F>(c.slope + lanes<F> * v) + load<F>(c.base + lanes<F> * v);
-      store(r.out + i * r.step + lanes<F> * v, before<F, V>(r, c, i, v, x) * load<F>(c.gain + lanes<F> * v) + line);
+      const F dz = gradient_of_z<F, V>(r, c, i, v, x);
+      store(r.out + i * r.step + lanes<F> * v, dz * load<F>(c.gain + lanes<F> * v) + line);
     }
 }
 
-// A function over all channels, in groups that the registers hold (there are a multiple of LANES).
+// Applies a function to all channels, in groups of four, two or one vectors.
 template <class F, auto of_four, auto of_two, auto of_one>
 IMGTOOL_INLINE void over_channels(Rows r, Channels c, int64_t channels) {
   constexpr int N = lanes<F>;
@@ -155,8 +158,8 @@ using OverChannels = void (*)(Rows, Channels, int64_t);
 constexpr OverChannels all_moments = KERNEL(moments), all_activate = KERNEL(activate),
                        all_gradients = KERNEL(gradients), all_descend = KERNEL(descend);
 
-// The OpenMP runtime whose threads torch computes with, by GNU's names, which LLVM's and Intel's have too. It is not
-// linked to: a second one would keep threads of its own beside torch's.
+// Functions of torch's OpenMP runtime, by their GNU names, which LLVM's and Intel's runtimes have too. This library is
+// not linked to OpenMP: a second runtime would start its own threads beside torch's.
 struct {
   void (*parallel)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
   int (*thread)();
@@ -166,9 +169,10 @@ struct {
 struct Work {
   int64_t rows, channels;
   int threads;
-  int64_t chunk = std::clamp<int64_t>(CHUNK / channels, 8, LONGEST);
+  int64_t chunk = std::clamp<int64_t>(CHUNK / channels, 8, MAX_ROWS);
   int64_t chunks = (rows + chunk - 1) / chunk;
 
+  // Calls the kernel on each chunk of rows, in parallel. If given, `sums` [chunks][2][channels] gets the chunks' sums.
   void each(OverChannels kernel, const Rows& all, const Channels& c, float* sums = nullptr) const {
     auto share = [&] {
       const int64_t part = openmp.thread(), parts = openmp.threads();
@@ -200,13 +204,14 @@ struct Work {
 
 API int32_t norm_act_lanes() { return LANES; }
 
-// GOMP_parallel, omp_get_thread_num and omp_get_num_threads of torch's OpenMP; before anything else here is called.
+// Sets GOMP_parallel, omp_get_thread_num and omp_get_num_threads of torch's OpenMP. Must be called first.
 API void norm_act_connect(decltype(openmp.parallel) parallel, decltype(openmp.thread) thread,
                           decltype(openmp.threads) threads) {
   openmp = {parallel, thread, threads};
 }
 
-// Pointers are of contiguous float32: x, y [rows, channels], all others [channels]; mean and invstd are written.
+// All arrays are contiguous float32: x, y [rows, channels], the others [channels]. Writes y, mean and invstd; updates
+// running_mean and running_var.
 API void norm_act_forward(const float* x, float* y, const float* weight, const float* bias, float* running_mean,
                           float* running_var, float* mean, float* invstd, int64_t rows, int64_t channels, double eps,
                           double momentum, int32_t threads) {
@@ -218,7 +223,8 @@ API void norm_act_forward(const float* x, float* y, const float* weight, const f
   const std::vector<double> total = work.total(sums);
   for (int64_t j = 0; j < channels; ++j) {
     const double off = total[j] / rows, m = shift[j] + off;
-    const double variance = std::max(0.0, total[channels + j] / rows - off * off), inverse = 1 / std::sqrt(variance + eps);
+    const double variance = std::max(0.0, total[channels + j] / rows - off * off);
+    const double inverse = 1 / std::sqrt(variance + eps);
     mean[j] = m;
     invstd[j] = inverse;
     gain[j] = weight[j] * inverse;
@@ -229,7 +235,8 @@ API void norm_act_forward(const float* x, float* y, const float* weight, const f
   work.each(all_activate, all, c);
 }
 
-// dy [rows, channels] lies dy_step floats from row to row; dx as x; dweight and dbias are written.
+// Arrays as in norm_act_forward, but the rows of dy [rows, channels] are dy_step floats apart. Writes dx, dweight and
+// dbias.
 API void norm_act_backward(const float* x, const float* dy, int64_t dy_step, float* dx, const float* weight,
                            const float* bias, const float* mean, const float* invstd, float* dweight, float* dbias,
                            int64_t rows, int64_t channels, int32_t threads) {

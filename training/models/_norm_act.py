@@ -1,7 +1,8 @@
-"""The kernels of _norm_act.cpp through ctypes, on the threads that torch computes with.
+"""The kernels of _norm_act.cpp through ctypes. They run on torch's OpenMP threads.
 
-libnorm_act.so links to no OpenMP: the one that torch has loaded (its wheels bring one) is handed to it, so that there
-is one set of threads. Where torch has none by GNU's names, PARALLEL is false and the kernels must not be called.
+libnorm_act.so is not linked to OpenMP. It is given the functions of the OpenMP runtime that torch has loaded, so that
+the process has one set of threads. If that runtime lacks the GNU names, PARALLEL is false and the kernels must not be
+called.
 """
 
 import ctypes
@@ -16,11 +17,11 @@ _library = ctypes.CDLL(str(Path(__file__).with_name("libnorm_act.so")))
 isa = InstructionSets(_library, "norm_act")
 
 LANES: int = _library.norm_act_lanes()
-"""Channels must be a multiple of this."""
+"""The number of channels must be a multiple of this."""
 
 
 def _connect() -> bool:
-    # looked up in torch and what it links to, not in the process, where another package may have brought another
+    # looked up in torch and its dependencies only: another package may have loaded another runtime
     torch_library = ctypes.CDLL(torch._C.__file__)
     try:
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")

@@ -1,7 +1,7 @@
-"""Losses: plain cross-entropy, and those that know the hierarchy. `make_loss` makes one by name.
+"""Losses: cross-entropy, and losses that use the hierarchy. `make_loss` makes one by name.
 
-Every loss is a module: ``loss(logits [N, outputs], labels int64 [N])`` → the mean over the images, a float32 scalar,
-computed in float32 whatever the logits' type.
+Every loss is a module: ``loss(logits [N, outputs], labels int64 [N])`` → the mean over the images, a float32 scalar. It
+is computed in float32 whatever the logits' type.
 """
 
 import inspect
@@ -22,21 +22,21 @@ Array = npt.NDArray[Any]
 
 
 class Loss(nn.Module):
-    """What all of them are.
+    """The base class of all losses.
 
     Attributes:
-        outputs: how many logits an image has.
+        outputs: the number of logits per image.
     """
 
     outputs: int
 
     def class_scores(self, logits: Tensor) -> Tensor:
-        """float32 [N, classes] to rank the classes by, from the network's logits: these themselves but in WordTree."""
+        """Returns float32 [N, classes], by which classes are ranked: the logits themselves, except in WordTree."""
         return logits.float()
 
 
 class CrossEntropy(Loss):
-    """-log softmax(logits)[label], with labels smoothed as `torch.nn.functional.cross_entropy` does it."""
+    """-log softmax(logits)[label], with the label smoothing of `torch.nn.functional.cross_entropy`."""
 
     def __init__(self, num_classes: int, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class CrossEntropy(Loss):
 class SoftLabels(Loss):
     """Cross-entropy with the soft labels of Bertinetto et al., "Making Better Mistakes" (2020).
 
-    The target of label y is softmax over classes c of ``-beta * distance[y, c]``. A large ``beta``
-    tends to one-hot labels, 0 gives uniform ones.
+    The target of label y is the softmax over classes c of ``-beta * distance[y, c]``. A large ``beta`` approaches
+    one-hot labels, 0 gives uniform ones.
 
     Args:
-        distance: [C, C], 0 where the classes are the same; it is divided by its maximum.
+        distance: [C, C], 0 on the diagonal; it is divided by its maximum.
     """
 
     target: Tensor
@@ -77,15 +77,15 @@ class SoftLabels(Loss):
 
 
 class HierarchicalCrossEntropy(Loss):
-    """HXE of Bertinetto et al., "Making Better Mistakes" (2020): of label y's path up the tree,
+    """HXE of Bertinetto et al., "Making Better Mistakes" (2020). For label y, with its path up the tree, it is
 
-        -sum over its nodes n but the root of exp(-alpha * depth(n)) * log p(n | parent of n)
+        -sum over the path's nodes n except the root of exp(-alpha * depth(n)) * log p(n | parent of n)
 
-    p(n) being the softmax over classes, summed over those at or below n. With ``alpha`` 0 the sum telescopes to
-    cross-entropy; a larger one cares more for the coarse part of the answer. The weight is by distance from the root,
-    as the authors' program has it (their text has "height"); it also divides the weights by their sum over the
-    tree, which is left out here: it only scales the learning rate. A class with other classes below it counts as a leaf
-    hung under its own node.
+    where p(n) is the softmax over classes, summed over the classes at or below n. With ``alpha`` 0 the sum telescopes
+    to cross-entropy; a larger one emphasises the coarse levels. The weight depends on the distance from the root, as in
+    the authors' program (their text says "height"). Their program also divides the weights by their sum over the tree.
+    That is omitted here, because it only scales the learning rate. A class with other classes below it counts as a leaf
+    under its own node.
     """
 
     level: Tensor
@@ -101,19 +101,19 @@ class HierarchicalCrossEntropy(Loss):
         self.register_buffer("weight", torch.from_numpy(weight).float(), persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        # Everything below the path's node l: the classes whose branch leaves the label's path there or lower.
-        joins = _group_logsumexp(logits.float(), self.level[labels].long(), self.weight.shape[1] + 1)
-        below = torch.logcumsumexp(joins, dim=1)
+        # the classes below the path's node l are those whose branch leaves the label's path at l or lower
+        at_level = _group_logsumexp(logits.float(), self.level[labels].long(), self.weight.shape[1] + 1)
+        below = torch.logcumsumexp(at_level, dim=1)
         return (self.weight[labels] * below.diff(dim=1)).sum(dim=1).mean()
 
 
 class WordTree(Loss):
-    """Conditional probabilities down the tree: Redmon and Farhadi, "YOLO9000" (2016).
+    """Conditional probabilities along the tree: Redmon and Farhadi, "YOLO9000" (2016).
 
-    The network has a logit a node. A softmax over each group of siblings gives p(node | parent), their product down
-    the path is a class's probability, and the loss is minus its logarithm. An only child has p = 1, so has the one
-    root; several roots are siblings. A class with other classes below it stops at its own node, as the paper has it:
-    its probability then includes theirs.
+    The network has one logit per node. A softmax over each group of siblings gives p(node | parent). A class's
+    probability is the product of these down its path, and the loss is minus its logarithm. An only child has p = 1, as
+    has a single root; several roots are siblings. As in the paper, the path of a class with other classes below it ends
+    at its own node: its probability includes theirs.
     """
 
     group: Tensor
@@ -122,7 +122,7 @@ class WordTree(Loss):
     def __init__(self, tree: Tree) -> None:
         super().__init__()
         self.outputs = len(tree)
-        # Groups are numbered by the parent, the roots' is 0. Paths are padded with one more node, of log p = 0.
+        # groups are numbered by parent + 1, that of the roots is 0; paths are padded with an extra node of log p = 0
         self.register_buffer("group", torch.from_numpy(tree.parent + 1), persistent=False)
         paths = np.where(tree.paths >= 0, tree.paths, len(tree))
         self.register_buffer("paths", torch.from_numpy(paths), persistent=False)
@@ -131,7 +131,7 @@ class WordTree(Loss):
         return -self._conditional(logits).gather(1, self.paths[labels]).sum(dim=1).mean()
 
     def class_scores(self, logits: Tensor) -> Tensor:
-        """The classes' log-probabilities."""
+        """Returns the log-probabilities of the classes."""
         conditional = self._conditional(logits)
         scores = conditional[:, self.paths[:, 0]]
         for step in range(1, self.paths.shape[1]):
@@ -139,14 +139,14 @@ class WordTree(Loss):
         return scores
 
     def _conditional(self, logits: Tensor) -> Tensor:
-        """float32 [N, nodes + 1]: log p(node | parent), and 0."""
+        """Returns float32 [N, nodes + 1]: log p(node | parent) per node, and 0 for the padding."""
         logits = logits.float()
         group = self.group.expand_as(logits)
         return F.pad(logits - _group_logsumexp(logits, group, self.outputs + 1).gather(1, group), (0, 1))
 
 
 def _group_logsumexp(x: Tensor, group: Tensor, groups: int) -> Tensor:
-    """[N, groups]: log of the sum of exp(x) over each group; far below any number where a group is empty.
+    """Returns [N, groups]: the logarithm of the sum of exp(x) over each group, a very low number for an empty group.
 
     Args:
         x: [N, n].
@@ -159,20 +159,20 @@ def _group_logsumexp(x: Tensor, group: Tensor, groups: int) -> Tensor:
 
 
 def _path_levels(tree: Tree, alpha: float) -> tuple[Array, Array]:
-    """What HXE needs to know of the tree.
+    """Returns the levels and weights of HXE.
 
     Returns:
-        int16 [C, C]: how many steps up from y the lowest node stands that has class c below it too. 0 is class y
-        alone, 1 its own node, and so on; above the root stands what several roots have in common;
-        float64 [C, steps]: the weight of the step from there to the next one up, 0 beyond the root.
+        int16 [C, C]: the number of steps up from class y to the lowest node that also has class c below it. 0 is class
+        y itself, 1 its own node, and so on; a level above the root joins several roots;
+        float64 [C, steps]: the weight of each step up y's path, 0 beyond the root.
     """
     below = tree.membership().T
     on_path = tree.paths >= 0
     level = np.ones((tree.num_classes,) * 2, np.int16)
-    for nodes, there in zip(tree.paths.T, on_path.T, strict=True):
-        level += there[:, None] & ~below[nodes]  # what a node has below it, all those above it have too
+    for nodes, exists in zip(tree.paths.T, on_path.T, strict=True):
+        level += exists[:, None] & ~below[nodes]  # a class below a node is below all its ancestors too
     np.fill_diagonal(level, 0)
-    # The weight is by the depth of the step's lower end. The lowest step, to class y's own node, matters only where
+    # A step's weight depends on the depth of its lower end. The lowest step, to class y's own node, matters only if
     # other classes are below that node.
     depth = np.where(on_path, tree.depth[tree.paths], 0)
     weight = np.exp(-alpha * np.concatenate([depth[:, :1] + 1, depth], axis=1))
@@ -208,17 +208,17 @@ LOSSES = tuple(_MAKERS)
 
 
 def from_spec(spec: str, wnids: Sequence[str], label_smoothing: float = 0.0) -> Loss:
-    """The loss of a recipe or of ``--loss`` over these classes: ``"hxe"``, ``"hxe:alpha=0.2,tree=first"``.
+    """Returns the loss of a recipe or of ``--loss`` for these classes: ``"hxe"``, ``"hxe:alpha=0.2,tree=first"``.
 
-    Label smoothing is cross-entropy's; the others do without. Raises InputError for what `make_loss` refuses, and for
-    a loss on the hierarchy over classes that are not WordNet's.
+    Only cross-entropy uses ``label_smoothing``. Raises InputError as `make_loss` does, for a malformed ``spec``, and
+    for a hierarchical loss on classes that are not in WordNet.
     """
     name, _, text = spec.partition(":")
     options: dict[str, Any] = {}
     for option in filter(None, text.split(",")):
         key, equals, value = option.partition("=")
         if not equals:
-            raise InputError(f"loss {spec!r}: options are name=value, and {option!r} is not")
+            raise InputError(f"loss {spec!r}: option {option!r} must be NAME=VALUE")
         try:
             options[key.strip()] = float(value)
         except ValueError:
@@ -226,37 +226,37 @@ def from_spec(spec: str, wnids: Sequence[str], label_smoothing: float = 0.0) -> 
     if name == "ce":
         return CrossEntropy(len(wnids), **{"label_smoothing": label_smoothing, **options})
     if name not in LOSSES:
-        raise InputError(f"no loss {name!r}: there are {', '.join(LOSSES)}")
+        raise InputError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
     try:
         hierarchy = load(list(wnids))
     except UnknownSynsetError as error:
-        raise InputError(f"loss {name!r} wants classes with a place in the hierarchy: {error}") from None
+        raise InputError(f"loss {name!r} needs classes that are in WordNet: {error}") from None
     return make_loss(name, hierarchy, **options)
 
 
 def make_loss(name: str, hierarchy: Hierarchy, **options: Any) -> Loss:
-    """A loss over the hierarchy's classes.
+    """Returns a loss for the hierarchy's classes.
 
     Args:
-        name: and its options
+        name: one of these, with its options and their defaults
 
             - ``"ce"``: cross-entropy; ``label_smoothing`` (0);
             - ``"soft"``: soft labels by LCA height on the whole graph; ``beta`` (15);
             - ``"hxe"``: hierarchical cross-entropy; ``alpha`` (0.1) and ``tree`` ("longest"), the policy of
               :func:`imgtool.wordnet.tasks.trees.make_tree`;
-            - ``"wordtree"``: conditional probabilities, a logit a node: ``loss.outputs`` of them; ``tree``.
+            - ``"wordtree"``: conditional probabilities, with one logit per node; ``tree``.
 
     Returns:
-        a module; its tables are buffers, moved by ``.to(device)`` and kept out of state dicts.
+        a module. Its tables are buffers, which ``.to(device)`` moves and state dicts omit.
 
     Raises:
-        InputError: no such loss, an option it does not have, or a value out of range.
+        InputError: unknown loss or option, or a value out of range.
     """
     if name not in _MAKERS:
-        raise InputError(f"no loss {name!r}: there are {', '.join(LOSSES)}")
+        raise InputError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
     maker = _MAKERS[name]
     known = list(inspect.signature(maker).parameters)[1:]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise InputError(f"loss {name!r} has no option {unknown[0]!r}: it has {', '.join(known)}")
+        raise InputError(f"loss {name!r} has no option {unknown[0]!r}: its options are {', '.join(known)}")
     return maker(hierarchy, **options)

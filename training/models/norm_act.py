@@ -1,7 +1,7 @@
-"""Batch norm and SiLU as one operation, for training on the CPU, where passes over memory are what a step waits for.
+"""Batch norm and SiLU as one operation, for training on the CPU, where memory bandwidth limits the speed.
 
-The formulas are those of Ioffe & Szegedy 2015, §3, and of SiLU, z · σ(z) (Elfwing et al. 2017); the kernel in
-_norm_act.cpp shares torch's OpenMP threads.
+The formulas are those of Ioffe & Szegedy 2015, §3, and of SiLU, z · σ(z) (Elfwing et al. 2017). The kernels in
+_norm_act.cpp run on torch's OpenMP threads.
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from imgtool.training.models import _norm_act
 
 
-def takes(x: Tensor, norm: nn.Module) -> bool:
-    """Whether `norm_act` does what ``norm`` and SiLU would do to ``x``, here and now."""
+def is_supported(x: Tensor, norm: nn.Module) -> bool:
+    """Whether `norm_act` can replace ``norm`` and SiLU for this input."""
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
@@ -27,16 +27,16 @@ def takes(x: Tensor, norm: nn.Module) -> bool:
         and x.dtype == norm.weight.dtype == torch.float32
         and x.shape[1] == norm.num_features
         and x.shape[1] % _norm_act.LANES == 0
-        and x.numel() > x.shape[1]  # of one value a channel there is no variance, as torch will say
+        and x.numel() > x.shape[1]  # one value per channel has no variance: torch raises the error
         and x.is_contiguous(memory_format=torch.channels_last)
         and _norm_act.PARALLEL
     )
 
 
 def norm_act(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """SiLU(norm(x)) in training, with ``norm``'s running statistics brought up to date.
+    """Returns SiLU(norm(x)) of training mode, and updates ``norm``'s running statistics.
 
-    ``x`` is float32 [N, C, H, W], channels_last, and so is what is returned; `takes` must hold of them.
+    Input and output are float32 [N, C, H, W], channels_last. `is_supported` must be true.
     """
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
@@ -66,13 +66,13 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, bias, mean, invstd = ctx.saved_tensors
         channels = x.shape[1]
-        step = row_step(dy)
-        if step is None:
+        stride = pixel_stride(dy)
+        if stride is None:
             dy = dy.contiguous(memory_format=torch.channels_last)
-            step = channels
+            stride = channels
         dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
         _norm_act.backward(
-            *(x.data_ptr(), dy.data_ptr(), step, dx.data_ptr(), weight.data_ptr(), bias.data_ptr()),
+            *(x.data_ptr(), dy.data_ptr(), stride, dx.data_ptr(), weight.data_ptr(), bias.data_ptr()),
             *(mean.data_ptr(), invstd.data_ptr(), dweight.data_ptr(), dbias.data_ptr()),
             *(x.numel() // channels, channels),
             torch.get_num_threads(),
@@ -80,12 +80,10 @@ class _NormAct(torch.autograd.Function):
         return dx, dweight, dbias, None
 
 
-def row_step(images: Tensor) -> int | None:
-    """Floats from pixel to pixel, if the channels of each lie together and the pixels at even distances.
-
-    So they do in the part of a concatenation. None otherwise.
-    """
+def pixel_stride(images: Tensor) -> int | None:
+    """Returns the floats from one pixel to the next, if each pixel's channels are contiguous and the stride is the same
+    between all pixels, as in a slice of the channels of a channels_last tensor; else None."""
     _, channels, height, width = images.shape
-    step = images.stride(3)
-    even = images.stride() == (height * width * step, 1, width * step, step)
-    return step if even and step >= channels else None
+    stride = images.stride(3)
+    is_regular = images.stride() == (height * width * stride, 1, width * stride, stride)
+    return stride if is_regular and stride >= channels else None

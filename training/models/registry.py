@@ -1,28 +1,26 @@
-"""Other networks for the same loop: ``timm:NAME`` and ``torchvision:NAME``, untrained."""
+"""Networks by name: the sizes of YOLOv8-cls, and ``timm:NAME`` and ``torchvision:NAME``, untrained."""
 
-import copy
 from typing import Any
 
-import torch
 from torch import nn
 
 from imgtool.training.models import yolov8
-from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.errors import InputError, first_line
 
 LIBRARIES = ("timm", "torchvision")
 
 
 def is_arch(name: str) -> bool:
-    """Whether this names a network of another library rather than a size or a path."""
+    """Whether this is the name of another library's network, and not a size or a path."""
     return name.partition(":")[0] in LIBRARIES and ":" in name
 
 
 def build(name: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: float = 0.0) -> nn.Module:
-    """A freshly initialised network of a size (n, s, m, l, x) or of another library, from torch's global random state:
-    float [N, 3, H, W] in 0..1 → logits [N, num_classes].
+    """Returns a new network, float [N, 3, H, W] in 0..1 → logits [N, num_classes], with random weights from torch's
+    global random state. ``name`` is a size (n, s, m, l, x) or another library's network.
 
-    ``dropout`` and ``drop_path`` are passed on where the network has them. Raises InputError for an unknown name, a
-    library that is not installed, or a setting that the network does not take.
+    Raises InputError for an unknown name, a library that is not installed, or a dropout or drop_path that the network
+    does not support.
     """
     if not is_arch(name):
         return yolov8.build(name, num_classes, dropout, drop_path)
@@ -45,31 +43,16 @@ def build(name: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: f
     except ImportError:
         raise InputError(f"--arch {name} needs timm: pip install 'imgtool[timm]'") from None
     except TypeError as error:
-        raise InputError(f"--arch {name} does not take these settings: {error}") from None
+        raise InputError(f"--arch {name} does not support the recipe's settings: {error}") from None
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"--arch {name}: {library} has no such network ({str(error).splitlines()[0]})") from None
+        raise InputError(f"--arch {name}: {library} cannot build this network: {first_line(error)}") from None
     return network
 
 
 def head(model: nn.Module) -> str:
-    """The name of the layer that makes the logits: the last linear one, or the last convolution where there is none."""
+    """Returns the name of the layer that outputs the logits: the last linear layer, or else the last convolution."""
     for kind in (nn.Linear, nn.Conv2d):
-        found = [name for name, module in model.named_modules() if isinstance(module, kind)]
-        if found:
-            return found[-1]
-    raise InputError(f"{type(model).__name__} has no layer that makes logits")
-
-
-def flops(model: nn.Module, image_size: int) -> int:
-    """Floating-point operations of one image's forward pass, 2 × multiply-accumulates, shapes traced on torch's meta
-    device; 0 for a network that cannot be traced there."""
-    if isinstance(model, yolov8.ClassificationModel):
-        return yolov8.flops(model, image_size)
-    from torch.utils.flop_counter import FlopCounterMode  # imports triton
-
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            copy.deepcopy(model).to("meta").eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
-    except (RuntimeError, NotImplementedError):
-        return 0
-    return int(counter.get_total_flops())
+        names = [name for name, module in model.named_modules() if isinstance(module, kind)]
+        if names:
+            return names[-1]
+    raise InputError(f"{type(model).__name__} has neither a linear layer nor a convolution that outputs the logits")

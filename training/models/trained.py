@@ -1,4 +1,4 @@
-"""A network with all that is needed to use it."""
+"""A network with everything that is needed to use it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from imgtool.wordnet.errors import CheckpointError
 
 @dataclass
 class TrainedModel:
-    """A network, its classes and where its weights come from; ``path`` is None for a network with random weights.
+    """A network, its classes and where its weights come from. ``path`` is None for random weights.
 
-    ``wnids`` and ``names`` are in the order of the logits, and empty for a network that knows no classes yet.
+    ``wnids`` and ``names`` are in the order of the logits, and empty for a network that has no classes yet.
     """
 
     network: nn.Module
@@ -25,17 +25,19 @@ class TrainedModel:
     wnids: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     imgsz: int = 224  # pixels per side at validation
-    loss: str = "ce"  # NAME or NAME:option=value,…: it decides what the network's outputs mean
-    metrics: dict[str, Any] | None = None  # of the checkpoint's epoch
+    loss: str = "ce"  # NAME or NAME:option=value,…: how outputs become class scores depends on it
+    metrics: dict[str, Any] | None = None  # validation metrics of the checkpoint's epoch
     path: Path | None = None
-    is_exported: bool = False  # the network is another program's: it can be run, not trained or exported
+    is_exported: bool = False  # the network is an exported model: it can be run, but not trained or exported
     criterion: Loss = field(init=False)
 
     def __post_init__(self) -> None:
         self.criterion = losses.from_spec(self.loss, self.wnids)
 
     def require_weights(self) -> Path:
-        """Where the weights come from. Raises CheckpointError for a network that has random ones."""
+        """Returns where the weights come from. Raises CheckpointError if they are random."""
         if self.path is None:
-            raise CheckpointError(f"this {self.size} has no trained weights: train it, or give a checkpoint or run")
+            raise CheckpointError(
+                f"this {self.size} model has no trained weights: train it, or give a checkpoint or run"
+            )
         return self.path

@@ -1,44 +1,43 @@
-"""The YOLOv8-cls shapes n, s, m, l, x, written from the architecture's facts.
+"""The YOLOv8-cls networks of the sizes n, s, m, l and x, written from the architecture's facts.
 
     Conv64/2  Conv128/2  C2f128×3  Conv256/2  C2f256×6  Conv512/2  C2f512×6  Conv1024/2  C2f1024×3  Classify
 
-A size scales the channels by its width and the repeats by its depth. Module names equal the keys of the published
-checkpoints (``model.0.conv.weight`` … ``model.9.linear.bias``), so those load without a table of names.
+A size multiplies the channels by its width and the repeats by its depth. Module names equal the keys of the published
+checkpoints (``model.0.conv.weight`` … ``model.9.linear.bias``), which therefore load without renaming.
 """
 
 import copy
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from imgtool.training.models.norm_act import norm_act, takes
+from imgtool.training.models.norm_act import is_supported, norm_act
 from imgtool.wordnet.errors import InputError
 
-STRIDE = 32  # five stride-2 convolutions: an input side below 32 leaves no feature map to pool
-MAX_CHANNELS = 1024  # before the width multiplies
+STRIDE = 32  # of five stride-2 convolutions, and therefore the smallest image side
+MAX_CHANNELS = 1024  # before the width multiplies them
 HEAD_CHANNELS = 1280  # of the classifier's 1×1 convolution, the same at every size
 STAGES = ((128, 3), (256, 6), (512, 6), (1024, 3))  # (channels, C2f repeats) before scaling
 
 
-class Scale(NamedTuple):
+class Multiples(NamedTuple):
     depth: float
     width: float
 
 
 SCALES = {
-    "n": Scale(0.33, 0.25),
-    "s": Scale(0.33, 0.50),
-    "m": Scale(0.67, 0.75),
-    "l": Scale(1.00, 1.00),
-    "x": Scale(1.00, 1.25),
+    "n": Multiples(0.33, 0.25),
+    "s": Multiples(0.33, 0.50),
+    "m": Multiples(0.67, 0.75),
+    "l": Multiples(1.00, 1.00),
+    "x": Multiples(1.00, 1.25),
 }
 
 
 class Conv(nn.Module):
-    """Convolution, batch norm, SiLU. After `fuse` the norm is an identity and the convolution has a bias."""
+    """Convolution, batch norm, SiLU. After `fuse` the convolution has a bias and the norm is an identity."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__()
@@ -48,7 +47,7 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        if isinstance(self.bn, nn.BatchNorm2d) and takes(x, self.bn):
+        if isinstance(self.bn, nn.BatchNorm2d) and is_supported(x, self.bn):
             return norm_act(x, self.bn)
         out: Tensor = self.act(self.bn(x))
         return out
@@ -61,7 +60,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.cv1 = Conv(channels, channels, 3)
         self.cv2 = Conv(channels, channels, 3)
-        self.drop: nn.Module | None = None  # of the branch, see `ClassificationModel`
+        self.drop: nn.Module | None = None  # stochastic depth, see `ClassificationModel`
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.cv2(self.cv1(x))
@@ -69,7 +68,8 @@ class Bottleneck(nn.Module):
 
 
 class C2f(nn.Module):
-    """Splits in two halves, chains bottlenecks on the second, and mixes every intermediate result by a 1×1."""
+    """Splits the channels in two halves, chains bottlenecks on the second one, and combines all intermediate results by
+    a 1×1 convolution."""
 
     def __init__(self, channels: int, repeats: int) -> None:
         super().__init__()
@@ -100,10 +100,10 @@ class Classify(nn.Module):
 
 
 class ClassificationModel(nn.Module):
-    """float [N, 3, H, W] in 0..1, H and W at least 32 → logits [N, num_classes] (not softmaxed).
+    """float [N, 3, H, W] in 0..1, H and W at least 32 → logits [N, num_classes], before the softmax.
 
-    ``drop_path``: stochastic depth (Huang et al. 2016), the probability that the last bottleneck's branch is left out
-    for an image in training; it rises linearly from 0 at the first.
+    ``drop_path`` is the rate of stochastic depth (Huang et al. 2016): the probability that the last bottleneck's branch
+    is dropped for an image in training. It rises linearly from 0 for the first bottleneck.
     """
 
     def __init__(self, size: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: float = 0.0) -> None:
@@ -136,12 +136,11 @@ class ClassificationModel(nn.Module):
 
 
 def initialise(model: nn.Module) -> None:
-    """Initial weights that suit SGD at a high learning rate.
+    """Sets initial weights that suit SGD at a high learning rate.
 
     Convolutions are He-normal over the fan-out (He et al. 2015). The last norm of every residual branch starts at
-    zero, so that a bottleneck starts as the identity and the network as a shallow one (Goyal et al. 2017, §5.1), which
-    is what makes the large learning rates of the recipes safe. The classifier starts at std 0.01 and zero bias: its
-    first loss is then log(num_classes), with no class preferred.
+    zero, so that each bottleneck starts as the identity (Goyal et al. 2017, §5.1). This makes the recipes' high
+    learning rates stable. The classifier starts with std 0.01 and zero bias: its first loss is about log(num_classes).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -156,22 +155,23 @@ def initialise(model: nn.Module) -> None:
 
 
 def build(size: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: float = 0.0) -> ClassificationModel:
-    """A freshly initialised model of one of the sizes n, s, m, l, x, from torch's global random state.
+    """Returns a new network of a size (n, s, m, l, x), with random weights from torch's global random state.
 
-    Raises InputError for an unknown size.
+    Raises InputError for an unknown size or less than one class.
     """
     if size not in SCALES:
         raise InputError(f"unknown size {size!r}: choose one of {', '.join(SCALES)}")
     if num_classes < 1:
-        raise InputError(f"a classifier needs at least 1 class, not {num_classes}")
+        raise InputError(f"num_classes must be at least 1, not {num_classes}")
     return ClassificationModel(size, num_classes, dropout, drop_path)
 
 
 @torch.no_grad()
 def fuse(model: nn.Module) -> nn.Module:
-    """A copy for inference with every batch norm folded into its convolution: same logits, fewer passes.
+    """Returns a copy for inference with every batch norm folded into its convolution: the same logits, faster.
 
-    w' = w·γ/√(σ²+ε) and b' = β − μ·γ/√(σ²+ε), of the running statistics. Networks of other libraries stay as they are.
+    w' = w·γ/√(σ²+ε) and b' = β − μ·γ/√(σ²+ε), with the running statistics μ and σ². Networks of other libraries are
+    copied unchanged.
     """
     fused = copy.deepcopy(model).eval()
     for module in fused.modules():
@@ -186,45 +186,5 @@ def fuse(model: nn.Module) -> nn.Module:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learnable parameters; a batch norm's running statistics are not among them."""
+    """Returns the number of learnable parameters, without batch norm's running statistics."""
     return sum(p.numel() for p in model.parameters())
-
-
-def flops(model: str | nn.Module, image_size: int = 224) -> int:
-    """Floating-point operations of one forward pass of one square image: 2 × the multiply-accumulates of every
-    convolution and linear layer. Norms (folded at inference), activations, additions and pooling are not counted.
-
-    ``model`` is a size (1000 classes) or a module. Nothing is computed: shapes are traced on torch's meta device.
-    """
-    if isinstance(model, str):
-        with torch.device("meta"):
-            traced: nn.Module = build(model)
-    else:
-        traced = copy.deepcopy(model).to("meta")
-    total = 0
-
-    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            macs_an_output = module.weight[0].numel()
-        else:
-            assert isinstance(module, nn.Linear)
-            macs_an_output = module.in_features
-        total += 2 * macs_an_output * output.numel()
-
-    handles: list[Callable[[], None]] = [
-        m.register_forward_hook(count).remove for m in traced.modules() if isinstance(m, nn.Conv2d | nn.Linear)
-    ]
-    traced.eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
-    for remove in handles:
-        remove()
-    return total
-
-
-def published_flops(model: str | nn.Module) -> int:
-    """The "FLOPs at 640" of the published table: the count at 32×32 times (640/32)² = 400.
-
-    It scales the classifier too, which runs once an image whatever its size, and so exceeds ``flops(model, 640)``
-    by 399 × 2 × 1280 × classes (1.02 G at 1000 classes). Kept to compare with that table.
-    """
-    return flops(model, STRIDE) * (640 // STRIDE) ** 2

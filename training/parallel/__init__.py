@@ -1,1 +1,1 @@
-"""Where a training computes: devices, process groups, launching."""
+"""Devices, process groups, and launching several processes."""

@@ -1,7 +1,7 @@
-"""Several processes in one training, as torchrun starts them: who this one is, and what they tell each other.
+"""Several processes in one training, as started by torchrun: the rank of this one, and communication between them.
 
-NCCL between GPUs, gloo between CPUs. What steers the run (a signal that came, a path) goes over gloo on the host, so
-that no GPU is waited for.
+Tensors are exchanged by NCCL on GPUs and by gloo on CPUs. What controls the run (a received signal, a path) is
+exchanged by gloo on the host, so that it does not wait for a GPU.
 """
 
 import inspect
@@ -19,18 +19,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from imgtool.training.parallel.launch import RESTARTS
 
-TIMEOUT = timedelta(minutes=30)  # as long as one process may keep the others waiting
+TIMEOUT = timedelta(minutes=30)  # the longest that processes wait for one of them
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of this training and this one's place among them; ``World()`` is a single process."""
+    """The processes of this training, and this process's rank among them; ``World()`` is a single process."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    restarts: int = 0  # how often torchrun has started this training anew after a process died
-    host: Any = None  # the gloo group
+    restarts: int = 0  # how many times the training was restarted after a process died
+    host_group: Any = None  # the gloo process group
 
     @property
     def is_main(self) -> bool:
@@ -38,7 +38,7 @@ class World:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place, on the tensor's device."""
+        """Sums the tensor over all processes, in place, on its device; returns it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -50,31 +50,31 @@ class World:
                 self.sum(tensor).div_(self.size)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process. All must ask."""
+        """Whether the flag is true in any process. Every process must call this."""
         if self.size == 1:
             return flag
-        asked = torch.tensor(int(flag))
-        dist.all_reduce(asked, dist.ReduceOp.MAX, group=self.host)
-        return bool(asked)
+        maximum = torch.tensor(int(flag))
+        dist.all_reduce(maximum, dist.ReduceOp.MAX, group=self.host_group)
+        return bool(maximum)
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, by rank, in every process."""
+        """Returns the values of all processes, by rank, in every process."""
         values = [value] * self.size
         if self.size > 1:
-            dist.all_gather_object(values, value, group=self.host)
+            dist.all_gather_object(values, value, group=self.host_group)
         return values
 
-    def first(self, value: Any) -> Any:
-        """The value of the process that writes the files."""
+    def from_main(self, value: Any) -> Any:
+        """Returns the main process's value, in every process."""
         return self.gather(value)[0]
 
 
 @contextmanager
 def joined(device_type: str) -> Iterator[World]:
-    """Joins the processes that torchrun has started, if it has; leaves them at the end.
+    """Joins the process group if torchrun started this process, and leaves it at the end; else yields ``World()``.
 
-    ``device_type`` is cuda or cpu. The environment is torchrun's: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
-    MASTER_PORT, TORCHELASTIC_RESTART_COUNT; and `launch`'s.
+    ``device_type`` is cuda or cpu. Reads the environment variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK,
+    MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RESTART_COUNT) and of `imgtool.training.parallel.launch`.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         yield World()
@@ -91,13 +91,13 @@ def joined(device_type: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def agent() -> str:
-    """What started this process: of torchrun's processes the same for all, and again when they are started anew."""
+def launcher_id() -> str:
+    """Identifies the torchrun that started this process: the same for all its processes, also after a restart."""
     return f"{os.environ.get('TORCHELASTIC_RUN_ID')} {os.getppid()}"
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; dist.all_reduce has no gradient."""
+    """The sum over all processes, with a gradient, which dist.all_reduce lacks."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class _Sum(torch.autograd.Function):
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes, where torch's SyncBatchNorm does not go: on the CPU."""
+    """Batch norm over the batches of all processes on the CPU, where torch's SyncBatchNorm does not work."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not dist.is_initialized():
@@ -132,8 +132,8 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         return x * gain[:, None, None] + (self.bias - mean * gain)[:, None, None]
 
 
-def synced(model: nn.Module, device_type: str) -> nn.Module:
-    """The model with every batch norm taken over all processes; the same parameters, buffers and names."""
+def with_sync_batch_norm(model: nn.Module, device_type: str) -> nn.Module:
+    """Returns the model with batch norms over the batches of all processes; parameters, buffers and names are kept."""
     if device_type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return converted
@@ -144,7 +144,7 @@ def synced(model: nn.Module, device_type: str) -> nn.Module:
 
 
 def replicated(model: nn.Module) -> DistributedDataParallel:
-    """The model with its gradients averaged over all processes; the buffers of each process stay its own."""
+    """Returns the model in DistributedDataParallel: processes average their gradients, and keep their own buffers."""
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
         return DistributedDataParallel(model, forward_sync_buffers=False)
-    return DistributedDataParallel(model, broadcast_buffers=False)  # what it was called before PyTorch 2.13
+    return DistributedDataParallel(model, broadcast_buffers=False)  # its name before PyTorch 2.13

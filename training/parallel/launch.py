@@ -1,4 +1,4 @@
-"""`imgtool train --gpus N`: one process a GPU on this machine, started by torchrun's own agent."""
+"""`imgtool train --gpus N`: one process per GPU on this machine, started by torchrun's elastic agent."""
 
 import logging
 import os
@@ -10,20 +10,20 @@ import torch
 
 from imgtool.wordnet.errors import InputError, TrainingError
 
-RESTARTS = "IMGTOOL_RESTARTS"  # in the environment: how often the processes have been started anew
+RESTARTS = "IMGTOOL_RESTARTS"  # environment variable: how many times the processes were restarted
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def launch(arguments: Sequence[str], processes: int, restarts: int, device: str | None) -> int:
-    """Runs ``python -m imgtool`` with these arguments in so many processes that know of one another; returns the exit
-    code: 0, 2 for wrong input (the processes have said which), or 128 + the number of the signal that stopped them.
+    """Runs ``python -m imgtool`` with these arguments in ``processes`` processes that share the training.
 
-    When a process dies all are started anew, ``restarts`` times, and go on from the last checkpoint. Raises InputError
-    for more processes than GPUs, TrainingError when it fails for good.
+    Returns the exit code: 0, 2 for wrong input (which the processes have reported), or 128 + the number of the signal
+    that stopped them. When a process dies, all are restarted from the last checkpoint, at most ``restarts`` times.
+    Raises InputError for more processes than GPUs, TrainingError when a process dies after the last restart.
     """
     gpus = torch.cuda.device_count()
     if device != "cpu" and processes > gpus:
-        raise InputError(f"--gpus {processes}: torch sees {gpus} CUDA GPUs here; --device cpu makes CPU processes")
+        raise InputError(f"--gpus {processes}: torch finds {gpus} CUDA GPUs; use --device cpu for CPU processes")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     run_id = f"imgtool-{os.getpid()}"
     for restart in range(restarts + 1):
@@ -33,15 +33,16 @@ def launch(arguments: Sequence[str], processes: int, restarts: int, device: str 
             return code
         cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if restart < restarts:
-            print(f"process {rank} died ({cause}); all {processes} start again", file=sys.stderr, flush=True)
+            print(f"process {rank} died ({cause}): restarting all {processes}", file=sys.stderr, flush=True)
     raise TrainingError(
-        f"process {rank} of {processes} failed ({cause}), after {restarts} restarts: its message stands above; "
-        "--resume goes on from the last checkpoint"
+        f"process {rank} of {processes} failed after {restarts} restarts ({cause}): see its message above; "
+        "--resume continues from the last checkpoint"
     )
 
 
 def _run(arguments: Sequence[str], processes: int, run_id: str) -> tuple[int, int]:
-    """Rank and exit code (negative: minus the signal's number) of the first process that failed; code 0 if none did."""
+    """Returns rank and exit code of the first process that failed (minus the signal's number if a signal killed it);
+    code 0 if none failed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -56,7 +57,7 @@ def _run(arguments: Sequence[str], processes: int, run_id: str) -> tuple[int, in
         max_restarts=0,
         monitor_interval=0.5,
     )
-    # the agent logs every failure at length; what went wrong is said in a line by the process that it happened to
+    # the agent logs every failure at length; the process that failed has already reported the error in one line
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         elastic_launch(config, sys.executable)("-m", "imgtool", *arguments)

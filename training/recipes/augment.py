@@ -1,7 +1,7 @@
-"""Augmentation of whole batches on their device: RandAugment, random erasing, mixup, cutmix.
+"""Augmentation of batches on their device: RandAugment, random erasing, mixup, cutmix.
 
-Flip and crop are the loader's. What happens to which sample of a step is drawn on the host, from (seed, epoch, step)
-alone; the device is never waited for.
+Crops and flips are done by the loader. The random choices for each sample are drawn on the host, from (seed, epoch,
+step) alone, so that nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from torch import Tensor
 from imgtool.pipelines.rng import exp, log
 
 LEVELS = 30
-"""The largest magnitude of RandAugment's scale."""
-ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # of torchvision's RandomErasing
+"""The largest magnitude on RandAugment's scale."""
+ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # as in torchvision's RandomErasing
 ERASE_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """``randaugment``: operations an image (0: none), at ``magnitude`` of 30. ``erasing``: probability that a
-    rectangle of it is black. ``mixup``, ``cutmix``: alpha of their Beta distribution (0: off); with both, each step
-    takes one of them."""
+class BatchAugmentation:
+    """The augmentation settings of a recipe.
+
+    ``randaugment``: operations per image (0: none), at ``magnitude``, 0 to 30. ``erasing``: probability that a
+    rectangle of an image is set to black. ``mixup``, ``cutmix``: alpha of their Beta distribution (0: off); with both,
+    each step uses one of them at random.
+    """
 
     randaugment: int = 0
     magnitude: int = 9
@@ -39,7 +42,8 @@ class Augmentation:
 
 
 class Mixed(NamedTuple):
-    """A batch of which each image shows ``lam`` (0-d, float32) of its own class and the rest of ``other``'s."""
+    """How a batch is mixed: each image is ``lam`` (0-d, float32) of its own class and 1 − ``lam`` of the class in
+    ``other`` (int64 [N])."""
 
     other: Tensor
     lam: Tensor
@@ -48,16 +52,15 @@ class Mixed(NamedTuple):
 def augment(
     images: Tensor,
     labels: Tensor,
-    augmentation: Augmentation,
+    augmentation: BatchAugmentation,
     seed: int,
     epoch: int,
     step: int,
     rank: int = 0,
 ) -> tuple[Tensor, Mixed | None]:
-    """Images uint8 [N, 3, H, W] and labels int64 [N] of a step → images of the same shape, and how they are mixed.
+    """Augments images uint8 [N, 3, H, W] with labels int64 [N]; returns images of that shape, and how they are mixed.
 
-    The loss of a mixed batch is lam · loss(labels) + (1 − lam) · loss(other). Each ``rank`` of a training draws for
-    itself.
+    The loss of a mixed batch is lam · loss(labels) + (1 − lam) · loss(other). Each ``rank`` draws other random numbers.
     """
     rng = np.random.default_rng([seed, epoch, step, rank] if rank else [seed, epoch, step])
     if augmentation.randaugment:
@@ -73,7 +76,7 @@ def augment(
 
 
 def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tensor:
-    """A black rectangle in some of the images, sized and placed as by torchvision's RandomErasing."""
+    """Sets a rectangle to black in some of the images, with the size and place of torchvision's RandomErasing."""
     n, _, height, width = images.shape
     area = height * width * rng.uniform(*ERASED_AREA, (n, ERASE_ATTEMPTS))
     narrow, broad = ERASED_RATIO
@@ -93,7 +96,7 @@ def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tenso
 
 
 def mix(images: Tensor, labels: Tensor, mixup: float, cutmix: float, rng: np.random.Generator) -> tuple[Tensor, Mixed]:
-    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of each image with the one before it."""
+    """Mixes each image with the previous one in the batch, by mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019)."""
     cut = bool(cutmix) and (not mixup or rng.random() < 0.5)
     alpha = cutmix if cut else mixup
     lam = rng.beta(alpha, alpha)

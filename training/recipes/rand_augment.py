@@ -1,4 +1,4 @@
-"""RandAugment on whole batches: each operation is one call of torchvision's on the images that drew it."""
+"""RandAugment on batches: torchvision's function for each operation is called once, on the images that drew it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _affine(images: Tensor, x: float = 0, y: float = 0, shear_x: float = 0, shea
 
 
 def operations(magnitude: float, side: int) -> list[tuple[Operation, float, bool]]:
-    """RandAugment's 14 (Cubuk et al. 2020), as torchvision has them for images of ``side`` pixels: each with its
-    strength at ``magnitude`` (0..1), and whether its sign is drawn."""
+    """Returns RandAugment's 14 operations (Cubuk et al. 2020) with torchvision's parameters for images of ``side``
+    pixels: (operation, its strength at ``magnitude`` (0..1), whether its sign is random)."""
     return [
         (lambda images, _: images, 0.0, False),
         (lambda images, m: _affine(images, shear_x=m), 0.3 * magnitude, True),
@@ -42,16 +42,16 @@ def operations(magnitude: float, side: int) -> list[tuple[Operation, float, bool
 
 
 def rand_augment(images: Tensor, magnitude: float, rng: np.random.Generator) -> Tensor:
-    """One operation of RandAugment per image, at ``magnitude`` (0..1)."""
+    """Applies one random operation to each image, at ``magnitude`` (0..1)."""
     table = operations(magnitude, images.shape[-1])
     chosen = rng.integers(len(table), size=len(images))
     negative = rng.random(len(images)) < 0.5
     out = images.clone(memory_format=torch.preserve_format)
     for number, (operation, strength, signed) in enumerate(table):
         for sign in (False, True) if signed else (False,):
-            which = (chosen == number) & (negative == sign) if signed else chosen == number
-            if number == 0 or not which.any():
+            selected = (chosen == number) & (negative == sign) if signed else chosen == number
+            if number == 0 or not selected.any():
                 continue
-            at = torch.from_numpy(np.flatnonzero(which)).to(images.device, non_blocking=True)
-            out[at] = operation(images[at], -strength if sign else strength)
+            indices = torch.from_numpy(np.flatnonzero(selected)).to(images.device, non_blocking=True)
+            out[indices] = operation(images[indices], -strength if sign else strength)
     return out

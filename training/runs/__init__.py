@@ -1,1 +1,1 @@
-"""Run directories: files, curves, loggers, report."""
+"""Run directories: their files, curves, loggers and report."""

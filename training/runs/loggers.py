@@ -1,4 +1,4 @@
-"""Where a run's figures go besides results.csv: TensorBoard, Weights & Biases, or a logger of one's own."""
+"""Loggers for a run's metrics and plots, besides results.csv: TensorBoard, Weights & Biases, or a custom one."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.errors import InputError, first_line
 
-NAMES = ("tensorboard", "wandb")  # each the package that it needs, and the extra that installs it
-PROJECT = "imgtool"  # at Weights & Biases; their WANDB_PROJECT says otherwise
+NAMES = ("tensorboard", "wandb")  # also the names of the packages that they need and of the extras that install them
+PROJECT = "imgtool"  # at Weights & Biases, unless WANDB_PROJECT is set
 
 
 class Logger(Protocol):
-    """What takes a run's figures and images."""
+    """An object that takes a run's metrics and plots."""
 
     def scalars(self, epoch: int, row: Mapping[str, float]) -> None:
-        """An epoch's figures, named as results.csv names them; ``epoch`` counts from 1."""
+        """Takes the metrics of an epoch, with the column names of results.csv; ``epoch`` counts from 1."""
 
     def image(self, name: str, path: Path, epoch: int) -> None:
-        """An image file, as it was after ``epoch`` epochs."""
+        """Takes an image file as it was after ``epoch`` epochs."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Is called when the run ends."""
 
 
 Loggers: TypeAlias = str | Logger | Sequence[str | Logger] | None
 
 
 def as_list(loggers: Loggers) -> list[str | Logger]:
-    """One or several loggers or their names as a list, checked before anything is begun.
+    """Returns one or several loggers or their names as a list, after checking the names.
 
-    Raises InputError for a name that is none, or whose package is not installed.
+    Raises InputError for an unknown name, or one whose package is not installed.
     """
-    several: list[Any] = list(loggers) if isinstance(loggers, list | tuple) else [] if loggers is None else [loggers]
-    for logger in several:
+    chosen: list[Any] = list(loggers) if isinstance(loggers, list | tuple) else [] if loggers is None else [loggers]
+    for logger in chosen:
         if isinstance(logger, str):
             if logger not in NAMES:
-                raise InputError(f"there is no logger {logger!r}: give {' or '.join(NAMES)}")
+                raise InputError(f"unknown logger {logger!r}: choose {' or '.join(NAMES)}")
             if importlib.util.find_spec(logger) is None:
                 raise InputError(f"--logger {logger} needs the package {logger}: pip install 'imgtool[{logger}]'")
-    return several
+    return chosen
 
 
 def open_loggers(
@@ -53,9 +54,10 @@ def open_loggers(
     epochs: int,
     say: Callable[[str], None],
 ) -> LoggerGroup:
-    """The loggers for the run in ``folder``, whose run.json is ``settings`` and which has done ``epochs`` epochs.
+    """Opens loggers for the run in ``folder``.
 
-    A logger that cannot be opened is left out, and ``say`` gets a line about it.
+    ``settings`` is the content of its run.json, ``epochs`` the number of its finished epochs. A logger that cannot be
+    opened is left out, and ``say`` writes a line about it to the log.
     """
     group = LoggerGroup([], say)
     for logger in loggers:
@@ -65,18 +67,18 @@ def open_loggers(
         try:
             group.loggers.append(TensorBoard(folder, epochs) if logger == "tensorboard" else WandB(folder, settings))
         except Exception as error:
-            say(f"{logger} cannot be used, training goes on without it: {_line(error)}")
+            say(f"cannot open logger {logger}, training continues without it: {first_line(error)}")
     return group
 
 
 class LoggerGroup:
-    """All of a run's loggers as one. A failing one is said and dropped: no training is lost for its log."""
+    """All loggers of a run as one. A logger that fails is reported in the log and removed; training continues."""
 
     def __init__(self, loggers: list[Logger], say: Callable[[str], None]) -> None:
         self.loggers, self.say = loggers, say
 
     def scalars(self, epoch: int, row: Mapping[str, Any]) -> None:
-        """``row``: a line of results.csv; what is no finite number in it is left out."""
+        """Passes on a row of results.csv, without values that are not finite numbers."""
         numbers = {}
         for name, value in row.items():
             try:
@@ -100,22 +102,22 @@ class LoggerGroup:
                 call(logger)
             except Exception as error:
                 self.loggers.remove(logger)
-                self.say(f"{type(logger).__name__} failed, the run goes on without it: {_line(error)}")
+                self.say(f"logger {type(logger).__name__} failed, training continues without it: {first_line(error)}")
 
 
 class TensorBoard:
-    """Event files in the run's directory: ``tensorboard --logdir runs`` shows all runs side by side."""
+    """Writes event files to the run directory: ``tensorboard --logdir runs`` shows all runs side by side."""
 
     def __init__(self, folder: Path, epochs: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # a resumed run takes back what an earlier sitting wrote of the epochs that are trained again
+        # in a resumed run, drops events of epochs that are trained again
         self.writer = SummaryWriter(str(folder), purge_step=epochs + 1 if epochs else None)
 
     def scalars(self, epoch: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():
             self.writer.add_scalar(name, value, epoch)
-        self.writer.flush()  # so that a run that is killed leaves what it has done
+        self.writer.flush()  # so that the events of a killed run are on disk
 
     def image(self, name: str, path: Path, epoch: int) -> None:
         import numpy as np
@@ -129,21 +131,24 @@ class TensorBoard:
 
 
 class WandB:
-    """Weights & Biases, by its own settings (WANDB_MODE=offline, WANDB_PROJECT, …); files go to the run's directory."""
+    """Weights & Biases, configured by its environment variables (WANDB_MODE, WANDB_PROJECT, …).
+
+    Its local files go to the run directory.
+    """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         import wandb
 
-        started = f"{settings.get('started')} {settings.get('fingerprint')} {folder.absolute()}"
+        identity = f"{settings.get('started')} {settings.get('fingerprint')} {folder.absolute()}"
         self.wandb = wandb
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=folder.name,
-            id=hashlib.sha256(started.encode()).hexdigest()[:16],  # the same when resumed
+            id=hashlib.sha256(identity.encode()).hexdigest()[:16],  # the same when the run is resumed
             resume="allow",
             dir=str(folder),
             config={key: settings.get(key) for key in ("size", "recipe", "data", "fingerprint", "seed", "device")},
-            settings=wandb.Settings(console="off"),  # log.txt has the lines
+            settings=wandb.Settings(console="off"),  # console lines are in log.txt already
         )
 
     def scalars(self, epoch: int, row: Mapping[str, float]) -> None:
@@ -154,7 +159,3 @@ class WandB:
 
     def close(self) -> None:
         self.run.finish()
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -15,7 +15,7 @@ from imgtool.pipelines.report.rendering import data_uri, duration_text, render
 from imgtool.pipelines.storage.atomic import write_text
 from imgtool.training.evaluation.error_analysis import METRICS
 from imgtool.training.runs.curves import TOP1, TOP5, Results, best_row, draw_curves, read_results
-from imgtool.training.runs.run import Run, named
+from imgtool.training.runs.run import Run, run_path
 from imgtool.wordnet.errors import CheckpointError
 
 NAME = "report.html"
@@ -44,7 +44,7 @@ def write_report(run: str | Path, path: Path | None = None) -> Path:
     ``run`` is a name under runs/ or a path; the default ``path`` is report.html in the run's directory. The report of
     an unfinished run has what exists so far. Raises CheckpointError if there is no run, or the page cannot be written.
     """
-    folder = named(run)
+    folder = run_path(run)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such run; give a name under runs/ or a run's directory")
     settings = Run(folder, quiet=True).read_settings()

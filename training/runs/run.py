@@ -1,17 +1,17 @@
-"""Run directories: all that one training leaves behind, and all that is needed to repeat it.
+"""Run directories: everything that one training writes, and everything that is needed to repeat it.
 
     runs/NAME/
       run.json       command line, size, recipe, data and its fingerprint, seed, device, versions
-      results.csv    a line an epoch
-      log.txt        every line the run has said
-      train_batch0.jpg …          the first batches as the network saw them
+      results.csv    one line per epoch
+      log.txt        every log line
+      train_batch0.jpg …          the first batches as the network gets them
       results.png, metrics.json, confusion_matrix.png, confusion.csv, confusion.npz, mistakes.jpg
-                     drawn behind the last epoch, of the best one's model (imgtool.training.evaluation.error_analysis)
-      report.html    all of it on one page, by `imgtool report`
-      weights/       best.pt (highest top-1; EMA weights, for use), last.pt (the latest, to resume from), and those
-                     before it: last-1.pt, …
+                     written after the last epoch, with the best model (imgtool.training.evaluation.error_analysis)
+      report.html    all of it on one page, written by `imgtool report`
+      weights/       best.pt (highest top-1; EMA weights, for inference), last.pt (the latest, to resume from), and the
+                     ones before it: last-1.pt, …
 
-Nothing outside the directory remembers a run.
+Nothing outside the directory is needed or changed.
 """
 
 import csv
@@ -31,7 +31,7 @@ from imgtool.training.runs.loggers import LoggerGroup
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 RUNS = Path("runs")
-COLUMNS = (  # the first seven are those that Ultralytics' users already plot; new ones go to the end
+COLUMNS = (  # the first seven are Ultralytics' names, which existing plot scripts read; new ones go to the end
     "epoch",
     "time",
     "train/loss",
@@ -48,15 +48,15 @@ COLUMNS = (  # the first seven are those that Ultralytics' users already plot; n
 
 
 class Run:
-    """One run's directory. ``quiet`` keeps its lines off the terminal (standard error); log.txt has them all.
+    """One run directory. With ``quiet``, log lines go only to log.txt, not to standard error.
 
-    Of several processes in one training only the first writes: for the others ``mute`` makes every write nothing.
+    In training with several processes, only the first one writes; the others set ``mute``, which disables all writes.
     """
 
     def __init__(self, path: Path, quiet: bool = False, mute: bool = False) -> None:
         self.path, self.quiet, self.mute = path, quiet, mute
         self.terminal = sys.stderr.isatty()
-        self.logger: LoggerGroup | None = None  # is given what add_result is
+        self.logger: LoggerGroup | None = None  # gets each row of results.csv
 
     @property
     def last(self) -> Path:
@@ -72,33 +72,33 @@ class Run:
 
     @classmethod
     def create(cls, name: str | Path | None = None, quiet: bool = False) -> "Run":
-        """A new directory: runs/NAME, or NAME itself if it is a path, or the next free of runs/train, train2, ….
+        """Creates runs/NAME, or NAME itself if it is a path, or without a name the next free of runs/train, train2, ….
 
-        Raises InputError when it exists and is not empty.
+        Raises InputError if the directory is not empty or cannot be created.
         """
         number = 1
-        path = named(name) if name is not None else RUNS / "train"
+        path = run_path(name) if name is not None else RUNS / "train"
         while True:
             try:
                 path.mkdir(parents=True, exist_ok=name is not None)
                 break
             except FileExistsError:
                 if name is not None:
-                    raise InputError(f"{path} is a file; give the run another --name") from None
+                    raise InputError(f"{path} is a file: give the run another --name") from None
                 number += 1
                 path = RUNS / f"train{number}"
             except OSError as error:
-                raise InputError(f"cannot make the run directory {path}: {error.strerror}") from None
+                raise InputError(f"cannot create the run directory {path}: {error.strerror}") from None
         if any(path.iterdir()):
-            raise InputError(f"{path} is not empty: give the run another --name, or continue it with --resume")
+            raise InputError(f"{path} is not empty: give the run another --name, or continue that run with --resume")
         (path / "weights").mkdir()
         return cls(path, quiet)
 
     @classmethod
     def reopen(cls, name: str | Path | None = None, quiet: bool = False, mute: bool = False) -> "Run":
-        """The run of this name or path (or of a checkpoint in it); without one, runs/'s most recently saved.
+        """Opens the run of a name, a path, or one of its checkpoints; without a name, the one in runs/ saved last.
 
-        Raises CheckpointError when there is none with a checkpoint to resume from.
+        Raises CheckpointError if there is no such run or it has no checkpoint to resume from.
         """
         if name is None:
             saved = sorted(RUNS.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
@@ -106,17 +106,19 @@ class Run:
                 raise CheckpointError(f"there is no run to resume under {RUNS}/")
             path = saved[-1].parent.parent
         else:
-            path = named(name)
+            path = run_path(name)
             if path.suffix == ".pt" and path.parent.name == "weights":
                 path = path.parent.parent
         run = cls(path, quiet, mute)
         if not run.last.is_file() and not run._last(1).is_file():
-            raise CheckpointError(f"{path} cannot be resumed: there is no {run.last}")
+            raise CheckpointError(f"cannot resume {path}: there is no {run.last}")
         return run
 
     def keep_last(self, count: int) -> None:
-        """Before another last.pt is written: the present one becomes last-1.pt, and so on, ``count`` in all. It keeps
-        its own name too until the new one takes it, so that there always is one."""
+        """Renames last.pt to last-1.pt and so on, before a new last.pt is written; ``count`` are kept in all.
+
+        last.pt is linked rather than moved, so that it exists at any time.
+        """
         for number in range(count - 1, 0, -1):
             newer, older = self._last(number - 1), self._last(number)
             if newer.exists():
@@ -127,9 +129,9 @@ class Run:
         return self.last if age == 0 else self.last.with_name(f"last-{age}.pt")
 
     def load_last(self) -> dict[str, Any]:
-        """The content of the latest checkpoint that is whole; what is passed over is said.
+        """Loads the latest intact checkpoint and logs each damaged one that it skips.
 
-        Raises CheckpointError when none is.
+        Raises CheckpointError if none is intact.
         """
         for age in itertools.count():
             path = self._last(age)
@@ -138,17 +140,17 @@ class Run:
             except CheckpointError as error:
                 if not self._last(age + 1).exists():
                     raise
-                self.say(f"{error}; going on from the one before, {self._last(age + 1).name}")
+                self.say(f"{error}; resuming from the previous checkpoint, {self._last(age + 1).name}")
         raise AssertionError("never reached")
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """run.json, atomically."""
+        """Writes run.json atomically."""
         if self.mute:
             return
         write_text(self.path / "run.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
     def read_settings(self) -> dict[str, Any]:
-        """What `write_settings` wrote. Raises CheckpointError when it is gone or damaged."""
+        """Reads run.json. Raises CheckpointError if it is missing or damaged."""
         path = self.path / "run.json"
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -156,7 +158,7 @@ class Run:
             raise CheckpointError(f"cannot read {path}: {error}") from None
 
     def say(self, line: str, transient: bool = False) -> None:
-        """One line for whoever watches and for log.txt; a transient one is overwritten on a terminal."""
+        """Writes a line to log.txt and the terminal, where a ``transient`` line is overwritten by the next one."""
         if self.mute:
             return
         with open(self.path / "log.txt", "a", encoding="utf-8") as log:
@@ -171,7 +173,7 @@ class Run:
             print(f"{clear}{line}", file=sys.stderr, flush=True)
 
     def add_result(self, row: Mapping[str, Any]) -> None:
-        """One epoch's line of results.csv, its values as COLUMNS name them."""
+        """Appends one epoch to results.csv and passes it to the loggers. ``row`` has the keys COLUMNS."""
         if self.mute:
             return
         new = not self.results.exists()
@@ -184,14 +186,14 @@ class Run:
             self.logger.scalars(int(row["epoch"]), row)
 
     def epochs_in_results(self) -> int:
-        """How many epochs have a line in results.csv."""
+        """Returns the number of epochs in results.csv."""
         if not self.results.exists():
             return 0
         with open(self.results, newline="", encoding="utf-8") as file:
             return sum((row["epoch"] or "").isdigit() for row in csv.DictReader(file))
 
     def forget_results_after(self, epochs: int) -> None:
-        """Drops the lines of epochs that the checkpoint does not know: a crash fell between line and checkpoint."""
+        """Drops later epochs from results.csv: a crash may come after an epoch's line and before its checkpoint."""
         if self.mute or not self.results.exists():
             return
         with open(self.results, newline="", encoding="utf-8") as file:
@@ -202,7 +204,7 @@ class Run:
             writer.writerows(rows)
 
 
-def named(name: str | Path) -> Path:
-    """runs/NAME for a bare name; a path with a separator (or an absolute one) stays what it is."""
+def run_path(name: str | Path) -> Path:
+    """Returns runs/NAME for a bare name; a path with a separator stays unchanged."""
     path = Path(name)
     return RUNS / path if len(path.parts) == 1 and isinstance(name, str) and os.sep not in name else path

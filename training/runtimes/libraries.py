@@ -1,4 +1,4 @@
-"""Other libraries: whether they are installed, their warnings, their errors."""
+"""Optional libraries: whether they are installed, their warnings and their error messages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from imgtool.wordnet.errors import InputError
 
 
-def needs(*packages: str, extra: str) -> None:
-    """Raises InputError, saying what to install, unless all packages are there."""
+def require_packages(*packages: str, extra: str) -> None:
+    """Raises InputError, with the command that installs them, unless all packages are installed."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"{', '.join(missing)} is not installed: pip install 'imgtool[{extra}]'")
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Without what exporters say of their own insides: deprecations, passes, versions of operators."""
+def without_warnings() -> Iterator[None]:
+    """Silences the warnings and log lines that exporters print about their internals."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable
@@ -29,9 +29,3 @@ def quietly() -> Iterator[None]:
             yield
         finally:
             logging.disable(level)
-
-
-def first_line(error: BaseException) -> str:
-    """Of an error that goes on for paragraphs."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What a model file says about itself: metadata inside it, so that nothing else is needed to predict with it."""
+"""The metadata inside a model file: all that predicting with it needs."""
 
 from __future__ import annotations
 
@@ -18,60 +18,59 @@ FLOAT_INPUT, UINT8_INPUT = "float32 [N, 3, imgsz, imgsz], RGB, 0..1", "uint8 [N,
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Of one exported model. ``wnids`` and ``names`` are in the order of its outputs, and empty where it has none;
-    ``input`` is FLOAT_INPUT or UINT8_INPUT, ``batch`` its N (None: any), ``output`` LOGITS or PROBABILITIES;
-    ``metrics`` are the checkpoint's. What is not known of another program's model is None."""
+    """The metadata of one exported model. In another program's model, unknown values are None."""
 
-    size: str
+    size: str  # n, s, m, l, x or another library's network; "foreign" for another program's model
     imgsz: int | None
-    wnids: list[str]
+    wnids: list[str]  # in the order of the outputs; empty if unknown
     names: list[str]
-    input: str
-    output: str | None
-    batch: int | None = None
-    transform: dict[str, Any] | None = None
-    metrics: dict[str, Any] | None = None
-    imgtool: str | None = None
+    input: str  # FLOAT_INPUT or UINT8_INPUT
+    output: str | None  # LOGITS or PROBABILITIES
+    batch: int | None = None  # images per call; None: any number
+    transform: dict[str, Any] | None = None  # the validation transform
+    metrics: dict[str, Any] | None = None  # of the checkpoint
+    imgtool: str | None = None  # the version that wrote the model
 
     def to_strings(self) -> dict[str, str]:
-        """For a format whose metadata are pairs of strings: each value as JSON."""
+        """Returns the fields as strings, each value as JSON, for formats whose metadata are pairs of strings."""
         return {field.name: json.dumps(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def from_strings(cls, stored: Mapping[str, str]) -> ModelMetadata:
-        """The inverse; of another program's metadata what can be told: Ultralytics' names and image size.
+        """Reads the strings of `to_strings`, or from Ultralytics' metadata the names and the image size.
 
-        Raises CheckpointError for metadata of imgtool's that are damaged.
+        Raises CheckpointError if metadata written by imgtool are damaged.
         """
         if "imgtool" in stored:
             try:
-                about = cls(**{field.name: json.loads(stored[field.name]) for field in fields(cls)})
-                whole = len(about.wnids) == len(about.names) and all(isinstance(n, str) for n in about.names)
+                metadata = cls(**{field.name: json.loads(stored[field.name]) for field in fields(cls)})
+                valid = len(metadata.wnids) == len(metadata.names) and all(isinstance(n, str) for n in metadata.names)
             except (KeyError, TypeError, ValueError):
-                whole = False
-            if not whole:
-                raise CheckpointError("its metadata are damaged: export it again")
-            return about
+                valid = False
+            if not valid:
+                raise CheckpointError("the metadata are damaged: export the model again")
+            return metadata
         names = _names(_literal(stored.get("names")))
         side = _literal(stored.get("imgsz"))
         side = side[0] if isinstance(side, list | tuple) and side else side
         side = side if type(side) is int else None
         return cls("foreign", side, _wnids(names), names, FLOAT_INPUT, None)
 
-    def check(self, outputs: int) -> ModelMetadata:
-        """The same for a model with so many outputs: classes that it has no names for are called by their index.
+    def with_outputs(self, outputs: int) -> ModelMetadata:
+        """Returns the metadata for a model with this number of outputs: classes without names get their index as name.
 
-        Raises CheckpointError where the metadata name another number of classes.
+        Raises CheckpointError if the metadata name another number of classes.
         """
         if not self.names:
             names = [str(index) for index in range(outputs)]
             return ModelMetadata(**{**self.__dict__, "wnids": [""] * outputs, "names": names})
         if len(self.names) != outputs:
-            raise CheckpointError(f"its metadata name {len(self.names)} classes, and it has {outputs} outputs")
+            raise CheckpointError(f"the metadata name {len(self.names)} classes, but the model has {outputs} outputs")
         return self
 
 
 def _literal(text: str | None) -> Any:
+    """Parses a Python literal; None if it is not one."""
     try:
         return ast.literal_eval(text) if text and len(text) < 10_000_000 else None
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -79,7 +78,7 @@ def _literal(text: str | None) -> Any:
 
 
 def _names(stored: Any) -> list[str]:
-    """A dict by index or a list, as programs write them."""
+    """Returns class names stored as a list or as a dict by index; empty if one is missing."""
     if isinstance(stored, dict):
         stored = [stored.get(index) for index in range(len(stored))]
     if not isinstance(stored, list | tuple) or None in stored:
@@ -88,6 +87,7 @@ def _names(stored: Any) -> list[str]:
 
 
 def _wnids(names: Sequence[str]) -> list[str]:
+    """Returns the wnids of classes named by wnid or by their ILSVRC2012 names; otherwise empty strings."""
     if all(is_wnid(name) for name in names):
         return list(names)
     return ilsvrc2012_wnids_of(names) or [""] * len(names)

@@ -1,4 +1,4 @@
-"""A network of torch's as a runner: uint8 images → logits."""
+"""A torch network as uint8 images → logits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from imgtool.training.parallel.device import has_bf16
 
 
 class Native(nn.Module):
-    """uint8 images [N, 3, H, W] → float32 logits per class [N, classes], in bfloat16 where that is quicker.
+    """uint8 images [N, 3, H, W] → float32 logits per class [N, classes], computed in bfloat16 where that is faster.
 
-    ``criterion`` is the loss that the network was trained with, which decides what its outputs mean; without one they
-    are logits per class.
+    ``criterion`` is the loss that the network was trained with: it turns the network's outputs into logits per class.
+    Without one, the outputs are logits per class already.
     """
 
     def __init__(self, network: nn.Module, criterion: Loss | None = None) -> None:
@@ -24,7 +24,7 @@ class Native(nn.Module):
 
     @classmethod
     def fused(cls, network: nn.Module, criterion: Loss, device: torch.device) -> Native:
-        """A copy of the network for inference on the device, its batch norms folded into its convolutions."""
+        """Returns a copy for inference on the device, with batch norms folded into the convolutions."""
         copy = yolov8.fuse(network).to(device).to(memory_format=torch.channels_last)
         return cls(copy, criterion.to(device)).eval()
 

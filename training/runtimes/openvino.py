@@ -1,4 +1,4 @@
-"""OpenVINO's runtime, on the CPU."""
+"""Runs OpenVINO models on the CPU."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgtool.training.runtimes.libraries import first_line, needs
+from imgtool.training.runtimes.libraries import require_packages
 from imgtool.training.runtimes.metadata import ModelMetadata
-from imgtool.training.runtimes.runtime import Input, Runtime
-from imgtool.wordnet.errors import CheckpointError, InputError
+from imgtool.training.runtimes.runtime import InputSpec, Runtime
+from imgtool.wordnet.errors import CheckpointError, InputError, first_line
 
-SECTION = "imgtool"
-FOREIGN = "model_info"  # Ultralytics' metadata
+SECTION = "imgtool"  # of the model's rt_info, with the metadata
+ULTRALYTICS_SECTION = "model_info"
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "u8": torch.uint8}
 PRECISE = {"EXECUTION_MODE_HINT": "ACCURACY", "INFERENCE_PRECISION_HINT": "f32"}
-"""Float32, and no weights quantised at run time: by default OpenVINO computes in bfloat16 on processors that have it
-(AVX512-BF16, AMX), and an answer would depend on the processor."""
+"""Compute in float32 and do not quantise weights at run time. By default OpenVINO computes in bfloat16 on processors
+that support it (AVX512-BF16, AMX), so that results would depend on the processor."""
 
 
 def options(threads: int | None) -> dict[str, Any]:
-    """What a model is compiled with: one request at a time, on ``threads`` cores (None: OpenVINO's choice)."""
+    """Returns the options to compile a model with: low latency, on ``threads`` threads (None: OpenVINO's choice)."""
     return PRECISE | {"PERFORMANCE_HINT": "LATENCY"} | ({} if threads is None else {"INFERENCE_NUM_THREADS": threads})
 
 
 def read(path: Path, device: str, threads: int | None) -> Runtime:
-    """Raises CheckpointError for a file that is no model of images."""
-    needs("openvino", extra="openvino")
+    """Opens a model. Raises CheckpointError for a file that is not an image classifier, InputError for CUDA."""
+    require_packages("openvino", extra="openvino")
     import openvino
 
     if device.startswith("cuda"):
@@ -38,23 +38,23 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
         model = core.read_model(str(path))
         compiled = core.compile_model(model, "CPU", options(threads))
     except RuntimeError as error:
-        raise CheckpointError(f"OpenVINO cannot read it: {first_line(error)}") from error
+        raise CheckpointError(f"OpenVINO cannot read the file: {first_line(error)}") from error
     if len(model.inputs) != 1 or not model.outputs:
-        raise CheckpointError(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs: no classifier")
-    shape = tuple(None if side.is_dynamic else side.get_length() for side in model.inputs[0].partial_shape)
-    takes = Input.check(DTYPES.get(model.inputs[0].element_type.get_type_name()), shape)
+        raise CheckpointError(f"not a classifier: it has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in model.inputs[0].partial_shape)
+    spec = InputSpec.check(DTYPES.get(model.inputs[0].element_type.get_type_name()), shape)
     sections = model.get_rt_info()
-    section = next((sections[name] for name in (SECTION, FOREIGN) if name in sections), None)
+    section = next((sections[name] for name in (SECTION, ULTRALYTICS_SECTION) if name in sections), None)
     metadata = ModelMetadata.from_strings(_plain(section))
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(compiled(images.numpy())[0].copy())
 
     last = model.outputs[0].partial_shape[-1]
-    return Runtime(run, metadata, takes, torch.device("cpu"), None if last.is_dynamic else last.get_length())
+    return Runtime(run, metadata, spec, torch.device("cpu"), None if last.is_dynamic else last.get_length())
 
 
 def _plain(section: Any) -> dict[str, str]:
-    """Metadata as OpenVINO gives them, each value in a wrapper of its own or not."""
+    """Returns a section of rt_info as strings; the section and its values may each be wrapped in an object."""
     section = getattr(section, "value", section) or {}
     return {key: str(getattr(value, "value", value)) for key, value in section.items()}

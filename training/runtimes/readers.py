@@ -1,4 +1,4 @@
-"""Exported models by the endings of their files, and how one is opened."""
+"""Opens exported models: one reader per file suffix."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ READERS: dict[str, Callable[[Path, str, int | None], Runtime]] = {
 
 
 def recognises(path: str | Path) -> bool:
-    """Whether a file is an exported model, by its name."""
+    """Returns whether a file is an exported model, by its suffix."""
     return Path(path).suffix in READERS
 
 
 def read(path: str | Path, device: str | None = None, threads: int | None = None) -> Runtime:
-    """An exported model, ours or another program's, to run on ``device`` with so many ``threads`` of a CPU.
+    """Opens an exported model, of imgtool or another program, on ``device``; on a CPU it uses ``threads`` threads.
 
-    Raises CheckpointError, naming the file, for one that is missing, malformed or no classifier of images; InputError
-    where what runs it is not installed or the device is not there.
+    Raises CheckpointError, naming the file, if it is missing, malformed or not an image classifier; InputError if the
+    library that runs it is not installed or the device is not available.
     """
     path, device = Path(path), device or "auto"
     if not path.is_file():
         raise CheckpointError(f"there is no model {path}")
     if path.suffix == ".pt2":
         raise CheckpointError(
-            f"{path}: torch.export's files can run any code when they are opened: predict with the checkpoint, or ONNX"
+            f"{path}: opening a torch.export file can run any code: predict with the checkpoint or an ONNX export"
         )
     try:
         return READERS[path.suffix](path, f"cuda:{device}" if device.isdigit() else device, threads)

@@ -1,4 +1,4 @@
-"""An exported model as a torch module, whatever program runs it."""
+"""An exported model as a torch module, whichever library runs it."""
 
 from __future__ import annotations
 
@@ -14,105 +14,111 @@ from imgtool.wordnet.errors import CheckpointError, InputError
 
 
 @dataclass(frozen=True)
-class Input:
-    """What a model takes: float16 or float32 [batch, 3, H, W], or uint8 [batch, H, W, 3]. None: any number."""
+class InputSpec:
+    """The input of a model: float16 or float32 [batch, 3, H, W], or uint8 [batch, H, W, 3]."""
 
     dtype: torch.dtype
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...]  # None: any size
 
     @classmethod
-    def check(cls, dtype: torch.dtype | None, shape: tuple[int | None, ...]) -> Input:
-        """Raises CheckpointError for another kind."""
-        pixels = dtype == torch.uint8
-        takes = dtype in (torch.float16, torch.float32, torch.uint8)
-        if dtype is None or not takes or len(shape) != 4 or shape[3 if pixels else 1] not in (3, None):
-            sides = ", ".join("?" if side is None else str(side) for side in shape)
-            raise CheckpointError(f"it takes {dtype or 'no tensor'} [{sides}], and so is no classifier of RGB images")
+    def check(cls, dtype: torch.dtype | None, shape: tuple[int | None, ...]) -> InputSpec:
+        """Returns the spec of a model's input. Raises CheckpointError for an input that is not RGB images."""
+        channels_axis = 3 if dtype == torch.uint8 else 1
+        supported = dtype in (torch.float16, torch.float32, torch.uint8)
+        if dtype is None or not supported or len(shape) != 4 or shape[channels_axis] not in (3, None):
+            sizes = ", ".join("?" if size is None else str(size) for size in shape)
+            kind = "an unsupported type" if dtype is None else str(dtype).removeprefix("torch.")
+            raise CheckpointError(f"not a classifier of RGB images: its input is {kind} [{sizes}]")
         return cls(dtype, shape)
 
     @classmethod
-    def of(cls, metadata: ModelMetadata) -> Input:
-        """What metadata say of a model that does not tell itself."""
+    def from_metadata(cls, metadata: ModelMetadata) -> InputSpec:
+        """Returns the spec that the metadata state, for a format that does not describe its input."""
         if metadata.input == UINT8_INPUT:
             return cls(torch.uint8, (metadata.batch, None, None, 3))
         return cls(torch.float32, (metadata.batch, 3, metadata.imgsz, metadata.imgsz))
 
     @property
     def batch(self) -> int | None:
+        """The fixed number of images per call; None: any."""
         return self.shape[0]
 
     @property
-    def pixels(self) -> bool:
-        """Whether it takes images of any size and transforms them itself."""
+    def is_uint8(self) -> bool:
+        """Whether the model takes uint8 images of any size and applies the validation transform itself."""
         return self.dtype == torch.uint8
 
     @property
     def side(self) -> int | None:
-        return None if self.pixels else self.shape[2]
+        """The fixed side of the images in pixels; None: any."""
+        return None if self.is_uint8 else self.shape[2]
 
 
 class Runtime(nn.Module):
-    """uint8 images [N, 3, imgsz, imgsz] on ``device`` → float32 logits a class [N, classes].
+    """uint8 images [N, 3, imgsz, imgsz] on ``device`` → float32 logits per class [N, classes].
 
-    ``run`` is the model itself: its own outputs [N, classes] for its own kind of input. Of probabilities these here are
-    the logarithms. A model of a fixed batch gets the last one filled up.
+    If the model outputs probabilities, the logits are their logarithms. If the model has a fixed batch size, the
+    last batch is padded.
     """
 
     def __init__(
         self,
         run: Callable[[Tensor], Tensor],
         metadata: ModelMetadata,
-        takes: Input,
+        input: InputSpec,
         device: torch.device,
         outputs: int | None,
     ) -> None:
-        """``outputs`` is the number of classes, where it can be told before the first image is computed.
+        """``run`` calls the model: a tensor as ``input`` specifies → its outputs [N, classes].
 
-        Raises CheckpointError when the model is none of images.
+        ``outputs`` is the number of classes; if it is None, one blank image is run to find out. Raises CheckpointError
+        when the outputs are not [N, classes] or the metadata name another number of classes.
         """
         super().__init__()
-        self.run, self.metadata, self.takes, self.device = run, metadata, takes, device
-        self.imgsz = takes.side or metadata.imgsz or 224
+        self.run, self.metadata, self.input, self.device = run, metadata, input, device
+        self.imgsz = input.side or metadata.imgsz or 224
         if outputs is None:
             blank = torch.zeros(1, 3, self.imgsz, self.imgsz, dtype=torch.uint8, device=device)
-            outputs = self._scores(self._input(blank)).shape[1]
-        self.metadata = metadata.check(outputs)
+            outputs = self._run_batches(self._to_input(blank)).shape[1]
+        self.metadata = metadata.with_outputs(outputs)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._logits(self._scores(self._input(images)))
+        return self._to_logits(self._run_batches(self._to_input(images)))
 
-    def of_whole_images(self, images: Tensor) -> Tensor:
-        """`forward` for whole images uint8 [N, H, W, 3], of a model that transforms them itself."""
-        return self._logits(self._scores(images))
+    def forward_untransformed(self, images: Tensor) -> Tensor:
+        """`forward` for uint8 images [N, H, W, 3] of any size, for a model that applies the transform itself."""
+        return self._to_logits(self._run_batches(images))
 
-    def _input(self, images: Tensor) -> Tensor:
-        if self.takes.pixels:
+    def _to_input(self, images: Tensor) -> Tensor:
+        if self.input.is_uint8:
             return images.permute(0, 2, 3, 1).contiguous()
-        side = self.takes.side
+        side = self.input.side
         if side is not None and images.shape[2] != side:
             raise InputError(f"this model takes images of {side} pixels, not {images.shape[2]}")
-        return to_float(images).to(self.takes.dtype).contiguous()
+        return to_float(images).to(self.input.dtype).contiguous()
 
-    def _scores(self, images: Tensor) -> Tensor:
-        batch = self.takes.batch
+    def _run_batches(self, images: Tensor) -> Tensor:
+        batch = self.input.batch
         if batch is None or batch == len(images):
             parts = [self.run(images)]
         else:
-            filled = torch.cat([images, images[-1:].expand(-len(images) % batch, *images.shape[1:])])
-            parts = [self.run(part.contiguous()) for part in filled.split(batch)]
-        scores = torch.cat(parts)[: len(images)]
-        if scores.ndim != 2:
-            raise CheckpointError(f"it gives {list(scores.shape)} for a batch of images, and so is no classifier")
-        return scores.float()
+            padded = torch.cat([images, images[-1:].expand(-len(images) % batch, *images.shape[1:])])
+            parts = [self.run(part.contiguous()) for part in padded.split(batch)]
+        outputs = torch.cat(parts)[: len(images)]
+        if outputs.ndim != 2:
+            raise CheckpointError(
+                f"not a classifier: its output for a batch of images is {list(outputs.shape)}, not [N, classes]"
+            )
+        return outputs.float()
 
-    def _logits(self, scores: Tensor) -> Tensor:
-        if self._gives(scores) == PROBABILITIES:  # one too small for float32 is 0 there, which has no logarithm
-            return scores.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return scores
+    def _to_logits(self, outputs: Tensor) -> Tensor:
+        if self._output_kind(outputs) == PROBABILITIES:  # one that underflows to 0 would have an infinite logarithm
+            return outputs.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return outputs
 
-    def _gives(self, scores: Tensor) -> str:
-        """What another program's model does not say is seen from its outputs."""
+    def _output_kind(self, outputs: Tensor) -> str:
+        """Returns LOGITS or PROBABILITIES; without metadata it is inferred from the values."""
         if self.metadata.output is not None:
             return self.metadata.output
-        is_softmax = bool((scores >= 0).all()) and bool((scores.sum(dim=1) - 1).abs().max() < 1e-2)
+        is_softmax = bool((outputs >= 0).all()) and bool((outputs.sum(dim=1) - 1).abs().max() < 1e-2)
         return PROBABILITIES if is_softmax else LOGITS

@@ -1,4 +1,4 @@
-"""TorchScript, run by torch."""
+"""Runs TorchScript models in torch."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import torch
 from torch import Tensor
 
 from imgtool.training.parallel.device import exact_float32, resolve_device
-from imgtool.training.runtimes.libraries import first_line, quietly
+from imgtool.training.runtimes.libraries import without_warnings
 from imgtool.training.runtimes.metadata import ModelMetadata
-from imgtool.training.runtimes.runtime import Input, Runtime
-from imgtool.wordnet.errors import CheckpointError
+from imgtool.training.runtimes.runtime import InputSpec, Runtime
+from imgtool.wordnet.errors import CheckpointError, first_line
 
 METADATA = "imgtool.json"
-FOREIGN = "config.txt"  # Ultralytics' metadata
+ULTRALYTICS_METADATA = "config.txt"
 
 
 def read(path: Path, device: str, threads: int | None) -> Runtime:
-    """Raises CheckpointError for a file that is no model of images."""
-    place = resolve_device(device)
-    extra = {METADATA: "", FOREIGN: ""}
+    """Opens a model. Raises CheckpointError for a file that is not an image classifier."""
+    torch_device = resolve_device(device)
+    extra = {METADATA: "", ULTRALYTICS_METADATA: ""}
     try:
-        with quietly():
-            module = torch.jit.load(str(path), map_location=place, _extra_files=extra)
+        with without_warnings():
+            module = torch.jit.load(str(path), map_location=torch_device, _extra_files=extra)
     except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"torch cannot read it: {first_line(error)}") from error
+        raise CheckpointError(f"torch cannot read the file: {first_line(error)}") from error
     try:
-        stored = json.loads(extra[METADATA] or extra[FOREIGN] or "{}")
+        stored = json.loads(extra[METADATA] or extra[ULTRALYTICS_METADATA] or "{}")
         metadata = ModelMetadata.from_strings({str(key): str(value) for key, value in stored.items()})
     except (ValueError, AttributeError):
-        raise CheckpointError("its metadata are damaged: export it again") from None
+        raise CheckpointError("the metadata are damaged: export the model again") from None
 
     def run(images: Tensor) -> Tensor:
         try:
             with torch.inference_mode(), exact_float32():
                 out = module(images)
         except RuntimeError as error:
-            raise CheckpointError(f"torch cannot run it: {first_line(error)}") from error
+            raise CheckpointError(f"torch cannot run the model: {first_line(error)}") from error
         if not isinstance(out, Tensor):
-            raise CheckpointError("it gives no tensor, and so is no classifier")
+            raise CheckpointError(f"not a classifier: its output is a {type(out).__name__}, not a tensor")
         return out
 
-    return Runtime(run, metadata, Input.of(metadata), place, None)
+    return Runtime(run, metadata, InputSpec.from_metadata(metadata), torch_device, None)

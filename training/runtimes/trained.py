@@ -1,4 +1,4 @@
-"""Trained models of every kind: opened from a file, and made to run."""
+"""Opens trained models of every kind, and makes them run."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from imgtool.wordnet.errors import CheckpointError
 
 
 def open_model(name: str | Path, device: str | None = None, threads: int | None = None) -> TrainedModel:
-    """The model of a name: an untrained network for a size or ``timm:NAME``, ``torchvision:NAME``; otherwise a run
-    directory or a file: a checkpoint of imgtool or Ultralytics, or an exported model, which is opened on ``device``
-    with ``threads`` of a CPU.
+    """Opens a model by name.
 
-    Raises InputError for an unknown network, CheckpointError for a file that is missing or not a whole model.
+    A size, ``timm:NAME`` or ``torchvision:NAME`` is an untrained network. Any other name is a run directory or a file:
+    a checkpoint of imgtool or Ultralytics, or an exported model. Only an exported model uses ``device``, and on a CPU
+    ``threads``.
+
+    Raises InputError for an unknown network, CheckpointError for a file that is missing or damaged.
     """
     if str(name) in SCALES or registry.is_arch(str(name)):
         return TrainedModel(registry.build(str(name)), str(name))
     if not Path(name).exists():
         sizes = ", ".join(SCALES)
-        raise CheckpointError(f"{name} is neither a size ({sizes}) nor a checkpoint or run here")
+        raise CheckpointError(f"{name} is neither a size ({sizes}) nor a checkpoint or run directory that exists")
     path = checkpoint.find(name)
     if readers.recognises(path):
         return _exported(path, readers.read(path, device, threads))
@@ -39,7 +41,7 @@ def open_model(name: str | Path, device: str | None = None, threads: int | None 
 
 
 def from_checkpoint(path: Path, content: dict[str, Any]) -> TrainedModel:
-    """The model of a checkpoint's content. Raises CheckpointError where its weights do not fit its network."""
+    """Builds the model of a checkpoint's content. Raises CheckpointError if the weights do not fit the network."""
     recipe = content["recipe"]
     model = TrainedModel(
         nn.Identity(),
@@ -56,13 +58,13 @@ def from_checkpoint(path: Path, content: dict[str, Any]) -> TrainedModel:
     try:
         model.network.load_state_dict(content["ema"])
     except RuntimeError:
-        raise CheckpointError(f"{path}: its weights do not fit a {content['size']}") from None
+        raise CheckpointError(f"{path}: the weights do not fit the network {content['size']}") from None
     model.network.eval()
     return model
 
 
 def _exported(path: Path, runtime: Runtime) -> TrainedModel:
-    """An exported model; its outputs are logits per class whatever it was trained with."""
+    """Wraps an exported model. Its outputs are logits per class, whichever loss it was trained with."""
     metadata = runtime.metadata
     return TrainedModel(
         runtime,
@@ -77,11 +79,11 @@ def _exported(path: Path, runtime: Runtime) -> TrainedModel:
 
 
 def runner(model: TrainedModel, device: str | None = None) -> tuple[nn.Module, torch.device]:
-    """What computes uint8 images [N, 3, imgsz, imgsz] → float32 logits per class [N, classes], and on which device.
+    """Returns a module uint8 images [N, 3, imgsz, imgsz] → float32 logits per class [N, classes], and its device.
 
-    An exported model computes where it was opened. Raises InputError for a device that is not there.
+    An exported model stays on the device that it was opened on. Raises InputError for a device that is not available.
     """
     if isinstance(model.network, Runtime):
         return model.network, model.network.device
-    place = resolve_device(device)
-    return Native.fused(model.network, model.criterion, place), place
+    torch_device = resolve_device(device)
+    return Native.fused(model.network, model.criterion, torch_device), torch_device

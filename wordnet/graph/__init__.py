@@ -1,1 +1,1 @@
-"""The graph of synsets: its nodes and keys, relations of pairs, queries, label maps, drawings."""
+"""The graph of synsets: nodes, keys, relations between synsets, class queries, label maps, drawings."""

@@ -1,4 +1,4 @@
-"""The hierarchy below a synset as an image: text, SVG or DOT."""
+"""Draws the hierarchy below a synset: as text, SVG or DOT."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from imgtool.wordnet.errors import InputError
-from imgtool.wordnet.graph.dag import gather
+from imgtool.wordnet.graph.dag import csr_positions
 from imgtool.wordnet.graph.synset import Synset
 from imgtool.wordnet.graph.types import Key, SynsetGraph
 
-ROW, INDENT, CHAR = 18, 26, 6.7  # of the SVG, in pixels: between rows, between levels, of a letter in 11px monospace
+ROW, INDENT, CHAR = (
+    18,
+    26,
+    6.7,
+)  # of the SVG, in pixels: row height, indentation per level, width of a letter in 11px monospace
 
 
 def draw(
@@ -26,60 +30,61 @@ def draw(
     format: str = "text",
     max_depth: int | None = None,
 ) -> str:
-    """The synsets at or below a synset, as ``h.draw`` gives them.
+    """Draws the synsets at or below a synset; `Hierarchy.draw` calls this.
 
     Args:
+        h: the hierarchy.
         under: the key of the synset at the top.
-        values: a number a class, to be shown and (but in text) coloured from the least to the greatest: floats
-            [classes] or a mapping from keys of classes. Above the classes it is the mean over those at or below that
-            have a value, each counted once. None and nan are no value.
-        format: ``"text"``, with box characters; ``"svg"``, self-contained; ``"dot"``, for Graphviz. In SVG and DOT a
-            synset with several parents in the image stands once, with an edge from each. In text it stands under
-            the first, and under the others as a reference, "↑ name", with nothing below.
-        max_depth: how many steps below the top is drawn, by the shortest way; None for all. Means are over
-            all classes just the same.
+        values: one number per class, as floats [classes] or as a mapping from keys of classes. Values are shown and, in
+            SVG and DOT, coloured from the lowest to the highest. A synset above the classes gets the mean over the
+            classes at or below it that have a value, each counted once. None and NaN mean no value.
+        format: `"text"`, with box characters; `"svg"`, self-contained; `"dot"`, for Graphviz. In SVG and DOT, a synset
+            with several parents in the drawing appears once, with an edge from each parent. In text, it appears under
+            its first parent, and under the others as a reference, "↑ name", without its descendants.
+        max_depth: the number of levels to draw below the top, by the shortest path; None for all. Means always cover
+            all classes.
 
     Returns:
-        the image, ending in a newline. Children are in wnid order.
+        The drawing, which ends in a newline. Children are in wnid order.
 
     Raises:
-        UnknownSynsetError: no synset goes by a key.
-        InputError: another format, values of another shape, or for what is no class.
+        UnknownSynsetError: a key matches no synset, or several.
+        InputError: an unknown format, values of the wrong shape, or a value for a synset that is not a class.
     """
     if format not in _FORMATS:
-        raise InputError(f"no format {format!r}: there are {', '.join(map(repr, _FORMATS))}")
+        raise InputError(f"unknown format {format!r}: use one of {', '.join(map(repr, _FORMATS))}")
     if max_depth is not None and max_depth < 0:
         raise InputError(f"max_depth must be at least 0, not {max_depth}")
     top = h[under].node
-    return _FORMATS[format](_Image(h, top, _means(h, values), list(_rows(h, top, max_depth))))
+    return _FORMATS[format](_Drawing(h, top, _means(h, values), list(_rows(h, top, max_depth))))
 
 
 def edges(h: SynsetGraph, under: Key, max_depth: int | None = None) -> list[tuple[Synset, Synset]]:
-    """The (parent, child) pairs that :func:`draw` draws, each once, depth first."""
+    """Returns the (parent, child) pairs that `draw` draws, each once, depth first."""
     rows = _rows(h, h[under].node, max_depth)
     return [(Synset(h, row.parent), Synset(h, row.node)) for row in rows if row.parent >= 0]
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A node where the image comes to it, on the way down from the top; ``again``: it has been before."""
+    """One row of the drawing: a node below one of its parents; `repeated` if the node is in an earlier row."""
 
     node: int
     parent: int  # -1 at the top
     depth: int
-    again: bool
-    last: tuple[bool, ...]  # for every level down to this one: it is the last of its parent's children
+    repeated: bool
+    last: tuple[bool, ...]  # for every level down to this one: whether the row is its parent's last child
 
 
 @dataclass(frozen=True)
-class _Image:
+class _Drawing:
     h: SynsetGraph
     top: int
     means: npt.NDArray[np.float64] | None
     rows: list[_Row]
 
     def label(self, node: int) -> str:
-        """``tabby.n.01  281  0.75``: NLTK name, class index if it is a class, mean value if there are values."""
+        """Returns the NLTK name, the class index of a class, and the mean if there is one: "tabby.n.01  281  0.75"."""
         h = self.h
         parts = [h.tables.name(int(h.rows[node]))]
         if h.class_of_node[node] >= 0:
@@ -90,13 +95,13 @@ class _Image:
 
     @cached_property
     def range(self) -> tuple[float, float]:
-        """The least and the greatest mean in the image; only asked for where a node drawn has one."""
+        """The lowest and the highest mean in the drawing. At least one node must have a mean."""
         assert self.means is not None
         drawn = self.means[[row.node for row in self.rows]]
         return float(np.nanmin(drawn)), float(np.nanmax(drawn))
 
     def colour(self, node: int) -> str:
-        """From red (the least value in the image) over yellow to green; white without a value."""
+        """Returns a colour from red (lowest mean) to yellow to green (highest); white for a node without a mean."""
         if self.means is None or np.isnan(self.means[node]):
             return "#ffffff"
         low, high = self.range
@@ -107,13 +112,13 @@ class _Image:
 
 
 def _rows(h: SynsetGraph, top: int, max_depth: int | None) -> Iterator[_Row]:
-    """Depth first, children in wnid order. Below a node that has been before nothing comes again."""
+    """Yields the rows depth first, children in wnid order. A repeated node has no rows below it."""
     inner = _within(h, top, len(h) if max_depth is None else max_depth)
     seen: set[int] = set()
     stack = [_Row(top, -1, 0, False, ())]
     while stack:
         row = stack.pop()
-        yield row if row.node not in seen else replace(row, again=True)
+        yield row if row.node not in seen else replace(row, repeated=True)
         below = h.dag.child[h.dag.edges_down(row.node)].tolist() if row.node in inner - seen else []
         seen.add(row.node)
         for i, child in reversed(list(enumerate(below))):
@@ -121,7 +126,7 @@ def _rows(h: SynsetGraph, top: int, max_depth: int | None) -> Iterator[_Row]:
 
 
 def _within(h: SynsetGraph, top: int, steps: int) -> set[int]:
-    """The nodes fewer than so many steps below the top, by the shortest way."""
+    """Returns the nodes fewer than `steps` levels below the top, by the shortest path."""
     found: set[int] = set()
     level = {top}
     while level and steps > 0:
@@ -132,7 +137,7 @@ def _within(h: SynsetGraph, top: int, steps: int) -> set[int]:
 
 
 def _means(h: SynsetGraph, values: npt.ArrayLike | Mapping[Any, float] | None) -> npt.NDArray[np.float64] | None:
-    """float64 [nodes]: the mean over the classes at or below each node that have a value; nan where none has."""
+    """Returns float64 [nodes]: the mean of the values of the classes at or below each node; NaN where none has one."""
     if values is None:
         return None
     if isinstance(values, Mapping):
@@ -140,53 +145,54 @@ def _means(h: SynsetGraph, values: npt.ArrayLike | Mapping[Any, float] | None) -
         for key, value in values.items():
             index = h[key].class_index
             if index is None:
-                raise InputError(f"{h[key].name} is no class: values are given for classes, means are taken above them")
+                raise InputError(f"{h[key].name} is not a class: give values for classes only")
             by_class[index] = value
     else:
         by_class = np.asarray(values, np.float64)
         if by_class.shape != (h.num_classes,):
-            raise InputError(f"values must be [{h.num_classes}], a number a class, not {list(by_class.shape)}")
+            raise InputError(f"values must have shape [{h.num_classes}], one per class, not {list(by_class.shape)}")
     known = ~np.isnan(by_class)
     indptr, ancestors, _ = h.dag.closure
     nodes = h.class_nodes[known]
-    above = ancestors[gather(indptr, nodes)]
+    above = ancestors[csr_positions(indptr, nodes)]
     counts = np.bincount(above, minlength=len(h))
     sums = np.bincount(above, np.repeat(by_class[known], indptr[nodes + 1] - indptr[nodes]), minlength=len(h))
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _text(p: _Image) -> str:
+def _text(drawing: _Drawing) -> str:
     lines = []
-    for row in p.rows:
+    for row in drawing.rows:
         bars = "".join("    " if last else "│   " for last in row.last[:-1])
         elbow = ("└── " if row.last[-1] else "├── ") if row.last else ""
-        # What comes again is a reference: what is below it stands where it came first.
         lines.append(
-            bars + elbow + (f"↑ {p.h.tables.name(int(p.h.rows[row.node]))}" if row.again else p.label(row.node))
+            bars
+            + elbow
+            + (f"↑ {drawing.h.tables.name(int(drawing.h.rows[row.node]))}" if row.repeated else drawing.label(row.node))
         )
     return "\n".join(lines) + "\n"
 
 
-def _svg(p: _Image) -> str:
-    """A row a node, indented by depth; a line to each child, a dashed curve to one that hangs elsewhere as well."""
-    nodes = [row for row in p.rows if not row.again]
+def _svg(drawing: _Drawing) -> str:
+    """Draws one row per node, indented by depth, and a line to each child: dashed if it is in another parent's rows."""
+    nodes = [row for row in drawing.rows if not row.repeated]
     place = {row.node: (10 + INDENT * row.depth, 12 + ROW * i) for i, row in enumerate(nodes)}
-    labels = {row.node: p.label(row.node) for row in nodes}
+    labels = {row.node: drawing.label(row.node) for row in nodes}
     ends = {node: (x + 8 + CHAR * len(labels[node]), y) for node, (x, y) in place.items()}  # of the labels
     right = max(x + 4 for x, _ in ends.values())
-    again = [row for row in p.rows if row.again]
-    width, height = round(right + 10 + (40 if again else 0)), 24 + ROW * (len(nodes) - 1)
+    repeated = [row for row in drawing.rows if row.repeated]
+    width, height = round(right + 10 + (40 if repeated else 0)), 24 + ROW * (len(nodes) - 1)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="monospace" font-size="11">',
-        f"<title>{escape(p.label(p.top))}</title>",
+        f"<title>{escape(drawing.label(drawing.top))}</title>",
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         '<g fill="none" stroke="#999999">',
     ]
     for row in nodes[1:]:
         (left, top), (x, y) = place[row.parent], place[row.node]
         lines.append(f'<path class="edge" d="M{left} {top + 4}V{y}H{x - 4}"/>')
-    for row in again:
+    for row in repeated:
         (x0, y0), (x1, y1) = ends[row.parent], ends[row.node]
         bend = max(x0, x1) + 36
         curve = f"M{x0:.1f} {y0}C{bend:.1f} {y0} {bend:.1f} {y1} {x1:.1f} {y1}"
@@ -194,21 +200,28 @@ def _svg(p: _Image) -> str:
     lines.append("</g>")
     for row in nodes:
         x, y = place[row.node]
-        lines.append(f'<g class="node"><circle cx="{x}" cy="{y}" r="4" fill="{p.colour(row.node)}" stroke="#555555"/>')
-        wnid, gloss = p.h.tables.wnid(int(p.h.rows[row.node])), p.h.tables.gloss(int(p.h.rows[row.node]))
+        lines.append(
+            f'<g class="node"><circle cx="{x}" cy="{y}" r="4" fill="{drawing.colour(row.node)}" stroke="#555555"/>'
+        )
+        wnid, gloss = (
+            drawing.h.tables.wnid(int(drawing.h.rows[row.node])),
+            drawing.h.tables.gloss(int(drawing.h.rows[row.node])),
+        )
         lines.append(f"<title>{escape(f'{wnid}: {gloss}')}</title>")
         lines.append(f'<text x="{x + 8}" y="{y + 4}" xml:space="preserve">{escape(labels[row.node])}</text></g>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _dot(p: _Image) -> str:
+def _dot(drawing: _Drawing) -> str:
     lines = ["digraph hierarchy {", "  rankdir=LR;", '  node [shape=box, style="rounded,filled", fontsize=10];']
-    for row in p.rows:
-        wnid = p.h.tables.wnid(int(p.h.rows[row.node]))
-        if not row.again:
-            lines.append(f"  {wnid} [label={_quoted(p.label(row.node))}, fillcolor={_quoted(p.colour(row.node))}];")
+    for row in drawing.rows:
+        wnid = drawing.h.tables.wnid(int(drawing.h.rows[row.node]))
+        if not row.repeated:
+            lines.append(
+                f"  {wnid} [label={_quoted(drawing.label(row.node))}, fillcolor={_quoted(drawing.colour(row.node))}];"
+            )
         if row.parent >= 0:
-            lines.append(f"  {p.h.tables.wnid(int(p.h.rows[row.parent]))} -> {wnid};")
+            lines.append(f"  {drawing.h.tables.wnid(int(drawing.h.rows[row.parent]))} -> {wnid};")
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -216,4 +229,4 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-_FORMATS: dict[str, Callable[[_Image], str]] = {"text": _text, "svg": _svg, "dot": _dot}
+_FORMATS: dict[str, Callable[[_Drawing], str]] = {"text": _text, "svg": _svg, "dot": _dot}

@@ -1,4 +1,4 @@
-"""Label maps: the classes of a data set gathered into the targets of another task."""
+"""Label maps: mappings of a data set's classes to the targets of another task."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ DROPPED = -1
 
 
 class LabelMap:
-    """Which target each class goes to; it cannot be changed. Made by ``h.labelmap``, :meth:`load` or from its parts.
+    """An immutable mapping of each class to a target. Create one with `Hierarchy.labelmap`, `load`, or from its parts.
 
-    ``len`` is the number of targets. Two label maps are equal when their attributes are.
+    `len` is the number of targets. Label maps with equal attributes are equal.
 
     Attributes:
-        names: the targets' names, in the order of their labels.
-        wnids: the wnid of every class, in class order.
-        of_class: int64 [C], read-only: the target's label for each class, -1 where the class is dropped.
+        names: the names of the targets, in the order of their labels.
+        wnids: the wnid of each class, in class order.
+        of_class: int64 [classes], read-only: the target's label for each class, -1 where the class is dropped.
 
     Raises:
-        InputError: ``of_class`` is not one label for each wnid from -1 to the last target, a target has no class, or
-            a name or a wnid comes twice.
+        InputError: `of_class` does not have one label for each wnid, or has one outside -1 … targets - 1; a target has
+            no class; or a name or a wnid occurs twice.
     """
 
     def __init__(self, names: Iterable[str], wnids: Iterable[str], of_class: npt.ArrayLike) -> None:
@@ -45,13 +45,17 @@ class LabelMap:
         for what, items in (("targets", self.names), ("classes", self.wnids)):
             twice = [item for item, count in Counter(items).items() if count > 1]
             if twice or not items:
-                raise InputError(f"{what} given twice: {listed(twice)}" if twice else f"a label map without {what}")
+                raise InputError(
+                    f"{what} given twice: {listed(twice)}" if twice else f"a label map needs {what}, but has none"
+                )
         if labels.shape != (len(self.wnids),) or labels.dtype.kind not in "iu":
             raise InputError(
-                f"of_class must be {len(self.wnids):,} integers, one a class, not {labels.dtype} {list(labels.shape)}"
+                f"of_class must be {len(self.wnids):,} integers, one per class, not {labels.dtype} {list(labels.shape)}"
             )
         if labels.min() < DROPPED or labels.max() >= len(self.names):
-            raise InputError(f"of_class goes from {labels.min()} to {labels.max()}, not -1 to {len(self.names) - 1}")
+            raise InputError(
+                f"of_class must be from -1 to {len(self.names) - 1}, but goes from {labels.min()} to {labels.max()}"
+            )
         empty = [name for label, name in enumerate(self.names) if label not in set(labels.tolist())]
         if empty:
             raise InputError(f"targets without a class: {listed(empty)}")
@@ -72,17 +76,17 @@ class LabelMap:
         return f"<LabelMap of {len(self.wnids):,} classes to {len(self):,} targets, {dropped:,} dropped>"
 
     def apply(self, labels: T) -> T:
-        """Class indices to targets' labels.
+        """Converts class indices to the labels of targets.
 
         Args:
-            labels: integers of any shape, numpy or torch: class indices, or -1 for what has no label.
+            labels: class indices, or -1 for no label: integers of any shape, in a numpy array or a torch tensor.
 
         Returns:
-            int64 of the same shape and on the same device: labels of targets; -1 for what is dropped or was -1.
+            int64 of the same shape and on the same device: labels of targets, -1 where the class is dropped or was -1.
 
         Raises:
-            InputError: labels that are not integers, or no class indices. On a GPU the values are not looked at,
-                for that would wait for it: there a label beyond the classes is the device's own index error.
+            InputError: labels that are not integers or not class indices. Values on a GPU are not checked, because that
+                would synchronise with it; there, a label that is too high is an index error of the device.
         """
         if isinstance(labels, np.ndarray):
             if labels.dtype.kind not in "iu":
@@ -99,25 +103,27 @@ class LabelMap:
         return table[labels.long() + 1]
 
     def aggregate(self, scores: T, how: Literal["sum", "max", "logsumexp"] = "sum") -> T:
-        """The targets' scores from those of their classes; dropped classes count for nothing.
+        """Computes the scores of the targets from those of their classes. Dropped classes are ignored.
 
         Args:
-            scores: [..., C], numpy or torch, floats.
-            how: ``"sum"`` for probabilities; ``"max"`` for anything; ``"logsumexp"`` for logits, whose softmax is
-                then the sum of the classes' softmax among the classes that are kept.
+            scores: floats [..., classes], in a numpy array or a torch tensor.
+            how: `"sum"` for probabilities, `"max"` for any scores, `"logsumexp"` for logits: the softmax of the result
+                is the sum over each target's classes of the softmax over all classes that are not dropped.
 
         Returns:
-            [..., T], of the same type and on the same device. Half precision is summed in single precision.
+            [..., targets], of the same dtype and on the same device. Half precision is summed in single precision.
 
         Raises:
-            InputError: an unknown ``how``, scores that are not floats, or another number of them than classes.
+            InputError: an unknown `how`, or scores that are not floats [..., classes].
         """
         if how not in ("sum", "max", "logsumexp"):
-            raise InputError(f"no way {how!r} to aggregate: one of 'sum', 'max', 'logsumexp'")
+            raise InputError(f"how must be 'sum', 'max' or 'logsumexp', not {how!r}")
         if not scores.ndim or scores.shape[-1] != len(self.wnids):
-            raise InputError(f"scores of shape {list(scores.shape)} for {len(self.wnids):,} classes: want [..., C]")
+            raise InputError(
+                f"scores must be [..., {len(self.wnids)}], one per class, but have shape {list(scores.shape)}"
+            )
         kept = np.flatnonzero(self.of_class != DROPPED)
-        kept = kept[np.argsort(self.of_class[kept], kind="stable")]  # so that a target's classes are neighbours
+        kept = kept[np.argsort(self.of_class[kept], kind="stable")]  # so that the classes of a target are adjacent
         if isinstance(scores, np.ndarray):
             if scores.dtype.kind != "f":
                 raise InputError(f"scores must be floats, not {scores.dtype}")
@@ -127,25 +133,35 @@ class LabelMap:
         return _aggregate_torch(scores, kept, self.of_class[kept], how)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``{"targets": {name: [wnid, …], …}, "dropped": [wnid, …]}``, targets in label order.
+        """Converts the label map to a dictionary for JSON.
 
-        Class order is that of the sorted wnids, so label maps whose wnids are not sorted cannot be saved: InputError.
+        Returns:
+            `{"targets": {name: [wnid, …], …}, "dropped": [wnid, …]}`, the targets in the order of their labels.
+
+        Raises:
+            InputError: the wnids are not sorted. The format does not store their order.
         """
         if list(self.wnids) != sorted(self.wnids):
-            raise InputError("a label map is saved in the order of sorted wnids, and this one's are not sorted")
+            raise InputError(
+                "cannot save this label map: its wnids are not sorted, and the file format does not store their order"
+            )
         members = {label: np.flatnonzero(self.of_class == label) for label in range(DROPPED, len(self))}
         wnids = {label: [self.wnids[index] for index in indices] for label, indices in members.items()}
         return {"targets": {name: wnids[label] for label, name in enumerate(self.names)}, "dropped": wnids[DROPPED]}
 
     def save(self, path: str | Path) -> None:
-        """Write :meth:`to_dict` as JSON."""
+        """Writes `to_dict` as JSON."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def from_dict(cls, content: Any) -> LabelMap:
-        """What :meth:`to_dict` gave. Raises InputError for anything of another form, or a class named twice."""
+        """Creates a label map from what `to_dict` returns.
+
+        Raises:
+            InputError: content of another form, or a class that is listed twice.
+        """
         if not isinstance(content, dict) or not isinstance(targets := content.get("targets"), dict):
-            raise InputError("it is no object with an object 'targets'")
+            raise InputError("the JSON must be an object with an object 'targets'")
         dropped = content.get("dropped", [])
         if not all(map(_is_list_of_str, [*targets.values(), dropped])):
             raise InputError("targets and dropped must hold lists of wnids")
@@ -155,16 +171,16 @@ class LabelMap:
 
     @classmethod
     def load(cls, path: str | Path) -> LabelMap:
-        """Read what :meth:`save` wrote, or a file of the same form.
+        """Reads a file that `save` wrote, or another one of the same form.
 
         Raises:
-            InputError: the file cannot be read, is not of this form, or names a class twice.
+            InputError: the file cannot be read, is not of this form, or lists a class twice.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_no_key_twice)
+            content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_refuse_duplicate_keys)
             return cls.from_dict(content)
         except (OSError, ValueError, RecursionError, InputError) as error:
-            raise InputError(f"{path}: no label map can be read: {error}") from error
+            raise InputError(f"{path}: cannot be read as a label map: {error}") from error
 
     def _key(self) -> tuple[tuple[str, ...], tuple[str, ...], bytes]:
         return self.names, self.wnids, self.of_class.tobytes()
@@ -172,17 +188,19 @@ class LabelMap:
     def _check(self, labels: npt.NDArray[Any]) -> None:
         wrong = labels[(labels < DROPPED) | (labels >= len(self.wnids))]
         if wrong.size:
-            raise InputError(f"label {wrong.flat[0]} is no class index: -1 (none) to {len(self.wnids) - 1} are")
+            raise InputError(
+                f"label {wrong.flat[0]} is not a class index: they go from 0 to {len(self.wnids) - 1} (-1: none)"
+            )
 
 
 def labelmap(h: SynsetGraph, targets: Mapping[str, Keys], other: Literal["drop", "other"] = "drop") -> LabelMap:
-    """A label map over the classes of ``h``; see :meth:`Hierarchy.labelmap`."""
+    """Creates a label map of the classes of `h`; see `Hierarchy.labelmap`."""
     if other not in ("drop", "other"):
         raise InputError(f"other must be 'drop' or 'other', not {other!r}")
     if not targets:
-        raise InputError("a label map without targets")
+        raise InputError("a label map needs targets, but has none")
     if other == "other" and "other" in targets:
-        raise InputError("a target is called 'other', as would be the target of all other classes")
+        raise InputError("a target is called 'other', which is the name of the target for all other classes; rename it")
     names = list(targets)
     member = np.zeros((len(names), h.num_classes), np.bool_)
     for row, value in zip(member, targets.values(), strict=True):
@@ -192,7 +210,7 @@ def labelmap(h: SynsetGraph, targets: Mapping[str, Keys], other: Literal["drop",
     if not sizes.all():
         nothing = [name for name, size in zip(names, sizes, strict=True) if not size]
         raise InputError(f"targets without a class in {h!r}: {listed(nothing)}")
-    # The smallest target of each class. All that the class is in must hold the whole of it, and more.
+    # The smallest target of each class must be a proper subset of all other targets that the class is in.
     of_class = np.where(member, sizes[:, None], h.num_classes + 1).argmin(axis=0)
     shared = (member.astype(np.float32) @ member.T.astype(np.float32)).astype(np.int64)  # classes in common
     nested = (shared == sizes[None, :]) & (sizes[:, None] > sizes[None, :])  # [outer, inner]
@@ -208,7 +226,9 @@ def labelmap(h: SynsetGraph, targets: Mapping[str, Keys], other: Literal["drop",
     of_class[~member.any(axis=0)] = DROPPED
     emptied = [name for label, name in enumerate(names) if not (of_class == label).any()]
     if emptied:
-        raise InputError(f"targets of which targets within them leave nothing: {listed(emptied)}")
+        raise InputError(
+            f"targets left without a class, because more specific targets take all of theirs: {listed(emptied)}"
+        )
     if other == "other" and (of_class == DROPPED).any():
         of_class[of_class == DROPPED] = len(names)
         names.append("other")
@@ -222,7 +242,7 @@ def _aggregate_numpy(scores: npt.NDArray[Any], kept: IntArray, label: IntArray, 
         return np.asarray(np.add.reduceat(x, starts, axis=-1).astype(scores.dtype))
     top = np.maximum.reduceat(x, starts, axis=-1)
     if how == "logsumexp":
-        shift = np.where(np.isfinite(top), top, 0)  # a target of classes at -inf stays at -inf
+        shift = np.where(np.isfinite(top), top, 0)  # a target whose classes are all -inf stays -inf
         with np.errstate(divide="ignore"):
             top = np.log(np.add.reduceat(np.exp(x - shift[..., label]), starts, axis=-1)) + shift
     return np.asarray(top.astype(scores.dtype))
@@ -247,7 +267,7 @@ def _aggregate_torch(scores: torch.Tensor, kept: IntArray, label: IntArray, how:
     return top.to(scores.dtype)
 
 
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice:
         raise InputError(f"given twice: {listed(twice)}")

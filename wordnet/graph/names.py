@@ -1,4 +1,4 @@
-"""A name for every class that no other class has."""
+"""Unique display names for classes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from imgtool.wordnet.graph.synset import Synset
 
 
 def unique_names(synsets: Sequence[Synset], taken: Iterable[str] = ()) -> list[str]:
-    """The first lemma of each synset; where several share it, or differ only in case, with what tells them apart.
+    """Returns a unique name for each synset: its first lemma, with a qualifier where several share it (in any case).
 
-    That is the first lemma of the first parent, "crane (wading bird)" and "crane (lifting device)", and where
-    this does not suffice the NLTK name, "crane (crane.n.05)".
+    The qualifier is the first lemma of the first parent, as in "crane (wading bird)" and "crane (lifting device)", or
+    where that is not enough the NLTK name, as in "crane (crane.n.05)".
 
     Args:
-        taken: names of classes that are not WordNet's, to be told apart from as well.
+        synsets: the synsets to name.
+        taken: names that are in use already, such as those of classes that are not in WordNet.
     """
-    told_apart_by: list[Callable[[Synset], str]] = [kind, lambda synset: synset.name]
+    qualifiers: list[Callable[[Synset], str]] = [parent_lemma, lambda synset: synset.name]
     others = [name.casefold() for name in taken]
     names = [synset.lemmas[0] for synset in synsets]
-    for qualifier in told_apart_by:
+    for qualifier in qualifiers:
         uses = Counter(others + [name.casefold() for name in names])
         names = [
             f"{synset.lemmas[0]} ({qualifier(synset)})" if uses[name.casefold()] > 1 else name
@@ -29,7 +30,7 @@ def unique_names(synsets: Sequence[Synset], taken: Iterable[str] = ()) -> list[s
     return names
 
 
-def kind(synset: Synset) -> str:
-    """What it is a kind or an instance of, in a word: the first lemma of the first parent."""
+def parent_lemma(synset: Synset) -> str:
+    """Returns the first lemma of the first parent, which the synset is a kind or an instance of."""
     above = synset.parents + synset.instance_of
     return above[0].lemmas[0] if above else synset.name

@@ -1,21 +1,20 @@
-"""Class queries: ``"dog.n.01 - poodle.n.01, n02123045"`` and the class indices it stands for.
+"""Class queries, such as `"dog.n.01 - poodle.n.01, n02123045"`, evaluated to class indices.
 
-A query is made of keys and operators. A key stands for the classes at or below its synset, and is any that ``h[key]``
-takes: a wnid, an NLTK name, a lemma, or a class index in digits. A key with spaces or operators in it goes in single
-or double quotes: ``"domestic dog"``.
+A query consists of keys and operators. A key is a wnid, an NLTK name, a lemma or a class index in digits, as in
+`h[key]`, and stands for the classes at or below its synset. A key that contains spaces or operators is written in
+single or double quotes: `"domestic dog"`.
 
-=============  ==============================  =========================================
-operators      meaning                         precedence
-=============  ==============================  =========================================
-``( )``        grouping
-``&``          in both                         binds most tightly
-``+ | -``      in either (+ and |), without    equal among themselves, from left to right
-``,``          in either                       binds least: it sets whole queries side by side
-=============  ==============================  =========================================
+| operator | meaning | precedence |
+| --- | --- | --- |
+| `( )` | grouping | |
+| `&` | intersection | highest |
+| `+` and `\\|` | union | the same as `-`, from left to right |
+| `-` | difference | the same as `+`, from left to right |
+| `,` | union of whole queries | lowest |
 
-So ``a - b + c & d, e`` is ``((a - b) + (c & d)), e``, and ``a, b - c`` takes c from b alone. A hyphen within a word
-is part of the word ("black-footed ferret" needs quotes only for its space): a minus wants a space before it, but not
-after a wnid or an NLTK name, where nothing else can be meant.
+So `a - b + c & d, e` means `((a - b) + (c & d)), e`, and in `a, b - c` only b is reduced by c. A hyphen within a word
+is part of the word ("black-footed ferret" needs quotes only because of its space). A minus therefore needs a space
+before it, except after a wnid or an NLTK name, where it cannot be a hyphen.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ class _Token(NamedTuple):
 
 
 def query(h: SynsetGraph, text: str) -> npt.NDArray[np.int64]:
-    """The classes that a query stands for; the grammar stands at this module's head.
+    """Evaluates a query; the module's docstring defines the grammar.
 
     Returns:
-        int64, class indices in ascending order; perhaps none.
+        int64 class indices in ascending order; may be empty.
 
     Raises:
-        UnknownSynsetError: no synset, or several, go by a key; it names the column.
-        InputError: the query cannot be read; it names the column.
+        UnknownSynsetError: a key matches no synset, or several; the message gives the column.
+        InputError: a syntax error; the message gives the column.
     """
     operands: list[npt.NDArray[np.bool_]] = []
     waiting: list[_Token] = []  # operators and open parentheses, as in Dijkstra's shunting yard
@@ -69,21 +68,21 @@ def query(h: SynsetGraph, text: str) -> npt.NDArray[np.int64]:
             elif token.text == "(":
                 waiting.append(token)
             else:
-                raise _error(text, token.column, f"a key is wanted, not {token.text!r}")
+                raise _error(text, token.column, f"expected a key, not {token.text!r}")
         elif not token.is_operator or token.text == "(":
-            hint = "" if token.is_operator else "; a key of several words goes in quotes"
-            raise _error(text, token.column, f"an operator, + | - & or a comma, is wanted before {token.text!r}{hint}")
+            hint = "" if token.is_operator else "; write a key of several words in quotes"
+            raise _error(text, token.column, f"expected an operator (+ | - & or a comma) before {token.text!r}{hint}")
         elif token.text == ")":
             _reduce(operands, waiting, 1)
             if not waiting:
-                raise _error(text, token.column, "')' closes nothing")
+                raise _error(text, token.column, "')' has no matching '('")
             waiting.pop()
         else:
             _reduce(operands, waiting, _PRECEDENCE[token.text])
             waiting.append(token)
             wants_key = True
     if wants_key:
-        raise _error(text, len(text) + 1, "a key is wanted, not the end")
+        raise _error(text, len(text) + 1, "expected a key, not the end of the query")
     _reduce(operands, waiting, 1)
     if waiting:
         raise _error(text, waiting[-1].column, "'(' is not closed")
@@ -105,7 +104,7 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 def _classes(h: SynsetGraph, text: str, token: _Token) -> npt.NDArray[np.bool_]:
-    """bool [classes]: those at or below this key."""
+    """Returns bool [classes]: whether the class is at or below the synset of a key."""
     key = int(token.text) if token.text.isdecimal() and not token.is_quoted else token.text
     chosen = np.zeros(h.num_classes, np.bool_)
     try:
@@ -116,7 +115,7 @@ def _classes(h: SynsetGraph, text: str, token: _Token) -> npt.NDArray[np.bool_]:
 
 
 def _reduce(operands: list[npt.NDArray[np.bool_]], waiting: list[_Token], precedence: int) -> None:
-    """Carry out the waiting operators that bind at least so tightly."""
+    """Applies the waiting operators of at least this precedence."""
     while waiting and _PRECEDENCE[waiting[-1].text] >= precedence:
         operator, right, left = waiting.pop().text, operands.pop(), operands.pop()
         operands.append(left & right if operator == "&" else left & ~right if operator == "-" else left | right)

@@ -1,23 +1,21 @@
-"""How near synsets are to each other: for pairs, and for all pairs of classes.
+"""Similarity of synsets: of pairs, and of all pairs of classes.
 
-Everything here is of the whole graph, with every parent a synset has. Conventions:
+All relations use the whole graph, with every parent of a synset. Conventions:
 
-lowest common ancestor
-    Of the common ancestors (a synset is its own), ``by="depth"`` takes the deepest: the greatest depth on the
-    longest path, as NLTK's ``lowest_common_hypernyms``. ``by="height"`` takes the lowest: the least height, which is
-    how severity of mistakes is measured (Bertinetto et al. 2020, "Making Better Mistakes", arXiv:1912.09393). In a
-    tree they are the same; here they are not. Equally deep ones are told apart by the least height, equally low ones
-    by the greatest depth, and what is then still equal by the first wnid.
-distance
-    Edges on the shortest way up to a common ancestor and down again: NLTK's ``shortest_path_distance``.
-path
-    ``1 / (1 + distance)``: NLTK's ``path_similarity``.
-wup
-    Wu and Palmer 1994, "Verb semantics and lexical selection", as NLTK's ``wup_similarity`` computes it on a graph:
-    ``2 d / (2 d + distance(a, s) + distance(b, s))``, s the common ancestor with the greatest *shortest* path from
-    the root (a itself if it is one of those, else the first by NLTK name), d the synsets on its *longest* path. So
-    it may differ a little between (a, b) and (b, a), and for a noun in 45 it is less than 1 of (a, a): one to which
-    a short path leads besides a longer one, above which is thus a synset with a longer shortest path than its own.
+- **Lowest common ancestor.** A synset is one of its own ancestors here. `by="depth"` takes the common ancestor of
+  greatest depth on the longest path, as NLTK's `lowest_common_hypernyms`. `by="height"` takes the one of least height,
+  which is how the severity of mistakes is measured (Bertinetto et al. 2020, "Making Better Mistakes",
+  arXiv:1912.09393). In a tree the two are the same; here they are not. Ties in depth are broken by the least height,
+  ties in height by the greatest depth, and ties in both by the first wnid.
+- **Distance.** The number of edges on the shortest path up to a common ancestor and down again: NLTK's
+  `shortest_path_distance`.
+- **Path similarity.** `1 / (1 + distance)`: NLTK's `path_similarity`.
+- **Wu-Palmer similarity (wup).** Wu and Palmer 1994, "Verb semantics and lexical selection", as NLTK's
+  `wup_similarity` computes it on a graph: `2 d / (2 d + distance(a, s) + distance(b, s))`. Here s is the common
+  ancestor with the greatest *shortest* path from the root (a itself if it is one of those, else the first by NLTK
+  name), and d is the number of synsets on the *longest* path of s. So the value may differ slightly between (a, b) and
+  (b, a). For one noun in 45 the value of (a, a) is less than 1: these have both a short and a longer path from the
+  root, so that an ancestor may have a longer shortest path than the noun itself.
 """
 
 from __future__ import annotations
@@ -35,48 +33,48 @@ IntArray = npt.NDArray[np.int64]
 Value: TypeAlias = Callable[[IntArray, IntArray], npt.NDArray[np.integer]]
 By: TypeAlias = Literal["depth", "height"]
 
-PAIRS_AT_ONCE = 1 << 16  # bounds the memory that a question about many pairs takes
-COLUMNS_AT_ONCE = 1 << 11  # and that of a matrix besides its own
+PAIRS_AT_ONCE = 1 << 16  # bounds the memory that relations of many pairs take
+COLUMNS_AT_ONCE = 1 << 11  # bounds the memory that computing a matrix takes, besides the matrix itself
 
 
 def lowest_first(h: SynsetGraph, by: By) -> IntArray:
-    """int64 [2, nodes]: the nodes, the first to be chosen as lowest common ancestor first; and each node's place.
+    """Returns int64 [2, nodes]: the nodes in the order of preference as lowest common ancestor, and each node's rank.
 
     Raises:
-        InputError: ``by`` is neither "depth" nor "height".
+        InputError: `by` is neither "depth" nor "height".
     """
     if by not in ("depth", "height"):
-        raise InputError(f"no convention {by!r} for the lowest common ancestor: 'depth' or 'height'")
+        raise InputError(f"by must be 'depth' or 'height', not {by!r}")
     depth, height = -h.depths[1], h.heights
     keys = (height, depth) if by == "depth" else (depth, height)
-    return h.kept(f"lowest first by {by}", lambda: _with_places(np.lexsort(keys)))
+    return h.cached(f"lowest first by {by}", lambda: _with_ranks(np.lexsort(keys)))
 
 
 def is_a(h: SynsetGraph, a: IntArray, b: IntArray) -> npt.NDArray[np.bool_]:
-    """bool [pairs]: ``a[i]`` is at or below ``b[i]``. As below, a and b are nodes, int64 [pairs]."""
+    """Returns bool [pairs]: whether `a[i]` is at or below `b[i]`. Here and below, a and b are nodes, int64 [pairs]."""
     result = np.empty(len(a), np.bool_)
-    for some in _parts(len(a)):
-        result[some] = h.dag.steps_up(a[some], b[some]) >= 0
+    for chunk in _chunks(len(a)):
+        result[chunk] = h.dag.steps_up(a[chunk], b[chunk]) >= 0
     return result
 
 
 def lca(h: SynsetGraph, a: IntArray, b: IntArray, by: By) -> IntArray:
-    """int64 [pairs]: the nodes that are the lowest common ancestors."""
+    """Returns int64 [pairs]: the nodes of the lowest common ancestors."""
     return _first_of_pairs(h, a, b, lowest_first(h, by))
 
 
 def distance(h: SynsetGraph, a: IntArray, b: IntArray) -> IntArray:
-    """int64 [pairs]: edges on the shortest way between them."""
-    return _least_of_pairs(h, a, b, lambda _, steps: steps)
+    """Returns int64 [pairs]: the number of edges on the shortest path between them."""
+    return _min_of_pairs(h, a, b, lambda _, steps: steps)
 
 
 def path(h: SynsetGraph, a: IntArray, b: IntArray) -> npt.NDArray[np.float64]:
-    """float64 [pairs]: path similarity."""
+    """Returns float64 [pairs]: path similarity."""
     return 1 / (1 + distance(h, a, b))
 
 
 def wup(h: SynsetGraph, a: IntArray, b: IntArray) -> npt.NDArray[np.float64]:
-    """float64 [pairs]: Wu and Palmer's similarity."""
+    """Returns float64 [pairs]: Wu and Palmer's similarity."""
     s = _first_of_pairs(h, a, b, _wup_first(h))
     low, high = h.dag.depths
     s = np.where((low[a] == low[s]) & is_a(h, b, a), a, s)
@@ -84,7 +82,7 @@ def wup(h: SynsetGraph, a: IntArray, b: IntArray) -> npt.NDArray[np.float64]:
 
 
 def ancestor_matrix(h: SynsetGraph) -> npt.NDArray[np.bool_]:
-    """bool [classes, nodes]: the class is at or below the node."""
+    """Returns bool [classes, nodes]: whether the class is at or below the node."""
     matrix = np.zeros((h.num_classes, len(h)), np.bool_)
     class_index, above, _ = _above_classes(h)
     matrix[class_index, above] = True
@@ -92,20 +90,20 @@ def ancestor_matrix(h: SynsetGraph) -> npt.NDArray[np.bool_]:
 
 
 def lca_matrix(h: SynsetGraph, by: By) -> npt.NDArray[np.int32]:
-    """int32 [classes, classes]: the node that is the lowest common ancestor of each two classes."""
-    return _first_above(h, lowest_first(h, by))
+    """Returns int32 [classes, classes]: the node of the lowest common ancestor of each pair of classes."""
+    return _first_of_classes(h, lowest_first(h, by))
 
 
 def _lca_height(h: SynsetGraph) -> npt.NDArray[np.int16]:
-    return _least_above(h, lambda above, _: h.dag.heights[above], 0)
+    return _min_of_classes(h, lambda above, _: h.dag.heights[above], 0)
 
 
 def _lca_depth(h: SynsetGraph) -> npt.NDArray[np.int16]:
-    return -_least_above(h, lambda above, _: -h.dag.depths[1][above], 0)
+    return -_min_of_classes(h, lambda above, _: -h.dag.depths[1][above], 0)
 
 
 def _distance(h: SynsetGraph) -> npt.NDArray[np.int16]:
-    return _least_above(h, lambda _, steps: steps, 1)
+    return _min_of_classes(h, lambda _, steps: steps, 1)
 
 
 def _path(h: SynsetGraph) -> npt.NDArray[np.float32]:
@@ -115,15 +113,15 @@ def _path(h: SynsetGraph) -> npt.NDArray[np.float32]:
 
 def _class_wup(h: SynsetGraph) -> npt.NDArray[np.float32]:
     low, high = h.depths
-    s = _first_above(h, _wup_first(h))
+    s = _first_of_classes(h, _wup_first(h))
     a = np.broadcast_to(h.class_nodes[:, None], s.shape)
     a_is_above = h.ancestor_matrix()[:, h.class_nodes].T
     s = np.where((low[a] == low[s]) & a_is_above, a, s)
     edges = np.zeros(s.shape, np.int16)
-    for some, table in _tables_of_least(h, lambda _, steps: steps, 1):
+    for chunk, table in _min_tables(h, lambda _, steps: steps, 1):
         columns = np.arange(table.shape[1])
-        edges[:, some] += table[s[:, some], columns]
-        edges[some] += table[s[some], columns[:, None]]
+        edges[:, chunk] += table[s[:, chunk], columns]
+        edges[chunk] += table[s[chunk], columns[:, None]]
     return _wup(high[s] + 1, edges).astype(np.float32)
 
 
@@ -137,9 +135,9 @@ MATRICES: dict[str, Callable[[SynsetGraph], npt.NDArray[np.generic]]] = {
 
 
 def class_matrix(h: SynsetGraph, kind: str) -> npt.NDArray[np.generic]:
-    """The matrix over all pairs of classes: see :meth:`Hierarchy.class_matrix`, which keeps it."""
+    """Computes the matrix over all pairs of classes: see `Hierarchy.class_matrix`, which caches it."""
     if kind not in MATRICES:
-        raise InputError(f"no matrix {kind!r} of the classes: there are {', '.join(map(repr, MATRICES))}")
+        raise InputError(f"no class matrix {kind!r}: use one of {', '.join(map(repr, MATRICES))}")
     return MATRICES[kind](h)
 
 
@@ -148,54 +146,56 @@ def _wup(depth: npt.NDArray[np.integer], distance: npt.NDArray[np.integer]) -> n
 
 
 def _wup_first(h: SynsetGraph) -> IntArray:
-    """int64 [2, nodes]: the nodes, the first to be chosen as wup's ancestor first; and each node's place."""
+    """Returns int64 [2, nodes]: the nodes in the order of preference as the ancestor of wup, and each node's rank."""
 
     def order() -> IntArray:
-        inner = np.flatnonzero(h.heights)  # a childless node is common to none but itself: its name does not matter
+        inner = np.flatnonzero(h.heights)  # a leaf is an ancestor of itself only, so its name does not matter
         names = [h.tables.name(row) for row in h.rows[inner].tolist()]
         by_name = np.zeros(len(h), np.int64)
         by_name[inner[sorted(range(inner.size), key=names.__getitem__)]] = np.arange(inner.size)
-        return _with_places(np.lexsort((by_name, -h.depths[0])))
+        return _with_ranks(np.lexsort((by_name, -h.depths[0])))
 
-    return h.kept("wup first", order)
+    return h.cached("wup first", order)
 
 
-def _with_places(order: IntArray) -> IntArray:
-    """An order of all nodes, and the place of each node in it."""
-    places = np.empty_like(order)
-    places[order] = np.arange(order.size)
-    return np.stack([order, places])
+def _with_ranks(order: IntArray) -> IntArray:
+    """Returns int64 [2, nodes]: an order of all nodes, and the rank of each node in it."""
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(order.size)
+    return np.stack([order, ranks])
 
 
 def _first_of_pairs(h: SynsetGraph, a: IntArray, b: IntArray, order: IntArray) -> IntArray:
-    """int64 [pairs]: the common ancestor that comes first in ``order``, [2, nodes]."""
-    nodes, place = order
-    return nodes[_least_of_pairs(h, a, b, lambda above, _: place[above])]
+    """Returns int64 [pairs]: the common ancestor that comes first in `order`, [2, nodes]."""
+    nodes, rank = order
+    return nodes[_min_of_pairs(h, a, b, lambda above, _: rank[above])]
 
 
-def _first_above(h: SynsetGraph, order: IntArray) -> npt.NDArray[np.int32]:
-    """int32 [classes, classes]: the common ancestor that comes first in ``order``, [2, nodes]."""
-    nodes, place = order
-    return nodes.astype(np.int32)[_least_above(h, lambda above, _: place[above], 0)]
+def _first_of_classes(h: SynsetGraph, order: IntArray) -> npt.NDArray[np.int32]:
+    """Returns int32 [classes, classes]: the common ancestor that comes first in `order`, [2, nodes]."""
+    nodes, rank = order
+    return nodes.astype(np.int32)[_min_of_classes(h, lambda above, _: rank[above], 0)]
 
 
-def _parts(pairs: int) -> Iterator[slice]:
+def _chunks(pairs: int) -> Iterator[slice]:
     return (slice(start, start + PAIRS_AT_ONCE) for start in range(0, pairs, PAIRS_AT_ONCE))
 
 
-def _least_of_pairs(h: SynsetGraph, a: IntArray, b: IntArray, value: Value) -> IntArray:
-    """int64 [pairs]: the least ``value(common ancestor, steps)`` of each pair; the root is common to all."""
-    least = np.empty(len(a), np.int64)
-    for some in _parts(len(a)):
-        pair, above, steps = h.dag.common(a[some], b[some])
-        least[some] = np.minimum.reduceat(value(above, steps), np.flatnonzero(np.append(True, np.diff(pair))))
-    return least
+def _min_of_pairs(h: SynsetGraph, a: IntArray, b: IntArray, value: Value) -> IntArray:
+    """Returns int64 [pairs]: the minimum of `value(common ancestor, steps)`. Every pair has the root in common."""
+    minimum = np.empty(len(a), np.int64)
+    for chunk in _chunks(len(a)):
+        pair, above, steps = h.dag.common(a[chunk], b[chunk])
+        minimum[chunk] = np.minimum.reduceat(value(above, steps), np.flatnonzero(np.append(True, np.diff(pair))))
+    return minimum
 
 
 def _above_classes(h: SynsetGraph) -> tuple[IntArray, IntArray, IntArray]:
-    """Every (class index, node at or above it, edges on the shortest way up): three parallel arrays."""
+    """Returns every (class index, node at or above it, edges on the shortest path up) as three parallel arrays."""
     if not h.num_classes:
-        raise InputError("this hierarchy has no classes, so there is no matrix of them; load a class set")
+        raise InputError(
+            "this hierarchy has no classes, so it has no class matrix; use another class set, such as 'in1k'"
+        )
     indptr, ancestors, steps = h.dag.closure
     counts = np.diff(indptr)
     class_index = np.repeat(h.class_of_node, counts)
@@ -203,22 +203,25 @@ def _above_classes(h: SynsetGraph) -> tuple[IntArray, IntArray, IntArray]:
     return class_index[chosen], ancestors[chosen], steps[chosen]
 
 
-def _tables_of_least(h: SynsetGraph, value: Value, step: int) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
-    """For some of the classes after the other, int [nodes, classes]: over the synsets s at or above both the node and
-    the class, the least ``value(s, edges up from the class)`` plus ``step`` for every edge up from the node."""
+def _min_tables(h: SynsetGraph, value: Value, step: int) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+    """Yields slices of the classes with a table, int [nodes, classes in the slice].
+
+    An entry is the minimum, over the common ancestors s of the node and the class, of `value(s, edges from the class up
+    to s)` plus `step` times the edges from the node up to s.
+    """
     class_index, above, steps = _above_classes(h)
     values = value(above, steps)
     dtype = np.int16 if max(values.max(), -values.min()) < 1 << 14 else np.int32
     for start in range(0, h.num_classes, COLUMNS_AT_ONCE):
-        some = slice(start, min(start + COLUMNS_AT_ONCE, h.num_classes))
-        here = (some.start <= class_index) & (class_index < some.stop)
-        table = np.full((len(h), some.stop - some.start), np.iinfo(dtype).max // 2, dtype)
+        chunk = slice(start, min(start + COLUMNS_AT_ONCE, h.num_classes))
+        here = (chunk.start <= class_index) & (class_index < chunk.stop)
+        table = np.full((len(h), chunk.stop - chunk.start), np.iinfo(dtype).max // 2, dtype)
         table[above[here], class_index[here] - start] = values[here]
         h.dag.pass_down(table, step)
-        yield some, table
+        yield chunk, table
 
 
-def _least_above(h: SynsetGraph, value: Value, step: int) -> npt.NDArray[Any]:
-    """int16 (int32 if the values are large) [classes, classes]: those tables' rows of the classes."""
-    blocks = (table[h.class_nodes] for _, table in _tables_of_least(h, value, step))
+def _min_of_classes(h: SynsetGraph, value: Value, step: int) -> npt.NDArray[Any]:
+    """Returns [classes, classes], int16, or int32 for large values: the classes' rows of the tables."""
+    blocks = (table[h.class_nodes] for _, table in _min_tables(h, value, step))
     return np.concatenate(list(blocks), axis=1)

@@ -1,4 +1,4 @@
-"""One synset, seen in one hierarchy."""
+"""`Synset`: a synset as a node of a hierarchy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from imgtool.wordnet.tables.nouns import FIRST_LEXNAME, LEXNAMES
 
 
 class Synset:
-    """A view of one node of a :class:`Hierarchy`; get one by ``h[key]``. It holds no data and cannot be changed.
+    """An immutable view of one node of a `Hierarchy`. Get one with `h[key]`.
 
-    Two synsets are equal when they are the same WordNet synset, whichever hierarchies they are seen in.
+    Synsets are equal if they are the same WordNet synset, even in different hierarchies.
 
-    ``parents`` and ``children`` follow WordNet's hypernym pointers (`@`), ``instance_of`` and ``instances`` its
-    instance pointers (`@i`: the Sun is an instance of star). Everything that goes further, ``ancestors`` to
-    ``classes``, follows both kinds, as NLTK's paths and depths do; within ImageNet-1k there are no instances.
+    `parents` and `children` follow WordNet's hypernym pointers (`@`), `instance_of` and `instances` its instance
+    pointers (`@i`: the Sun is an instance of star). All other relations, from `ancestors` to `classes`, follow both
+    kinds, as NLTK's paths and depths do. ImageNet-1k's hierarchy has no instance pointers.
     """
 
     __slots__ = ("_hierarchy", "_node")
@@ -32,37 +32,38 @@ class Synset:
 
     @property
     def hierarchy(self) -> SynsetGraph:
+        """The hierarchy that the synset is a node of."""
         return self._hierarchy
 
     @property
     def node(self) -> int:
-        """Position among the hierarchy's synsets in wnid order; not a class index."""
+        """The position among the hierarchy's synsets in wnid order. It is not a class index."""
         return self._node
 
     @property
     def _row(self) -> int:
         return int(self._hierarchy.rows[self._node])
 
-    # What WordNet says of it.
+    # What WordNet says about the synset.
 
     @property
     def wnid(self) -> str:
-        """``"n02084071"``: n and the offset in WordNet 3.0's data.noun."""
+        """The wnid, `"n02084071"`: n and the offset in WordNet 3.0's data.noun."""
         return self._hierarchy.tables.wnid(self._row)
 
     @property
     def name(self) -> str:
-        """The NLTK name, ``"dog.n.01"``. For display see :meth:`Hierarchy.name`."""
+        """The NLTK name, `"dog.n.01"`. `Hierarchy.name` gives names for display."""
         return self._hierarchy.tables.name(self._row)
 
     @property
     def lemmas(self) -> tuple[str, ...]:
-        """``("dog", "domestic dog", "Canis familiaris")``, in WordNet's order and with spaces."""
+        """The lemmas, in WordNet's order and with spaces: `("dog", "domestic dog", "Canis familiaris")`."""
         return self._hierarchy.tables.lemmas(self._row)
 
     @property
     def gloss(self) -> str:
-        """The whole gloss, as ImageNet's gloss.txt has it: the definition, then examples in quotes."""
+        """The whole gloss, as in ImageNet's gloss.txt: the definition, then examples in quotes."""
         return self._hierarchy.tables.gloss(self._row)
 
     @property
@@ -72,15 +73,15 @@ class Synset:
 
     @property
     def examples(self) -> tuple[str, ...]:
-        """The examples of use that the gloss quotes; often none."""
+        """The examples of use in the gloss; often none."""
         return tuple(re.findall(r'"([^"]*)"', self.gloss))
 
     @property
     def lexname(self) -> str:
-        """The lexicographer file, ``"noun.animal"``."""
+        """The name of WordNet's lexicographer file, `"noun.animal"`."""
         return LEXNAMES[self._hierarchy.tables.lexname[self._row] - FIRST_LEXNAME]
 
-    # What is next to it, in this hierarchy.
+    # Neighbours in this hierarchy.
 
     @property
     def parents(self) -> tuple[Synset, ...]:
@@ -102,59 +103,59 @@ class Synset:
         """The instance hyponyms, in wnid order."""
         return self._below(instance=True)
 
-    # What is above and below it.
+    # All ancestors and descendants in this hierarchy.
 
     def ancestors(self) -> list[Synset]:
-        """Everything above it, each once, nearest first."""
+        """Returns the synsets above this one, each once, nearest first."""
         return self._others(self._hierarchy.dag.above(self._node)[1:])
 
     def descendants(self) -> list[Synset]:
-        """Everything below it, each once, nearest first."""
+        """Returns the synsets below this one, each once, nearest first."""
         return self._others(self._hierarchy.dag.down([self._node])[1:])
 
     def paths(self) -> list[tuple[Synset, ...]]:
-        """Every path from a root to this synset: root first, this synset last."""
+        """Returns every path from a root to this synset: the root first, this synset last."""
         return [tuple(self._others(path)) for path in self._hierarchy.dag.paths(self._node)]
 
     @property
     def path(self) -> tuple[Synset, ...]:
-        """The longest of the paths, which names the most ancestors. Among equally long ones it is the one that,
-        at every step up from this synset, takes the parent that WordNet lists first."""
+        """The longest of `paths`, from the root to this synset.
+
+        Of equally long paths it is the one that at every step up takes the parent that WordNet lists first.
+        """
         return tuple(self._others(self._hierarchy.dag.longest_path(self._node)))
 
     @property
     def depth(self) -> tuple[int, int]:
-        """Length in edges of the shortest and of the longest path from a root; ``(0, 0)`` at a root."""
+        """The number of edges on the shortest and on the longest path from a root; `(0, 0)` for a root."""
         low, high = self._hierarchy.dag.depths
         return int(low[self._node]), int(high[self._node])
 
     @property
     def height(self) -> int:
-        """Length in edges of the longest path down, in this hierarchy, to a synset without children; 0 at these."""
+        """The number of edges on the longest path down, in this hierarchy, to a leaf; 0 for a leaf."""
         return int(self._hierarchy.heights[self._node])
 
     def leaves(self) -> list[Synset]:
-        """The synsets without children at or below it, nearest first."""
+        """Returns the synsets without children at or below this one, nearest first."""
         nodes = self._hierarchy.dag.down([self._node])
         return self._others(nodes[self._hierarchy.heights[nodes] == 0])
 
-    # Its classes.
+    # Classes.
 
     @property
     def class_index(self) -> int | None:
-        """The class index where this synset is itself a class, else None."""
+        """The class index if this synset is a class, else None."""
         index = int(self._hierarchy.class_of_node[self._node])
         return None if index < 0 else index
 
     @property
     def classes(self) -> npt.NDArray[np.int64]:
-        """int64, sorted: the class indices at or below it, ``h.classes(under=self)``."""
+        """The class indices at or below this synset, int64, sorted: `h.classes(under=self)`."""
         return self._hierarchy.classes(under=self)
 
-    # Its other self.
-
     def nltk(self) -> Any:
-        """NLTK's Synset of the same synset.
+        """Returns NLTK's object for the same synset.
 
         Raises:
             ImgtoolError: NLTK or its WordNet 3.0 corpus is not installed.
@@ -164,7 +165,7 @@ class Synset:
 
             synset = wordnet.synset_from_pos_and_offset("n", int(self.wnid[1:]))
         except ImportError as error:
-            raise ImgtoolError("nltk is not installed: pip install 'imgtool[nltk]'") from error
+            raise ImgtoolError("NLTK is not installed: pip install 'imgtool[nltk]'") from error
         except LookupError as error:
             raise ImgtoolError("NLTK has no WordNet corpus: python -m nltk.downloader wordnet") from error
         if synset is None or synset.name() != self.name:

@@ -1,1 +1,1 @@
-"""ImageNet's classes: the class table, names given elsewhere, published subsets, superclasses."""
+"""ImageNet's classes: the class table, published lists of class names, published subsets, superclasses."""

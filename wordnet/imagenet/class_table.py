@@ -1,4 +1,4 @@
-"""The label map of a data set's classes: a table with a row a class, joined to WordNet."""
+"""The class table: one row per class of a data set, with what WordNet says about it."""
 
 from __future__ import annotations
 
@@ -13,36 +13,35 @@ from imgtool.wordnet.tables.nouns import tables
 from imgtool.wordnet.tables.orders import ilsvrc2012_ids, ilsvrc2012_wnids
 
 
-def label_table(wnids: Iterable[str]) -> dict[str, list[Any]]:
-    """The columns of the label map, row = class index.
+def class_table(wnids: Iterable[str]) -> dict[str, list[Any]]:
+    """Makes the columns of the class table; the row is the class index.
 
     Args:
-        wnids: the names of the classes, in any order. A name that is no wnid of WordNet 3.0 (any folder of class
-            folders is a data set) is kept as it is, and its row has nothing from WordNet.
+        wnids: the names of the classes, in any order. A name that is not a wnid of WordNet 3.0, such as the folder name
+            in any folder of class folders, is kept, and its row has nothing from WordNet.
 
     Returns:
-        lists of equal length:
+        Lists of equal length, by column:
 
-        =============  ================  =====================================================================
-        class_index    int               0, 1, …: position among the sorted names
-        wnid           str               the class's name as it was given
-        synset         str or None       NLTK name, "tench.n.01"
-        lemmas         list of str       in WordNet's order, with spaces; or empty
-        name           str               to display; no two rows share it (see :meth:`Hierarchy.name`)
-        gloss          str or None       definition and examples
-        ilsvrc2012_id  int or None       the development kit's ID, where the class is one of its 1000
-        hypernyms      list of str       wnids of the parents (of an instance, what it is an instance of); or empty
-        path           list of str       wnids from the root to the class itself; or empty. Where a class has
-                                         several paths it is the longest, then by WordNet's order: Synset.path
-        =============  ================  =====================================================================
+            | column | type | content |
+            | --- | --- | --- |
+            | class_index | int | 0, 1, …: the position among the sorted names |
+            | wnid | str | the name of the class as it was given |
+            | synset | str or None | the NLTK name, "tench.n.01" |
+            | lemmas | list of str | in WordNet's order, with spaces; may be empty |
+            | name | str | for display, unique among the rows; see `Hierarchy.name` |
+            | gloss | str or None | definition and examples |
+            | ilsvrc2012_id | int or None | the development kit's ID, for the 1000 classes of ILSVRC2012 |
+            | hypernyms | list of str | the wnids of the parents (`parents`, then `instance_of`); may be empty |
+            | path | list of str | the wnids from the root to the class itself, as in `Synset.path`; may be empty |
 
     Raises:
-        InputError: no classes, or a name twice.
+        InputError: there are no classes, or a name is given twice.
     """
     classes = sorted(wnids)
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice or not classes:
-        raise InputError(f"classes given twice: {listed(twice)}" if twice else "no classes")
+        raise InputError(f"classes given twice: {listed(twice)}" if twice else "no classes: give at least one")
     known = [name for name in classes if tables().row(name) is not None]
     h = load(known) if known else load("full")
     synsets = [h[wnid] for wnid in known]

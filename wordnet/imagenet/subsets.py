@@ -1,19 +1,17 @@
-"""The published subsets of ILSVRC2012's classes: as masks, and between their labels and class indices.
+"""Published subsets of ILSVRC2012's classes: masks, and conversion between their labels and class indices.
 
-=======================  =======  =======  ======================================================================
-subset                   labels   classes  what it is
-=======================  =======  =======  ======================================================================
-``"imagenet-a"``         200      200      ImageNet-A, natural adversarial examples
-``"imagenet-r"``         200      200      ImageNet-R, renditions
-``"objectnet"``          113      125      ObjectNet's classes that ImageNet has; 9 of them hold two or three of ours
-``"tiny-imagenet-200"``  200      200      Tiny-ImageNet; all of its classes are ILSVRC2012's
-``"imagenette"``         10       10       Imagenette, ten classes that are easily told apart
-``"imagewoof"``          10       10       Imagewoof, ten dogs that are not
-=======================  =======  =======  ======================================================================
+| subset | labels | classes | description |
+| --- | --- | --- | --- |
+| `"imagenet-a"` | 200 | 200 | ImageNet-A, natural adversarial examples |
+| `"imagenet-r"` | 200 | 200 | ImageNet-R, renditions |
+| `"objectnet"` | 113 | 125 | ObjectNet's classes that ImageNet has; 9 of them hold two or three of its classes |
+| `"tiny-imagenet-200"` | 200 | 200 | Tiny-ImageNet; all of its classes are ILSVRC2012's |
+| `"imagenette"` | 10 | 10 | Imagenette, ten classes that are easy to distinguish |
+| `"imagewoof"` | 10 | 10 | Imagewoof, ten breeds of dogs that are not |
 
-A subset's own labels number its wnids in sorted order, as a folder of class folders is read (Tiny-ImageNet's wnids.txt
-is not sorted). ObjectNet has names in the place of wnids: its labels follow the published mapping's order.
-Source: data/subsets.json, which names its own.
+The labels of a subset number its wnids in sorted order, as a folder of class folders is read. (Tiny-ImageNet's
+wnids.txt is not sorted.) ObjectNet has names instead of wnids; its labels follow the order of the published mapping.
+The sources are listed in data/subsets.json.
 """
 
 from __future__ import annotations
@@ -36,13 +34,13 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """One subset; get one by :func:`subset`.
+    """A published subset of ILSVRC2012's classes, with labels of its own. Get one with `subset`.
 
     Attributes:
-        name: one of those that the module's head lists.
-        source: the publication that it comes from.
-        labels: a name for each of its own labels: wnids, or ObjectNet's names.
-        of_class: int64 [1000], read-only: its own label for each class index, -1 for classes outside.
+        name: the name of the subset, from the table of this module.
+        source: the publication that the subset comes from.
+        labels: the wnid, or ObjectNet's name, of each label of the subset.
+        of_class: int64 [1000], read-only: the subset's label for each class index, -1 for classes outside of it.
     """
 
     name: str
@@ -51,12 +49,12 @@ class Subset:
     of_class: IntArray
 
     def __len__(self) -> int:
-        """The number of its own labels."""
+        """The number of labels of the subset."""
         return len(self.labels)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """bool [1000]: the class is in the subset. ``scores[:, mask]`` are the scores of its classes."""
+        """bool [1000]: whether the class is in the subset. `scores[:, mask]` are the scores of its classes."""
         return self.of_class >= 0
 
     @property
@@ -66,23 +64,23 @@ class Subset:
 
     @property
     def labelmap(self) -> LabelMap:
-        """From the 1000 classes to its own labels: ``labelmap.aggregate(scores, "max")`` is [..., labels]."""
+        """The label map of the 1000 classes to the subset's labels: `aggregate(scores, "max")` is [..., labels]."""
         return LabelMap(self.labels, ilsvrc2012_wnids(), self.of_class)
 
     def from_in1k(self, y: npt.ArrayLike) -> IntArray:
-        """Class indices as its own labels, int64 of the same shape: -1 for those outside the subset.
+        """Converts class indices to labels of the subset: int64 of the same shape, -1 for classes outside the subset.
 
         Raises:
-            InputError: what are no class indices.
+            InputError: `y` is not made of class indices.
         """
         return self.of_class[_checked(y, len(self.of_class), "class index")]
 
     def to_in1k(self, labels: npt.ArrayLike) -> IntArray:
-        """Its own labels as class indices, int64 of the same shape.
+        """Converts labels of the subset to class indices: int64 of the same shape.
 
         Raises:
-            InputError: what are no labels of the subset, or labels of ObjectNet that hold several classes: for these
-                there is :meth:`classes`, and :attr:`labelmap` the other way.
+            InputError: `labels` is not made of labels of the subset, or has labels of ObjectNet that hold several
+                classes. Use `classes` for these, and `labelmap` for the other direction.
         """
         y = _checked(labels, len(self), f"label of {self.name}")
         count = np.bincount(self.of_class[self.indices], minlength=len(self))
@@ -96,7 +94,11 @@ class Subset:
         return self.indices[np.argsort(self.of_class[self.indices], kind="stable")][(np.cumsum(count) - count)[y]]
 
     def classes(self, label: int) -> IntArray:
-        """int64, ascending: the class indices of one of its own labels. InputError where it is none."""
+        """Returns the class indices of a label of the subset: int64, ascending.
+
+        Raises:
+            InputError: `label` is not a label of the subset.
+        """
         return np.flatnonzero(self.of_class == _checked(label, len(self), f"label of {self.name}"))
 
     def __repr__(self) -> str:
@@ -104,14 +106,17 @@ class Subset:
 
 
 def subset(name: str) -> Subset:
-    """A published subset by its name, see the module's head; case, spaces and underscores do not matter.
+    """Returns a published subset.
+
+    Args:
+        name: a name from the table of this module; case, spaces, hyphens and underscores do not matter.
 
     Raises:
         InputError: an unknown name.
     """
     key = "-".join(name.lower().replace("_", " ").replace("-", " ").split())
     if key not in _published():
-        raise InputError(f"no subset {name!r}: there are {', '.join(map(repr, _published()))}")
+        raise InputError(f"no subset {name!r}: use one of {', '.join(map(repr, _published()))}")
     return _subset(key)
 
 
@@ -139,5 +144,5 @@ def _checked(y: npt.ArrayLike, count: int, what: str) -> IntArray:
         raise InputError(f"labels must be integers, not {labels.dtype}")
     wrong = labels[(labels < 0) | (labels >= count)]
     if wrong.size:
-        raise InputError(f"{wrong.flat[0]} is no {what}: they go from 0 to {count - 1}")
+        raise InputError(f"{wrong.flat[0]} is not a {what}: they go from 0 to {count - 1}")
     return labels.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Metrics of classifiers that know the hierarchy: one by one (measures.py), or all at once (evaluation.py)."""
+"""Hierarchical metrics of classifiers: single ones (measures.py), or all of them at once (evaluation.py)."""
 
 from imgtool.wordnet.metrics.evaluation import Evaluation, evaluate
 from imgtool.wordnet.metrics.measures import (

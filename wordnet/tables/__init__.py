@@ -1,1 +1,1 @@
-"""WordNet's nouns as arrays: how they are built and read, sets and orders of classes, base forms, spelling."""
+"""WordNet's nouns as arrays: building and reading them, sets and orders of classes, base forms, spelling."""

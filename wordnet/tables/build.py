@@ -1,10 +1,10 @@
-"""Write the tables in data/ from WordNet 3.0's own files.
+"""Writes the tables in data/ from the files of WordNet 3.0.
 
     python -m imgtool.wordnet.tables.build [--wordnet /usr/share/wordnet] [--out DIR] [--classes in22k=FILE …]
 
-Reads data.noun, index.noun and noun.exc (formats: wndb(5WN)), as Debian's wordnet-base installs them. What it
-writes is a pure function of them, byte for byte. nouns.py says what each array holds. The column class_sets is
-written only where the published lists of wnids, a line a class, are given.
+Reads data.noun, index.noun and noun.exc (formats: wndb(5WN)), as installed by Debian's package wordnet-base. The output
+is a pure function of these files, byte for byte. nouns.py documents each array. The column class_sets is written only
+if the published lists of wnids, one per line, are given.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Noun(NamedTuple):
 
 
 def parse_noun(line: str) -> Noun:
-    """``offset lex_filenum ss_type w_cnt (word lex_id)… p_cnt (symbol offset pos source/target)… | gloss``"""
+    """Parses `offset lex_filenum ss_type w_cnt (word lex_id)… p_cnt (symbol offset pos source/target)… | gloss`."""
     columns, gloss = line.split("|", 1)
     fields = columns.split()
     word_count = int(fields[3], 16)
@@ -50,17 +50,19 @@ def parse_noun(line: str) -> Noun:
 
 
 def parse_senses(line: str) -> tuple[str, list[int]]:
-    """``lemma pos synset_cnt p_cnt symbol… sense_cnt tagsense_cnt offset…``: the offsets, first sense first."""
+    """Parses `lemma pos synset_cnt p_cnt symbol… sense_cnt tagsense_cnt offset…`; offsets are in sense order."""
     fields = line.split()
     return fields[0], [int(offset) for offset in fields[-int(fields[2]) :]]
 
 
 def read(path: Path) -> tuple[list[str], list[str]]:
-    """The licence lines that open each of WordNet's files (they begin with spaces), and the lines after them."""
+    """Reads the licence at the start of a WordNet file, whose lines begin with spaces, and the lines after it."""
     try:
         lines = path.read_text("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}; WordNet 3.0's own files are wanted (Debian: wordnet-base)") from error
+        raise InputError(
+            f"{path}: cannot be read: {error}; give the folder of WordNet 3.0's files (Debian: wordnet-base)"
+        ) from error
     licence = [line for line in lines if line.startswith("  ")]
     return licence, lines[len(licence) :]
 
@@ -70,7 +72,7 @@ def indptr(lengths: list[int]) -> Array:
 
 
 def make_arrays(nouns: list[Noun], senses: dict[str, list[int]]) -> dict[str, Array]:
-    """The arrays by name; ``nouns`` sorted by offset, ``senses`` from lower-cased lemma to offsets."""
+    """Makes the arrays, by name. `nouns` are sorted by offset; `senses` maps a lower-cased lemma to offsets."""
     row = {noun.offset: i for i, noun in enumerate(nouns)}
     edges = [edge for noun in nouns for edge in noun.parents]
     words = [(lemma, noun.offset) for noun in nouns for lemma in noun.lemmas]
@@ -92,13 +94,13 @@ def make_arrays(nouns: list[Noun], senses: dict[str, list[int]]) -> dict[str, Ar
 
 
 def class_bits(lists: Mapping[str, Path], offsets: Array) -> Array:
-    """uint8 [nouns]: the column class_sets of these lists of wnids, one for each of CLASS_SETS.
+    """Makes the column class_sets, uint8 [nouns], from a list of wnids for each of CLASS_SETS.
 
     Raises:
-        InputError: a list is missing, cannot be read, or has what is no noun's wnid.
+        InputError: a list is missing, cannot be read, or contains something else than wnids of nouns.
     """
     if set(lists) != set(CLASS_SETS):
-        raise InputError(f"lists of {', '.join(lists)}: all of {', '.join(CLASS_SETS)} are wanted")
+        raise InputError(f"give lists for all of {', '.join(CLASS_SETS)}, not only for {', '.join(lists)}")
     bits = np.zeros(len(offsets), np.uint8)
     for bit, name in enumerate(CLASS_SETS):
         try:
@@ -107,19 +109,23 @@ def class_bits(lists: Mapping[str, Path], offsets: Array) -> Array:
             raise InputError(f"{lists[name]}: cannot be read as a list of wnids: {error}") from error
         found = np.isin(offsets, wanted)
         if found.sum() != len(wanted):
-            raise InputError(f"{lists[name]}: of its {len(wanted):,} wnids {found.sum():,} are nouns of WordNet 3.0")
+            raise InputError(
+                f"{lists[name]}: only {found.sum():,} of its {len(wanted):,} wnids are nouns of WordNet 3.0"
+            )
         bits |= found.astype(np.uint8) << bit
     return bits
 
 
 def build(wordnet: Path, out: Path, class_lists: Mapping[str, Path] | None = None) -> dict[str, Array]:
-    """Read WordNet's folder, write the tables to ``out``, return the arrays.
+    """Reads the files of WordNet, writes the tables to `out`, and returns the arrays.
 
     Args:
-        class_lists: a file of wnids for each of CLASS_SETS; without it class_sets.npy is not written.
+        wordnet: the folder of WordNet's files.
+        out: the folder to write to.
+        class_lists: a file of wnids for each of CLASS_SETS; if None, class_sets.npy is not written.
 
     Raises:
-        InputError: a file is missing or is not WordNet 3.0's, or the lists are not.
+        InputError: a file is missing, cannot be read, or is not from WordNet 3.0.
     """
     licence, lines = read(wordnet / "data.noun")
     try:
@@ -127,9 +133,11 @@ def build(wordnet: Path, out: Path, class_lists: Mapping[str, Path] | None = Non
         senses = dict(map(parse_senses, read(wordnet / "index.noun")[1]))
         arrays = make_arrays(nouns, senses)
     except (ValueError, IndexError, KeyError) as error:
-        raise InputError(f"{wordnet}: data.noun and index.noun cannot be read as WordNet's: {error!r}") from error
+        raise InputError(f"{wordnet}: data.noun and index.noun cannot be parsed as WordNet 3.0: {error!r}") from error
     if len(nouns) != NOUNS:
-        raise InputError(f"{wordnet}: {len(nouns):,} nouns, but WordNet 3.0 has {NOUNS:,}: wnids are 3.0's offsets")
+        raise InputError(
+            f"{wordnet}: has {len(nouns):,} nouns, but WordNet 3.0 has {NOUNS:,}; wnids are valid for 3.0 only"
+        )
     if class_lists:
         arrays["class_sets"] = class_bits(class_lists, arrays["offset"])
     exceptions = read(wordnet / "noun.exc")[1]
@@ -147,16 +155,18 @@ def build(wordnet: Path, out: Path, class_lists: Mapping[str, Path] | None = Non
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m imgtool.wordnet.tables.build", description="Write the noun tables."
+        prog="python -m imgtool.wordnet.tables.build", description="Writes the noun tables."
     )
-    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="WordNet 3.0's folder")
-    parser.add_argument("--out", type=Path, default=DATA, help="where the tables go (default: into the package)")
+    parser.add_argument(
+        "--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder with the files of WordNet 3.0"
+    )
+    parser.add_argument("--out", type=Path, default=DATA, help="folder for the tables (default: in the package)")
     parser.add_argument(
         "--classes",
         action="append",
         default=[],
         metavar="SET=FILE",
-        help=f"a list of wnids; for class_sets.npy give all of {', '.join(CLASS_SETS)}",
+        help=f"a file of wnids, one per line; class_sets.npy needs all of {', '.join(CLASS_SETS)}",
     )
     options = parser.parse_args(argv)
     lists = {name: Path(file) for name, _, file in (given.partition("=") for given in options.classes)}

@@ -1,4 +1,4 @@
-"""Sets of classes: the published ones by name, a prepared data set's, or anyone's list of wnids."""
+"""Sets of classes: a published one by name, those of a prepared data set, or any list of wnids."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ NAMES = ("in1k", *CLASS_SETS, "full")
 
 
 def class_rows(classes: str | os.PathLike[str] | Iterable[str]) -> Rows | None:
-    """The table rows of the classes that :func:`imgtool.wordnet.load` is given, ascending; None for "full".
+    """Returns the table rows of the `classes` of `imgtool.wordnet.load`, ascending; None for "full".
 
-    Raises:
-        InputError, UnknownSynsetError, DatasetError: see there.
+    Raises the errors of `load`.
     """
     if not isinstance(classes, (str, os.PathLike)):
         return rows_of_wnids(classes)
@@ -33,41 +32,43 @@ def class_rows(classes: str | os.PathLike[str] | Iterable[str]) -> Rows | None:
         return rows_of_wnids(ilsvrc2012_wnids())
     if classes in CLASS_SETS:
         return tables().class_set(str(classes))
-    return rows_of_wnids(_prepared_wnids(classes), f"{classes}: ")
+    return rows_of_wnids(_prepared_wnids(classes), classes)
 
 
-def rows_of_wnids(wnids: Iterable[str], where: str = "") -> Rows:
-    """The rows of these wnids, ascending.
+def rows_of_wnids(wnids: Iterable[str], path: str | os.PathLike[str] | None = None) -> Rows:
+    """Returns the table rows of some wnids, ascending.
 
     Args:
-        where: opens the errors' messages.
+        wnids: in any order.
+        path: the data set that they come from, for error messages.
 
     Raises:
-        UnknownSynsetError: some are not WordNet 3.0's; it names them.
-        InputError: there are none, or one is there twice.
+        UnknownSynsetError: some wnids are not in WordNet 3.0; the message lists them.
+        InputError: there are no wnids, or one occurs twice.
     """
+    source = "" if path is None else f"{path}: "
     given = list(wnids)
     if not given:
-        raise InputError(f"{where}no classes: give at least one wnid")
+        raise InputError(f"{source}no classes: give at least one wnid")
     rows = {wnid: tables().row(wnid) for wnid in sorted(given)}
     bad = [wnid for wnid, row in rows.items() if row is None]
     if bad:
         raise UnknownSynsetError(
-            f"{where}{len(bad):,} of {len(rows):,} classes are not nouns of WordNet 3.0: {listed(bad)}"
+            f"{source}{len(bad):,} of {len(rows):,} classes are not nouns of WordNet 3.0: {listed(bad)}"
         )
     twice = [wnid for wnid, count in Counter(given).items() if count > 1]
     if twice:
-        raise InputError(f"{where}classes given twice: {listed(sorted(twice))}")
+        raise InputError(f"{source}classes given twice: {listed(sorted(twice))}")
     return np.array(list(rows.values()), np.int64)
 
 
 def _prepared_wnids(path: str | os.PathLike[str]) -> list[str]:
-    """The classes of the data set that ``imgtool prepare`` left at ``path``."""
+    """Reads the wnids of a data set made by `imgtool prepare`."""
     labels = Path(path) / "labels.parquet"
     if not labels.is_file():
         raise InputError(
-            f"no class set {str(path)!r}: there are {', '.join(map(repr, NAMES))}, "
-            "or give a list of wnids or the path of a prepared data set (with its labels.parquet)"
+            f"no class set {str(path)!r}: use one of {', '.join(map(repr, NAMES))}, "
+            "or the path of a prepared data set (a folder with labels.parquet)"
         )
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
@@ -75,5 +76,5 @@ def _prepared_wnids(path: str | os.PathLike[str]) -> list[str]:
     try:
         wnids: list[str] = pq.read_table(labels, columns=["wnid"])["wnid"].to_pylist()
     except (OSError, KeyError, ArrowException) as error:
-        raise DatasetError(f"{labels}: cannot be read as a label map: {error}") from error
+        raise DatasetError(f"{labels}: cannot be read as a class table: {error}") from error
     return wnids

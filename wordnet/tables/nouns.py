@@ -1,8 +1,8 @@
-"""WordNet 3.0's nouns as the arrays in data/, written by `python -m imgtool.wordnet.tables.build`.
+"""WordNet 3.0's nouns as the arrays in data/, which `python -m imgtool.wordnet.tables.build` writes.
 
-A *row* is a synset's position among the 82,115 nouns sorted by offset, hence also sorted by wnid. A *word* is
-a (synset, lemma) pair; the words of row r are ``lemma_indptr[r]:lemma_indptr[r + 1]``, in WordNet's own order.
-Every array is a .npy file read on first use, so a question pays only for the columns it needs.
+A *row* is a synset's position among the 82,115 nouns sorted by offset, and hence by wnid. A *word* is a pair of a
+synset and one of its lemmas; the words of row r are `lemma_indptr[r]:lemma_indptr[r + 1]`, in WordNet's order. Each
+array is a .npy file that is read on first use, so that only the columns in use take time and memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 DATA = Path(__file__).parents[1] / "data"
 
-# The noun files among WordNet's lexicographer files, numbers 3 to 28: lexnames(5WN).
+# The names of WordNet's lexicographer files 3 to 28, which are those of nouns: lexnames(5WN).
 LEXNAMES = tuple(
     "noun." + topic
     for topic in (
@@ -31,7 +31,7 @@ LEXNAMES = tuple(
 )
 FIRST_LEXNAME = 3
 
-# Published sets of classes, a bit each of the column class_sets, the first the lowest. ImageNet-1k is in in1k.tsv.
+# Published sets of classes, each one bit of the column class_sets, the first the lowest. ImageNet-1k is in in1k.tsv.
 CLASS_SETS = {
     "in22k": "the 21,841 wnids of ImageNet's full release of fall 2011, fall11_whole.tar",
     "in12k": "11,821 of them, those that timm's in12k checkpoints were trained on (timm: imagenet12k_synsets.txt)",
@@ -49,7 +49,7 @@ def _array(name: str) -> cached_property[Array]:
 
 
 def _numbers(name: str) -> cached_property[memoryview]:
-    """The same for one number after the other, which come faster from a memoryview than from the array."""
+    """The same array as a memoryview, from which single numbers are read faster."""
 
     def view(self: Tables) -> memoryview:
         return memoryview(getattr(self, name))
@@ -58,7 +58,7 @@ def _numbers(name: str) -> cached_property[memoryview]:
 
 
 class Tables:
-    """The columns, and the few questions that need only them. Use :func:`tables`, which keeps one instance."""
+    """The columns, and look-ups that need only the columns. Use `tables()`, which caches one instance."""
 
     offset = _array("offset")  # int32 [82115], sorted: the digits of the wnid
     lexname = _array("lexname")  # uint8 [82115]: lexicographer file number
@@ -69,7 +69,7 @@ class Tables:
     text_indptr = _array("text_indptr")  # int32 [146348]: word → bytes
     text = _array("text")  # uint8: ASCII, underscores for spaces
     sense = _array("sense")  # uint8 [146347]: 1-based position in index.noun's list for the lemma
-    class_sets = _array("class_sets")  # uint8 [82115]: bit i says that the synset is in CLASS_SETS' i-th set
+    class_sets = _array("class_sets")  # uint8 [82115]: bit i is set if the synset is in the i-th of CLASS_SETS
     by_lemma = _array("by_lemma")  # int32 [146347]: words sorted by (lower-cased lemma, sense)
 
     def __init__(self, folder: Path = DATA) -> None:
@@ -82,7 +82,7 @@ class Tables:
         return len(self.offset)
 
     def row(self, wnid: str) -> int | None:
-        """The row of a wnid such as ``"n02084071"``, or None where WordNet has no such noun."""
+        """Returns the row of a wnid such as "n02084071", or None if WordNet has no such noun."""
         if not is_wnid(wnid):
             return None
         offset = int(wnid[1:])
@@ -93,18 +93,18 @@ class Tables:
         return f"n{self.offset[row]:08d}"
 
     def name(self, row: int) -> str:
-        """The NLTK name: the first lemma, lower-cased, and the number of this sense of it."""
+        """Returns the NLTK name: the first lemma, lower-cased, and the number of the synset's sense of it."""
         word = self._lemma_indptr[row]
         return f"{self._lower(word).decode()}.n.{self.sense[word]:02d}"
 
     def lemmas(self, row: int) -> tuple[str, ...]:
-        """The lemmas with spaces, as ImageNet's words.txt has them."""
+        """Returns the lemmas with spaces, as in ImageNet's words.txt."""
         words = range(self._lemma_indptr[row], self._lemma_indptr[row + 1])
         at = self._text_indptr
         return tuple(self.text[at[word] : at[word + 1]].tobytes().decode().replace("_", " ") for word in words)
 
     def senses(self, lemma: str) -> list[int]:
-        """The rows that have this lemma, in WordNet's sense order; case, spaces and underscores do not matter."""
+        """Returns the rows with a lemma in WordNet's sense order; case, spaces and underscores do not matter."""
         key = lemma_key(lemma).encode()
         words = self._by_lemma
         first = bisect_left(words, key, key=self._lower)
@@ -118,11 +118,11 @@ class Tables:
         return rows
 
     def class_set(self, name: str) -> Array:
-        """int64: the rows of the classes of one of :data:`CLASS_SETS`, ascending."""
+        """Returns int64, ascending: the rows of the classes in one of CLASS_SETS."""
         return np.flatnonzero(self.class_sets & (1 << list(CLASS_SETS).index(name)))
 
     def gloss(self, row: int) -> str:
-        """The whole gloss: the definition, then examples in quotes."""
+        """Returns the whole gloss: the definition, then examples in quotes."""
         start = self._gloss_ends[row - 1] + 1 if row else 0
         return self._glosses[start : self._gloss_ends[row]].decode()
 
@@ -154,16 +154,16 @@ class Tables:
 
 
 def lemma_key(word: str) -> str:
-    """A word as lemmas are compared: lower-cased, underscores for spaces."""
+    """Normalises a word as lemmas are compared: lower-cased, with underscores for spaces."""
     return "_".join(word.lower().replace("_", " ").split())
 
 
 @cache
 def tables() -> Tables:
-    """The shipped tables."""
+    """Returns the tables in the package."""
     return Tables()
 
 
 def is_wnid(key: str) -> bool:
-    """Whether this has the form of a noun's wnid: n and eight digits."""
+    """Tells whether a string has the form of a noun's wnid: n and eight digits."""
     return len(key) == 9 and key[0] == "n" and key[1:].isascii() and key[1:].isdigit()

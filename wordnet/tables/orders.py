@@ -1,23 +1,22 @@
-"""The orders in which ImageNet's classes are numbered, and the one place that converts between them.
+"""The orders in which ImageNet's classes are numbered, and `convert`, the only place that converts between them.
 
-Inside imgtool a label is a class index: ``"sorted"``, the 0-based position among the sorted wnids. Files and
-models made elsewhere use other orders; they are converted where they enter or leave, by :func:`convert`.
+Inside imgtool, a label is a class index: the 0-based position among the sorted wnids, order `"sorted"`. Other files and
+models use other orders. Their labels are converted on input and output.
 
-===================  =========  =================================================================================
-order                labels     numbering
-===================  =========  =================================================================================
-``"sorted"``         0-999      ILSVRC2012's wnids in sorted order (torchvision's and most checkpoints')
-``"ilsvrc2012_id"``  1-1000     the development kit's ILSVRC2012_ID (its validation ground truth)
-``"tf_slim"``        0-1000     0 is background, then sorted + 1 (TF-slim's and the early Keras and TF-Hub models)
-``"darknet"``        0-999      ILSVRC2012_ID - 1: darknet's imagenet.labels.list begins kit fox, English setter
-``"in22k"``          0-21840    the 21,841 wnids of fall11 in sorted order (ImageNet-21k and -22k models)
-``"in22k_ms"``       0-21841    ILSVRC2012's 1000 in sorted order, then the other wnids of fall11 in sorted order
-===================  =========  =================================================================================
+| order | labels | numbering |
+| --- | --- | --- |
+| `"sorted"` | 0-999 | ILSVRC2012's wnids in sorted order (torchvision and most checkpoints) |
+| `"ilsvrc2012_id"` | 1-1000 | the development kit's ILSVRC2012_ID (its validation ground truth) |
+| `"tf_slim"` | 0-1000 | 0 is background, then sorted + 1 (TF-slim, early Keras and TF-Hub models) |
+| `"darknet"` | 0-999 | ILSVRC2012_ID - 1: darknet's imagenet.labels.list begins with kit fox, English setter |
+| `"in22k"` | 0-21840 | the 21,841 wnids of fall11 in sorted order (ImageNet-21k and -22k models) |
+| `"in22k_ms"` | 0-21841 | ILSVRC2012's 1000 wnids in sorted order, then the other wnids of fall11 in sorted order |
 
-n04399382, the teddy, is the one class of ILSVRC2012 that fall11 lacks. So ``"in22k"`` has no label for it, and in
-``"in22k_ms"``, Microsoft's (labelmap_22k_reorder.txt of its FocalNet), its label 850 exists but no image has it.
+n04399382, the teddy, is the only class of ILSVRC2012 that fall11 lacks. So `"in22k"` has no label for it. In
+`"in22k_ms"`, Microsoft's order (labelmap_22k_reorder.txt of its FocalNet), it has label 850,
+but no image has this label.
 
-Source: data/in1k.tsv, which names its own, and the column class_sets of the tables.
+The sources are data/in1k.tsv, which lists its own, and the column class_sets of the tables.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from imgtool.wordnet.tables.nouns import DATA, tables
 
 IntArray = npt.NDArray[np.int64]
 
-BACKGROUND = 0  # stands among the numbers of the wnids; no noun has this offset
+BACKGROUND = 0  # used in place of a wnid's number; no noun has this offset
 
 # The lowest and the highest label of each order.
 _RANGES = {
@@ -55,38 +54,39 @@ def _in1k() -> tuple[tuple[str, ...], IntArray, IntArray]:
 
 
 def ilsvrc2012_wnids() -> list[str]:
-    """The 1000 wnids, sorted: position = class index."""
+    """Returns the 1000 wnids of ILSVRC2012, sorted: the position is the class index."""
     return list(_in1k()[0])
 
 
 def ilsvrc2012_ids() -> IntArray:
-    """int64 [1000]: the development kit's 1-based ILSVRC2012_ID of each class index."""
+    """Returns int64 [1000]: the development kit's 1-based ILSVRC2012_ID of each class index."""
     return _in1k()[1].copy()
 
 
 def ilsvrc2012_train_counts() -> IntArray:
-    """int64 [1000]: the published number of training images of each class index; 1,281,167 in all."""
+    """Returns int64 [1000]: the published number of training images of each class index; 1,281,167 in total."""
     return _in1k()[2].copy()
 
 
 def convert(y: npt.ArrayLike, src: str, dst: str, *, missing: int | None = None) -> IntArray:
-    """Labels ``y`` numbered in order ``src``, renumbered in order ``dst``.
+    """Converts labels from one order of the classes to another.
 
     Args:
-        y: integers of any shape; a single integer too.
-        src, dst: two of the orders that this module's head lists, in any combination.
-        missing: what a label becomes whose class ``dst`` does not have (say -1, from 22k to 1k); None: an error.
+        y: labels in order `src`: integers of any shape, or a single integer.
+        src: the order of `y`, one of those in the table of this module.
+        dst: the order to convert to, likewise.
+        missing: the result for a label whose class `dst` does not have, for example -1; None to raise an error instead.
 
     Returns:
-        int64, the shape of ``y``.
+        Labels in order `dst`, int64 of the shape of `y`.
 
     Raises:
-        InputError: an unknown order, labels that are not integers, a label outside ``src``'s range, or one that
-            ``dst`` has no label for.
+        InputError: an unknown order, labels that are not integers, a label outside the range of `src`, or a label whose
+            class `dst` does not have while `missing` is None.
     """
     for order in (src, dst):
         if order not in _RANGES:
-            raise InputError(f"unknown order {order!r}: one of {', '.join(map(repr, _RANGES))}")
+            raise InputError(f"unknown order {order!r}: use one of {', '.join(map(repr, _RANGES))}")
     labels = np.asarray(y)
     if labels.size and labels.dtype.kind not in "iu":
         raise InputError(f"labels must be integers, not {labels.dtype}")
@@ -95,7 +95,7 @@ def convert(y: npt.ArrayLike, src: str, dst: str, *, missing: int | None = None)
     if wrong.size:
         raise InputError(
             f"label {wrong.flat[0]} is outside {low} to {high}, the range of order {src!r} ({wrong.size:,} of "
-            f"{labels.size:,} labels are); they go from {labels.min()} to {labels.max()}, which fits "
+            f"{labels.size:,} labels are); the labels go from {labels.min()} to {labels.max()}, which fits "
             + _fitting(int(labels.min()), int(labels.max()))
         )
     lookup, exists = _lookup(src, dst)
@@ -107,8 +107,8 @@ def convert(y: npt.ArrayLike, src: str, dst: str, *, missing: int | None = None)
 
 
 class _Lookup(NamedTuple):
-    label: IntArray  # the label in dst, by label in src less src's lowest
-    exists: npt.NDArray[np.bool_]  # whether dst has one
+    label: IntArray  # the label in dst, by label in src minus the lowest one of src
+    exists: npt.NDArray[np.bool_]  # whether dst has a label for it
 
 
 @cache
@@ -121,7 +121,7 @@ def _lookup(src: str, dst: str) -> _Lookup:
 
 @cache
 def _offsets(order: str) -> IntArray:
-    """The digits of the wnids, one for each label, in this order; BACKGROUND for no class."""
+    """Returns the number in the wnid of each label of an order; BACKGROUND for the label that is not a class."""
     if order == "in22k":
         return tables().offset[tables().class_set("in22k")].astype(np.int64)
     in1k = _digits(_in1k()[0])
@@ -138,16 +138,16 @@ def _digits(wnids: tuple[str, ...] | list[str]) -> IntArray:
 
 
 def _fitting(low: int, high: int) -> str:
-    """The orders that labels from low to high may be of: those of ILSVRC2012's classes, or else all."""
+    """Returns the orders that labels from low to high fit: those of ILSVRC2012's classes, or else any."""
     fits = [order for order, (lowest, highest) in _RANGES.items() if lowest <= low and high <= highest]
     in1k = [order for order in fits if not order.startswith("in22k")]
-    return " or ".join(map(repr, in1k or fits)) or "no order known here"
+    return " or ".join(map(repr, in1k or fits)) or "no known order"
 
 
 def _no_label(labels: npt.NDArray[np.integer], src: str, dst: str, total: int) -> InputError:
     offset = _offsets(src)[int(labels.flat[0]) - _RANGES[src][0]]
     what = "background" if offset == BACKGROUND else f"n{offset:08d}"
     return InputError(
-        f"label {labels.flat[0]} of order {src!r} is {what}, which order {dst!r} does not have (so of {labels.size:,} "
-        f"of {total:,} labels); missing=-1 would turn them into -1"
+        f"label {labels.flat[0]} of order {src!r} is {what}, which order {dst!r} does not have "
+        f"({labels.size:,} of {total:,} labels); missing=-1 converts them to -1"
     )

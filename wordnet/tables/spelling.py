@@ -1,4 +1,4 @@
-"""What the user may have meant: the words nearest to a misspelt one."""
+"""Suggestions for a misspelt word."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 
 def nearest(query: str, words: Iterable[str], count: int = 5) -> list[str]:
-    """The words nearest to ``query``, if it takes few enough typing errors to come from one to the other.
+    """Returns the words nearest to `query`; none if all of them are too far away.
 
-    The distance is the optimal string alignment distance: a letter inserted, left out or changed and two neighbours
-    swapped count one each. About one error in three letters is forgiven, three at most. Of words equally near those
-    with the same letters win ("dgo": dog, not do). Should more than ``count`` be left, it is the alphabet's first.
+    The distance is the optimal string alignment distance: inserting, deleting or changing a letter, or swapping two
+    neighbours, counts 1. It may be up to a third of the query's length, at least 1 and at most 3. Among equally near
+    words, those with the same letters are preferred ("dgo": dog, not do), then the first `count` in alphabetical order.
     """
     if not query:
         return []
@@ -26,16 +26,16 @@ def nearest(query: str, words: Iterable[str], count: int = 5) -> list[str]:
     if distance.min() > allowed:
         return []
     best = [near[i] for i in np.flatnonzero(distance == distance.min())]
-    other_letters = [_other_letters(query, word) for word in best]
-    return [word for word, others in zip(best, other_letters, strict=True) if others == min(other_letters)][:count]
+    differences = [_letter_difference(query, word) for word in best]
+    return [word for word, difference in zip(best, differences, strict=True) if difference == min(differences)][:count]
 
 
-def _other_letters(a: str, b: str) -> int:
+def _letter_difference(a: str, b: str) -> int:
     return sum(((Counter(a) - Counter(b)) + (Counter(b) - Counter(a))).values())
 
 
 def _distances(query: bytes, letters: np.ndarray) -> np.ndarray:
-    """Distance of the query to every prefix of every word: the usual recurrence, over all words at once.
+    """Computes the distance of the query to every prefix of every word, by the usual recurrence, vectorised over words.
 
     Args:
         letters: uint8 [length, words].

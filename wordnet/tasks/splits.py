@@ -1,14 +1,14 @@
-"""Superclass tasks: classes gathered under synsets chosen by a rule, and split into source and target subpopulations.
+"""Superclass tasks: classes grouped into superclasses, and split into source and target subpopulations.
 
 After Santurkar, Tsipras and Madry, BREEDS: Benchmarks for Subpopulation Shift, ICLR 2021 (arXiv:2008.04859): a model
 learns superclasses from some of their classes (the source) and is tested on others (the target).
 
-:func:`superclasses` and :func:`subpopulations` make such tasks from any hierarchy. :func:`breeds` gives the published
-ones, which cannot be had that way: their authors edited WordNet's tree by hand.
+`superclasses` and `subpopulations` make such tasks from any hierarchy. `breeds` returns the published tasks, which
+these functions cannot make, because their authors edited WordNet's tree by hand.
 
-A superclass task wants a tree, that no class be under two superclasses. Here it is that of Synset.path: a class
-belongs to the superclasses on its longest path from the root. So all its classes are a kind of a superclass, but a
-class that is a kind of two of them is in one alone.
+In a superclass task no class may be in two superclasses, so it needs a tree. This module uses the tree of
+`Synset.path`: a class belongs to the superclass on its longest path from the root. So every class of a superclass is a
+kind of it, but a class that is a kind of two superclasses is in only one of them.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ class Task:
     """Superclasses and their classes.
 
     Attributes:
-        names: the superclasses' names, no two alike, in the order of their labels.
-        superclasses: the wnid of each; in a published task the id in its authors' tree ("dummy9" is not WordNet's).
-        source: class indices, int64, of each superclass.
-        target: likewise, none of them in ``source``; empty for a task that is not split.
-        wnids: of all classes of the hierarchy, in class order.
+        names: the unique names of the superclasses, in the order of their labels.
+        superclasses: the wnid of each superclass; in a published task, the ID in the authors' tree, which may not be
+            WordNet's ("dummy9").
+        source: the class indices of each superclass in the source, int64.
+        target: the class indices of each superclass in the target, disjoint from `source`; empty for a task that is not
+            split.
+        wnids: the wnids of all classes of the hierarchy, in class order.
     """
 
     names: tuple[str, ...]
@@ -61,16 +63,16 @@ class Task:
         return len(self.names)
 
     def labelmap(self, side: Literal["source", "target"] = "source") -> LabelMap:
-        """From the hierarchy's classes to the superclasses, by the classes of one side; all others are dropped.
+        """Returns the label map of one side's classes to the superclasses. All other classes are dropped.
 
         Raises:
-            InputError: another side, or the target of a task that is not split.
+            InputError: another `side`, or `"target"` for a task that is not split.
         """
         if side not in ("source", "target"):
             raise InputError(f"side must be 'source' or 'target', not {side!r}")
         members = self.source if side == "source" else self.target
         if not members:
-            raise InputError("the task is not split, so it has no target: see subpopulations")
+            raise InputError("the task is not split, so it has no target: split it with subpopulations")
         of_class = np.full(len(self.wnids), DROPPED, np.int64)
         for label, classes in enumerate(members):
             of_class[classes] = label
@@ -91,29 +93,33 @@ def superclasses(
     balanced: bool = False,
     seed: int = 0,
 ) -> Task:
-    """Disjoint superclasses of a hierarchy's classes, not split: all their classes are the source.
+    """Groups the classes of a hierarchy into disjoint superclasses. The task is not split: all classes are the source.
+
+    At least one of `size`, `depth` and `count` is needed; `depth` and `count` exclude each other.
 
     Args:
-        size: the fewest classes a superclass may have. Given alone, superclasses are the lowest synsets that have so
-            many, none of them above another.
-        depth: superclasses are the synsets so many edges below the root in the tree (``Synset.depth[1]``).
-        count: exactly so many superclasses. They leave out as few classes as any that many can; of all such choices
-            they are the most even, the sum of their squared sizes is least. Of synsets with the same classes it
-            is the lowest.
-        under: only what is below this synset; None for all.
-        balanced: every superclass keeps as many classes as the smallest has, drawn at random by ``seed``.
+        h: the hierarchy.
+        size: the minimum number of classes in a superclass. Given alone, superclasses are the lowest synsets with at
+            least this many classes, none of them above another.
+        depth: superclasses are the synsets at this depth in the tree (`Synset.depth[1]`).
+        count: the number of superclasses. They leave out as few classes as possible. Among such choices they are the
+            most even: the sum of their squared sizes is minimal. Of several synsets with the same classes, the lowest
+            is taken.
+        under: restricts superclasses to those at or below this synset; None for all.
+        balanced: reduces every superclass to as many classes as the smallest has, drawn at random with `seed`.
+        seed: the seed of the random draw.
 
     Returns:
-        a Task, superclasses in the order of their wnids, classes ascending.
+        The task: superclasses in the order of their wnids, classes ascending.
 
     Raises:
-        UnknownSynsetError: no synset goes by ``under``.
-        InputError: none of the three rules, or depth and count both; a number that is not positive; no such
-            superclasses.
+        UnknownSynsetError: `under` matches no synset, or several.
+        InputError: none of size, depth and count is given, or both depth and count; a number is not positive; there are
+            no such superclasses.
     """
     rules = {"size": size, "depth": depth, "count": count}
     if all(value is None for value in rules.values()) or (depth is not None and count is not None):
-        raise InputError("superclasses are chosen by size, by depth or by count; size may go with either of the others")
+        raise InputError("give size, depth or count to choose superclasses by, and not both depth and count")
     for rule, value in rules.items():
         if value is not None and value < (rule != "depth"):
             raise InputError(f"{rule} must be positive, not {value}")
@@ -126,14 +132,16 @@ def superclasses(
     elif depth is not None:
         chosen = np.flatnonzero(enough & (tree.depth == depth))
     else:
-        enough[tree.parent[enough & (tree.parent >= 0)]] = False  # and so up: all above have enough too
+        enough[tree.parent[enough & (tree.parent >= 0)]] = False  # all further ancestors have enough classes, too
         chosen = np.flatnonzero(enough)
     if not chosen.size:
         wanted = ", ".join(f"{rule} {value}" for rule, value in rules.items() if value is not None)
-        raise InputError(f"no superclasses of {wanted} among {int((paths >= 0).any(axis=1).sum()):,} classes")
+        raise InputError(f"no superclasses with {wanted} among {int((paths >= 0).any(axis=1).sum()):,} classes")
     label_of_node = np.full(len(tree) + 1, -1)
     label_of_node[chosen] = np.arange(len(chosen))
-    of_class = label_of_node[paths].max(axis=1, initial=-1)  # where a path ends is -1, the last node's place
+    of_class = label_of_node[paths].max(
+        axis=1, initial=-1
+    )  # the -1 after the end of a path indexes the last entry, which is -1
     members = [np.flatnonzero(of_class == label) for label in range(len(chosen))]
     if balanced:
         smallest, rng = min(map(len, members)), random.Random(seed)
@@ -143,19 +151,24 @@ def superclasses(
 
 
 def subpopulations(h: Hierarchy, task: Task, kind: Kind = "rand", seed: int = 0) -> Task:
-    """The task with every superclass's classes, source and target together, split anew into halves.
+    """Splits the classes of every superclass, source and target together, into a new source and target of equal size.
 
-    An odd class goes to the source. The halves are those of an order of the classes:
-
-    - ``"rand"``: a random one.
-    - ``"good"``: the tree's, from left to right, dealt out in turn: what is near in the tree is on both sides, so the
-      target is as like the source as can be.
-    - ``"bad"``: the tree's, cut in the middle: whole subtrees are on either side, so the target is as far from the
-      source as can be.
+    If the number of classes is odd, the source gets one more.
 
     Args:
-        h: the hierarchy of the task's classes, for its tree; children stand in a random order.
-        seed: of all that is random.
+        h: the hierarchy of the task's classes, for its tree.
+        task: the task to split.
+        kind: how to split:
+
+            - `"rand"`: at random;
+            - `"good"`: alternating in the order of the tree, so that neighbours in the tree are on both sides and the
+              target is as similar to the source as possible;
+            - `"bad"`: cut in the middle of the order of the tree, so that whole subtrees are on one side and the target
+              is as different from the source as possible.
+        seed: the seed of the random split, and of the order of children in the tree.
+
+    Returns:
+        The task with the same superclasses and the new split.
 
     Raises:
         InputError: another kind, another hierarchy, or a superclass of a single class.
@@ -163,7 +176,7 @@ def subpopulations(h: Hierarchy, task: Task, kind: Kind = "rand", seed: int = 0)
     if kind not in KINDS:
         raise InputError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
     if list(task.wnids) != h.wnids:
-        raise InputError(f"the task is over {len(task.wnids):,} other classes than {h!r}")
+        raise InputError(f"the task has {len(task.wnids):,} other classes than {h!r}")
     both = [[*a.tolist(), *b.tolist()] for a, b in zip_longest(task.source, task.target, fillvalue=np.array([]))]
     single = [name for name, members in zip(task.names, both, strict=True) if len(members) < 2]
     if single:
@@ -184,23 +197,23 @@ def subpopulations(h: Hierarchy, task: Task, kind: Kind = "rand", seed: int = 0)
 
 
 def breeds(name: str, kind: Kind | None = None) -> Task:
-    """A published task of BREEDS over ILSVRC2012's classes, exactly as its authors' code makes it.
+    """Returns a published BREEDS task over ILSVRC2012's classes, exactly as its authors' code makes it.
 
-    They are tables (data/breeds.json), for the authors' tree is WordNet's edited by hand: some of its nodes are not
-    WordNet's, and the others do not have the classes that they have in WordNet.
+    The tasks are stored as tables (data/breeds.json), because the authors edited WordNet's tree by hand: some nodes of
+    their tree are not WordNet's, and the others do not have the classes that they have in WordNet.
 
     Args:
-        name: ``"entity13"``, ``"entity30"``, ``"living17"`` or ``"nonliving26"``.
-        kind: None for the task that is not split, or how it is split into source and target.
+        name: `"entity13"`, `"entity30"`, `"living17"` or `"nonliving26"`.
+        kind: how the task is split into source and target, as for `subpopulations`; None for a task that is not split.
 
     Returns:
-        a Task; superclasses and classes in the published order.
+        The task: superclasses and classes in the published order.
 
     Raises:
         InputError: an unknown name or kind.
     """
     if name not in _published():
-        raise InputError(f"no task {name!r} in BREEDS: there are {', '.join(map(repr, _published()))}")
+        raise InputError(f"no BREEDS task {name!r}: use one of {', '.join(map(repr, _published()))}")
     if kind is not None and kind not in KINDS:
         raise InputError(f"kind must be None or one of {', '.join(map(repr, KINDS))}, not {kind!r}")
     task = _published()[name]
@@ -218,7 +231,7 @@ def _published() -> dict[str, Any]:
 
 
 def _paths(h: Hierarchy, tree: Tree, under: Key | None) -> IntArray:
-    """The tree's paths, [classes, longest], with all but what is at or below ``under`` turned into -1."""
+    """Returns the paths of the tree, [classes, longest], with -1 for nodes that are not at or below `under`."""
     if under is None:
         return tree.paths
     top = h[under].node
@@ -227,13 +240,17 @@ def _paths(h: Hierarchy, tree: Tree, under: Key | None) -> IntArray:
 
 
 def _even_cut(tree: Tree, sizes: IntArray, least: int, count: int) -> IntArray:
-    """The nodes, none above another, that :func:`superclasses` promises for ``count``, ascending.
+    """Returns the nodes that `superclasses` chooses for `count`, ascending; none is above another.
 
-    By dynamic programming from the leaves up: for every node and every number the least cost of so many superclasses
-    at or below it. A superclass costs its size squared, a class left out more than all superclasses could.
+    Uses dynamic programming from the leaves up: for every node and every k, it computes the minimum cost of k
+    superclasses at or below the node. A superclass costs its size squared. A class that is left out costs more than all
+    superclasses together could.
 
     Args:
-        sizes: int64 [nodes]: the classes at or below each node; nodes that have none are left alone.
+        tree: the tree.
+        sizes: int64 [nodes]: the number of classes at or below each node. Nodes without classes are ignored.
+        least: the minimum size of a superclass.
+        count: the number of superclasses.
     """
     nodes = np.flatnonzero(sizes)
     children: dict[int, list[int]] = {node: [] for node in [-1, *nodes.tolist()]}
@@ -241,12 +258,12 @@ def _even_cut(tree: Tree, sizes: IntArray, least: int, count: int) -> IntArray:
         above = int(tree.parent[node])
         children[above if above in children else -1].append(node)
     total = int(sizes[children[-1]].sum())
-    cost: dict[int, IntArray] = {}  # by number of superclasses at or below the node
-    shares: dict[int, list[IntArray]] = {}  # by number: how many of them each child gets, given those before it
-    itself: set[int] = set()  # where one superclass is best had by the node itself
+    cost: dict[int, IntArray] = {}  # per node: the minimum cost by number of superclasses at or below it
+    shares: dict[int, list[IntArray]] = {}  # per node and child: how many of k superclasses the child gets
+    itself: set[int] = set()  # nodes that are themselves the best single superclass
     for node in [*nodes[np.argsort(-tree.depth[nodes], kind="stable")].tolist(), -1]:
-        of_its_own = int(sizes[node] - sizes[children[node]].sum()) if node >= 0 else 0  # it may itself be a class
-        best = np.array([of_its_own * (total**2 + 1), _NO_CUT])
+        own = int(sizes[node] - sizes[children[node]].sum()) if node >= 0 else 0  # 1 if the node is a class
+        best = np.array([own * (total**2 + 1), _NO_CUT])
         shares[node] = []
         for child in children[node]:
             best, share = _merged(best, cost.pop(child), count)
@@ -256,7 +273,7 @@ def _even_cut(tree: Tree, sizes: IntArray, least: int, count: int) -> IntArray:
             itself.add(node)
         cost[node] = best
     if count >= len(cost[-1]) or cost[-1][count] >= _NO_CUT:
-        raise InputError(f"{total:,} classes cannot be cut into {count:,} superclasses of {least:,} or more")
+        raise InputError(f"{total:,} classes cannot be divided into {count:,} superclasses of at least {least:,}")
     chosen: list[int] = []
     waiting = [(-1, count)]
     while waiting:
@@ -271,7 +288,7 @@ def _even_cut(tree: Tree, sizes: IntArray, least: int, count: int) -> IntArray:
 
 
 def _merged(a: IntArray, b: IntArray, most: int) -> tuple[IntArray, IntArray]:
-    """For every k up to ``most``, the least of ``a[k - i] + b[i]``, and its i."""
+    """Returns, for every k up to `most`, the minimum of `a[k - i] + b[i]` over i, and the i that attains it."""
     length = min(len(a) + len(b) - 1, most + 1)
     padded = np.full(length + len(b), _NO_CUT)
     padded[len(b) : len(b) + min(len(a), length)] = a[:length]

@@ -1,5 +1,5 @@
-// The codec's C interface, which _native.py calls through ctypes. It uses nothing of Python's, so that one library
-// serves every version of it. Functions return 0 or what went wrong, in words by codec_error().
+// The codec's C interface, which _native.py calls through ctypes. It does not use Python's API, so that one library
+// works with every version of Python. Functions return 0 or a Status; codec_error() has the message.
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -54,21 +54,23 @@ int narrow(int64_t value) {
 }
 
 Coding coding_of(int64_t quality, int32_t h_samp, int32_t v_samp, int64_t restart) {
-  if (quality < 1 || quality > 100) throw std::invalid_argument("quality is 1 to 100, not " + std::to_string(quality));
+  if (quality < 1 || quality > 100)
+    throw std::invalid_argument("quality must be from 1 to 100, not " + std::to_string(quality));
   if (h_samp < 1 || h_samp > 2 || v_samp < 1 || v_samp > h_samp)
-    throw std::invalid_argument("no subsampling has the factors " + std::to_string(h_samp) + ", " + std::to_string(v_samp));
+    throw std::invalid_argument("unsupported subsampling: factors " + std::to_string(h_samp) + ", " +
+                                std::to_string(v_samp));
   if (restart < 0 || restart > 65535)
-    throw std::invalid_argument("restart intervals are 0 to 65535 MCUs, not " + std::to_string(restart));
+    throw std::invalid_argument("a restart interval must be from 0 to 65535 MCUs, not " + std::to_string(restart));
   return {static_cast<int>(quality), {h_samp, v_samp}, static_cast<int>(restart)};
 }
 
-// One per thread that calls; libjpeg's state is not cheap to make.
+// One per calling thread, because libjpeg's state is expensive to create.
 Worker& local_worker() {
   thread_local Worker worker;
   return worker;
 }
 
-// Header, as ctypes reads it.
+// Header with fixed-size fields, for ctypes.
 struct Fields {
   int32_t width, height, components, space, progressive, orientation, h_samp, v_samp;
 };
@@ -77,7 +79,7 @@ Fields fields_of(const Header& h) {
   return {h.width, h.height, h.components, h.space, h.progressive, h.orientation, h.h_samp, h.v_samp};
 }
 
-// An image made, pixels or a JPEG, all zeros before; the caller gives it to codec_release().
+// An image, pixels or a JPEG. The caller passes it in with zeros, and in the end to codec_release().
 struct Result {
   const uint8_t* data;
   uint64_t size;
@@ -104,7 +106,7 @@ struct Bytes {
   size_t size;
 };
 
-// What samples are read from: memory-mapped shards.
+// The buffers that samples are read from: memory-mapped shards.
 struct Buffers {
   const uint8_t* const* data;
   const uint64_t* sizes;
@@ -112,12 +114,12 @@ struct Buffers {
 
   Bytes at(int shard, uint64_t offset, uint64_t size) const {
     if (shard < 0 || shard >= count) throw ImageError("no such shard");
-    if (offset > sizes[shard] || size > sizes[shard] - offset) throw ImageError("the sample lies outside its shard");
+    if (offset > sizes[shard] || size > sizes[shard] - offset) throw ImageError("the sample is outside its shard");
     return {data[shard] + offset, static_cast<size_t>(size)};
   }
 };
 
-// Where each sample of a batch is, how its pixels are to be cropped, and where they go.
+// The location of each sample of a batch, its crop, and the memory for the pixels.
 struct Samples {
   int64_t count;
   const int32_t* shard;
@@ -128,14 +130,14 @@ struct Samples {
   int32_t out_w, out_h;
 };
 
-// Asks the system to read a sample into memory, so that it is there when its turn comes.
+// Asks the system to read a sample into memory before it is decoded.
 void read_ahead(const Bytes& bytes) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const uintptr_t begin = reinterpret_cast<uintptr_t>(bytes.data) / page * page;
   madvise(reinterpret_cast<void*>(begin), reinterpret_cast<uintptr_t>(bytes.data) + bytes.size - begin, MADV_WILLNEED);
 }
 
-// A batch that the pool's threads are decoding. All that they read and write must outlive it.
+// A batch that the pool's threads decode. The memory that they read and write must outlive it.
 class Batch {
  public:
   Batch(Pool& pool, const Buffers& buffers, const Samples& samples)
@@ -155,7 +157,7 @@ class Batch {
     for (int64_t i = 0; i < samples.count; ++i) {
       try {
         read_ahead(buffers.at(samples.shard[i], samples.offset[i], samples.size[i]));
-      } catch (const ImageError&) {    // is met again, and told of, when it is decoded
+      } catch (const ImageError&) {    // reported when the sample is decoded
       }
     }
     task_ = pool_.submit(narrow(samples.count), job);
@@ -166,7 +168,7 @@ class Batch {
     if (task_) pool_.cancel(*task_);
   }
 
-  // Until it is done: how many samples failed. A sample with an error leaves its pixels undefined.
+  // Waits until it is done and returns how many samples failed. The pixels of these are undefined.
   int64_t wait() {
     pool_.wait(*task_);
     int64_t failed = 0;
@@ -184,7 +186,7 @@ class Batch {
 
 }  // namespace
 
-// What went wrong in the calling thread's last call that failed.
+// The message of the calling thread's last failed call.
 API const char* codec_error() { return last_error.c_str(); }
 
 IMGTOOL_ISA_API(codec)
@@ -206,14 +208,14 @@ API int32_t codec_decode(const uint8_t* data, uint64_t size, int64_t max_side, i
   });
 }
 
-// Whether they could be read is written to `read`.
+// Sets `read` to whether the coefficients could be read.
 API int32_t codec_read_coefficients(const uint8_t* data, uint64_t size, int32_t x, int32_t y, int32_t w, int32_t h,
                                     bool* read) {
   return guarded([&] {
     Decoder& decoder = local_worker().decoder;
     const Header& header = decoder.open(data, size);
     if (x < 0 || y < 0 || w < 1 || h < 1 || w > header.width - x || h > header.height - y)
-      throw ImageError("the crop does not lie inside the image");
+      throw ImageError("the crop is not inside the image");
     *read = decoder.read_coefficients(x, y, w, h);
     decoder.end();
   });

@@ -8,8 +8,8 @@
 
 namespace imgtool {
 
-// The members are plain: an error jumps past destructors, so fail() or take(), one of which ends every image, free them.
-// Use: create(), then `if (setjmp(c.error.jump)) c.fail();`.
+// Has no members with destructors, which libjpeg's errors would jump past. Every image ends with fail() or take(),
+// which free the memory. Use: create(), then `if (setjmp(c.error.jump)) c.fail();`.
 struct Compressor {
   jpeg_compress_struct cinfo{};
   ErrorState error;
@@ -42,7 +42,7 @@ struct Compressor {
     std::free(buffer);
   }
 
-  // The bytes of the finished image.
+  // Returns the bytes of the finished image.
   std::string take() {
     std::string out(reinterpret_cast<char*>(buffer), size);
     destroy();

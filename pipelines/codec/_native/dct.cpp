@@ -9,7 +9,7 @@ constexpr int kBits = 13, kPassBits = 2;       // libjpeg's CONST_BITS and PASS1
 
 constexpr int32_t fix(double x) { return static_cast<int32_t>(x * (1 << kBits) + 0.5); }
 
-// The constants of Loeffler, Ligtenberg and Moschytz's factorisation (ICASSP 1989) as libjpeg's jidctint.c names them.
+// The constants of Loeffler, Ligtenberg and Moschytz's factorisation (ICASSP 1989), named as in libjpeg's jidctint.c.
 constexpr int32_t k0298 = fix(0.298631336), k0390 = fix(0.390180644), k0541 = fix(0.541196100), k0765 = fix(0.765366865),
                   k0899 = fix(0.899976223), k1175 = fix(1.175875602), k1501 = fix(1.501321110), k1847 = fix(1.847759065),
                   k1961 = fix(1.961570560), k2053 = fix(2.053119869), k2562 = fix(2.562915447), k3072 = fix(3.072711026);
@@ -31,7 +31,7 @@ IMGTOOL_INLINE void transpose(i32x8* a) {
   }
 }
 
-// One pass down the columns, rounded and shifted by `shift`.
+// One pass along the columns; results are rounded and shifted right by `shift`.
 template <int shift>
 IMGTOOL_INLINE void inverse_pass(i32x8* a) {
   const i32x8 half = i32x8{} + (1 << (shift - 1));
@@ -55,7 +55,7 @@ IMGTOOL_INLINE void inverse_pass(i32x8* a) {
   a[4] = (e3 - o0) >> shift;
 }
 
-// One pass down the columns; the even outputs of a flow graph without multiplications are scaled by `up` or down.
+// One pass along the columns. Outputs 0 and 4, which have no multiplications, are shifted left if `up`, else right.
 template <int up, int shift>
 IMGTOOL_INLINE void forward_pass(i32x8* a) {
   const i32x8 half = i32x8{} + (1 << (shift - 1));
@@ -82,12 +82,12 @@ IMGTOOL_INLINE void forward_pass(i32x8* a) {
   a[1] = (d0 * k1501 + z1 + z4) >> shift;
 }
 
-// What the entropy coder has codes for; a sound source stays far inside.
+// The range of the entropy coder's codes; valid images stay far below it.
 constexpr int16_t kMaxCoefficient = 1023;
 
-// The nearest coefficient: rounded by adding and taking away what leaves no bits for a fraction. |v| stays below 2^31,
-// above which processors make different whole numbers of it. So it does in damaged files: a mean has 16 bits, other
-// coefficients have 10 and steps 16, and no output of `halve` exceeds the largest mean.
+// Rounds to the nearest coefficient, by adding and subtracting a number so large that no bits are left for a fraction.
+// |v| stays below 2^31, above which processors convert floats differently. This holds for damaged files, too: a DC
+// coefficient has 16 bits, other coefficients have 10 and steps 16, and no output of `halve` exceeds the largest DC.
 IMGTOOL_INLINE i16x8 to_coefficients(const f32x8& v) {
   constexpr float kMagic = 12582912.0f;            // 1.5 * 2^23
   const i16x8 low = i16x8{} - kMaxCoefficient, high = i16x8{} + kMaxCoefficient;
@@ -96,7 +96,7 @@ IMGTOOL_INLINE i16x8 to_coefficients(const f32x8& v) {
   return q > high ? high : q;
 }
 
-// cos(i pi / 16), without a library whose last digit differs from machine to machine.
+// cos(i pi / 16), without a library function, whose last digit may differ between machines.
 constexpr double cosine(int i) {
   constexpr double kOf[] = {1, 0.98078528040323044913, 0.92387953251128675613, 0.83146961230254523708,
                             0.70710678118654752440, 0.55557023301960222474, 0.38268343236508977173,
@@ -106,8 +106,8 @@ constexpr double cosine(int i) {
   return i > 8 ? -kOf[16 - i] : kOf[i];
 }
 
-// C of the orthonormal DCT, which JPEG's is (T.81, A.3.3), times two inverse ones of half the length side by side. A block
-// of half the length has half the scale a side.
+// The matrix of the orthonormal DCT, as in JPEG (T.81, A.3.3), times two adjacent inverse DCTs of half the length. A
+// block of half the length has half the scale per dimension.
 struct Halving {
   float m[kSide][kSide], transposed[kSide][kSide];
   constexpr Halving() : m(), transposed() {
@@ -130,7 +130,7 @@ IMGTOOL_INLINE void inverse_blocks(const int16_t* blocks, const uint8_t* last, i
                                    uint8_t* out, size_t pitch) {
   for (int i = 0; i < count; ++i, blocks += kArea, out += kSide) {
     if (last[i] == 0) {
-      // In islow's two passes a lone DC becomes DC * step / 8, rounded.
+      // With only a DC coefficient, islow's two passes give DC * step / 8, rounded.
       const int sample = ((blocks[0] * steps.step[0] + 4) >> 3) + 128;
       const auto byte = static_cast<uint8_t>(sample < 0 ? 0 : sample > 255 ? 255 : sample);
       const u8x8 row = u8x8{} + byte;
@@ -161,8 +161,8 @@ IMGTOOL_INLINE void forward_blocks(const uint8_t* samples, size_t pitch, int cou
     transpose(a);
     forward_pass<0, kBits + kPassBits>(a);
     for (int y = 0; y < kSide; ++y) {
-      // |a| / (8 step), rounded half up: in whole numbers that is (|a| + 4 step) / (8 step) rounded down, and a quarter
-      // more keeps what is exact from falling below.
+      // |a| / (8 step), rounded half up: in integers, that is (|a| + 4 step) / (8 step) rounded down. Adding a quarter
+      // keeps exact results from falling below.
       const i32x8 sign = a[y] >> 31, size = (a[y] ^ sign) - sign;
       const f32x8 n = __builtin_convertvector(size + load<i32x8>(steps.step + kSide * y) * 4, f32x8) + 0.25f;
       const i32x8 q = __builtin_convertvector(n * load<f32x8>(steps.inverse + kSide * y), i32x8);
@@ -184,7 +184,7 @@ IMGTOOL_INLINE void requantise_blocks(const int16_t* from, const Steps& from_ste
     }
 }
 
-// With only the lowest n x n of the 4 x 4 frequencies of each.
+// Uses only the lowest n x n of the 4 x 4 frequencies of each block.
 template <int n>
 IMGTOOL_INLINE void halve_lowest(const int16_t* const above[2], const int16_t* const below[2], const Steps& from,
                                  const Steps& to, int16_t* out) {
@@ -216,7 +216,7 @@ IMGTOOL_INLINE void halve_lowest(const int16_t* const above[2], const int16_t* c
 
 IMGTOOL_INLINE void halve_blocks(const int16_t* const above[2], const int16_t* const below[2], int last,
                                  const Steps& from, const Steps& to, int16_t* out) {
-  if (last < 1)                        // zigzag indices below n (n + 1) / 2 lie in the lowest n x n
+  if (last < 1)                        // zigzag indices below n (n + 1) / 2 are in the lowest n x n
     halve_lowest<1>(above, below, from, to, out);
   else if (last < 3)
     halve_lowest<2>(above, below, from, to, out);

@@ -66,7 +66,7 @@ std::string transcode(const uint8_t* data, size_t size) {
   jpeg_read_header(&in, TRUE);
   jvirt_barray_ptr* coefficients = jpeg_read_coefficients(&in);
   jpeg_copy_critical_parameters(&in, &c.cinfo);
-  // 2x2, 2x2, 2x2 holds the same blocks as 1x1, 1x1, 1x1, in another order
+  // sampling factors 2x2, 2x2, 2x2 have the same blocks as 1x1, 1x1, 1x1, in another order
   const int h = in.comp_info[1].h_samp_factor, v = in.comp_info[1].v_samp_factor;
   for (int k = 0; k < in.num_components; ++k) {
     c.cinfo.comp_info[k].h_samp_factor /= h;

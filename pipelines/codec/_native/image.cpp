@@ -9,7 +9,7 @@ namespace {
 void check(const Crop& c, int width, int height, int out_w, int out_h) {
   if (c.x < 0 || c.y < 0 || c.w < 1 || c.h < 1 || c.x + c.w > width || c.y + c.h > height ||
       c.window_x < 0 || c.window_y < 0 || c.window_x + out_w > c.resized_w || c.window_y + out_h > c.resized_h)
-    throw ImageError("the crop does not lie inside the image");
+    throw ImageError("the crop is not inside the image");
 }
 
 void make_axes(Resizer& resizer, const Crop& c, int out_w, int out_h) {
@@ -18,7 +18,7 @@ void make_axes(Resizer& resizer, const Crop& c, int out_w, int out_h) {
   resizer.begin();
 }
 
-// The image under EXIF orientation 2..8 (EXIF 2.3, 4.6.4 A): mirrored, turned, or both.
+// Applies EXIF orientation 2..8 (EXIF 2.3, 4.6.4 A): mirrored, rotated, or both.
 Image oriented(const Image& in, int orientation) {
   const bool turned = orientation >= 5;
   Image out;
@@ -50,7 +50,7 @@ void decode_crop(Worker& worker, const uint8_t* data, size_t size, int width, in
   const Header& header = decoder.open(data, size);
   if (header.width != width || header.height != height)
     throw ImageError("the JPEG is " + std::to_string(header.width) + " x " + std::to_string(header.height) +
-                     ", the shard says " + std::to_string(width) + " x " + std::to_string(height));
+                     ", but according to the shard " + std::to_string(width) + " x " + std::to_string(height));
   if (decoder.read_region(crop.x, crop.y, crop.w, crop.h, worker.planes)) {
     decoder.end();
     resize_crop(worker.planes, crop, rgb, out_w, out_h);

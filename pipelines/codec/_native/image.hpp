@@ -1,4 +1,4 @@
-// Two jobs of the codec: a crop for a batch, and a whole image.
+// The two decoding jobs of the codec: a crop for a batch, and a whole image.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace imgtool {
 
-// Source rectangle (x, y, w, h) resized to (resized_w, resized_h), of which the output is the window at
-// (window_x, window_y); mirrored last. A training crop has resized = output and window = 0, 0.
+// The source rectangle (x, y, w, h) is resized to (resized_w, resized_h). The output is the window of it at
+// (window_x, window_y), mirrored if `flip`. A training crop has resized = output and window = 0, 0.
 struct Crop {
   int x, y, w, h;
   int resized_w, resized_h;
@@ -18,44 +18,44 @@ struct Crop {
   bool flip;
 };
 
-// What one thread keeps from image to image.
+// The state that a thread reuses for each image.
 struct Worker {
   Decoder decoder;
   Resizer resizer;
   Planes planes;
 };
 
-// Decodes and resizes one crop of a JPEG into out_w x out_h RGB pixels. `width` and `height` are what the shard says
-// of the image; another size is an ImageError, as is damaged data inside the crop.
+// Decodes and resizes one crop of a JPEG into out_w x out_h RGB pixels. `width` and `height` are the size according to
+// the shard. Throws ImageError if the JPEG has another size, or if its data is damaged inside the crop.
 void decode_crop(Worker& worker, const uint8_t* data, size_t size, int width, int height, const Crop& crop,
                  uint8_t* rgb, int out_w, int out_h);
 
-// The same on an image that is stored as its pixels (RGB, 3 bytes a pixel).
+// The same for an image that is stored as pixels (RGB, 3 bytes per pixel).
 void crop_raw(Worker& worker, const uint8_t* data, size_t size, int width, int height, const Crop& crop, uint8_t* rgb,
               int out_w, int out_h);
 
-// The same on pixels already in memory.
+// The same for decoded pixels.
 void resize_crop(Worker& worker, const uint8_t* rgb, int width, int height, const Crop& crop, uint8_t* out, int out_w,
                  int out_h);
 
 struct Image {
   std::vector<uint8_t> rgb;
   int width = 0, height = 0;
-  bool damaged = false;          // some of it is libjpeg's guess
+  bool damaged = false;          // libjpeg filled in some pixels
 };
 
 struct Target {                  // 0: no limit
   int max_side = 0, short_side = 0;
 };
 
-// The size an image is stored at: never enlarged, aspect kept, each side rounded and at least 1.
+// The size in which an image is stored: never enlarged, with the same aspect ratio, sides rounded and at least 1.
 void target_size(const Target& target, int width, int height, int* out_w, int* out_h);
 
 // Throws ImageError if the data ended before the image did.
 void check_whole(const Decoder& decoder, const Header& header);
 
-// Decodes a whole JPEG, shrunk to the target; turned upright when `upright` and its EXIF orientation says so.
-// Throws ImageError, also when the data ends before the image does.
+// Decodes a whole JPEG and shrinks it to the target. Applies the EXIF orientation if `upright`.
+// Throws ImageError, also if the data ends before the image does.
 Image decode_image(Worker& worker, const uint8_t* data, size_t size, const Target& target, bool upright);
 
 }  // namespace imgtool

@@ -1,10 +1,10 @@
-// The versions of a kernel, one per instruction set, of which one is chosen at run time.
+// Compiles kernels once per instruction set, and selects one version at run time.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 
-// IMGTOOL_PORTABLE is for builds without versions and intrinsics: other processors than these, and sanitizers.
+// IMGTOOL_PORTABLE builds without versions and intrinsics, for other processors and for sanitizers.
 #if defined(__x86_64__) && !defined(IMGTOOL_PORTABLE)
 #define IMGTOOL_ISAS
 #endif
@@ -15,7 +15,7 @@ namespace imgtool {
 enum class Isa { kDefault, kSse41, kAvx2 };
 constexpr const char* kIsaNames[] = {"default", "sse4.1", "avx2"};
 
-// The best that this CPU has.
+// The best instruction set that this CPU has.
 inline Isa best_isa() {
 #ifdef IMGTOOL_ISAS
   __builtin_cpu_init();
@@ -25,11 +25,11 @@ inline Isa best_isa() {
   return Isa::kDefault;
 }
 
-// The one that kernels use.
+// The instruction set that kernels use.
 inline std::atomic<Isa> current_isa{best_isa()};
 
-// A library's C interface to that, as isa.py calls it: the name of the i-th that this CPU has, the best last, or null;
-// the name of the one in use; and which one to use from now on.
+// The C interface of a library, which isa.py calls: the name of the i-th instruction set that this CPU has, the best
+// one last, or null; the name of the one in use; and a function that sets it.
 #define IMGTOOL_ISA_API(library)                                                                               \
   API const char* library##_isa_name(int32_t i) {                                                             \
     return i >= 0 && i <= static_cast<int>(best_isa()) ? kIsaNames[i] : nullptr;                              \
@@ -37,8 +37,8 @@ inline std::atomic<Isa> current_isa{best_isa()};
   API const char* library##_isa() { return kIsaNames[static_cast<int>(current_isa.load())]; }                 \
   API void library##_set_isa(int32_t i) { current_isa.store(static_cast<Isa>(i)); }
 
-// run() calls an IMGTOOL_INLINE function as compiled for the current instruction set, `wide` where registers have 32
-// bytes. Whether "avx2", which has fused multiplication and addition, uses it is for -ffp-contract to say.
+// run() calls an IMGTOOL_INLINE function as compiled for the current instruction set; with AVX2, whose registers have
+// 32 bytes, it calls `wide`. The option -ffp-contract determines whether "avx2" uses fused multiplication and addition.
 template <auto body, auto wide = body>
 struct Kernel;
 

@@ -18,8 +18,8 @@ void on_error(j_common_ptr cinfo) {
   std::longjmp(state->jump, 1);
 }
 
-// Warnings are not printed but sorted: the data ended, the data is damaged, or it does not matter
-// (bytes before a marker and the like, which real ImageNet files have).
+// Classifies warnings instead of printing them: the data ended, the data is damaged, or it does not matter
+// (such as extra bytes before a marker, which real ImageNet files have).
 void on_message(j_common_ptr cinfo, int level) {
   if (level >= 0) return;
   auto* state = reinterpret_cast<ErrorState*>(cinfo->err);
@@ -38,8 +38,8 @@ void on_message(j_common_ptr cinfo, int level) {
 
 void no_output(j_common_ptr) {}
 
-// Called when the data runs out. libjpeg's own warns here, also when only the end marker is missing, which many files
-// lack; with a silent end marker it complains (JWRN_HIT_MARKER) only if it needs bits that are not there.
+// Called when the data ends. libjpeg's default function warns here, even if only the end marker is missing, as in many
+// files. With an inserted end marker, it warns (JWRN_HIT_MARKER) only if it needs bits that are missing.
 boolean end_of_data(j_decompress_ptr cinfo) {
   static const JOCTET kEndMarker[2] = {0xFF, JPEG_EOI};
   reinterpret_cast<ErrorState*>(cinfo->err)->ended = true;
@@ -55,7 +55,7 @@ void check_scans(j_common_ptr cinfo) {
   std::longjmp(state->jump, 1);
 }
 
-// The orientation in an APP1 "Exif" segment (TIFF 6.0 header, IFD0, tag 0x0112), or 1.
+// Returns the orientation in an APP1 "Exif" segment (TIFF 6.0 header, IFD0, tag 0x0112), or 1.
 int exif_orientation(const uint8_t* p, size_t n) {
   if (n < 14 || std::memcmp(p, "Exif\0\0", 6) != 0) return 1;
   p += 6;
@@ -80,7 +80,7 @@ int exif_orientation(const uint8_t* p, size_t n) {
   return 1;
 }
 
-// CMYK to RGB as Pillow does it. Adobe's files, all that are met in the wild, store the inks inverted.
+// Converts CMYK to RGB as Pillow does. Adobe's files, the only ones found in practice, store the inks inverted.
 void cmyk_to_rgbx(uint8_t* row, int width, bool inverted) {
   for (int i = 0; i < width; ++i, row += 4) {
     const int flip = inverted ? 0 : 255;
@@ -140,7 +140,7 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
   header_.height = static_cast<int>(cinfo_.image_height);
   header_.components = cinfo_.num_components;
   if (cinfo_.data_precision != 8) {
-    std::snprintf(error_.message, sizeof error_.message, "%d bits a sample are not supported", cinfo_.data_precision);
+    std::snprintf(error_.message, sizeof error_.message, "%d bits per sample are not supported", cinfo_.data_precision);
     fail();
   }
   header_.space = cinfo_.jpeg_color_space;
@@ -167,7 +167,7 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
 void Decoder::begin(int x, int y, int w, int h) {
   if (x < 0 || y < 0 || w < 1 || h < 1 || x + w > header_.width || y + h > header_.height) {
     end();
-    throw ImageError("the crop does not lie inside the image");
+    throw ImageError("the crop is not inside the image");
   }
   if (setjmp(error_.jump)) fail();
   const bool cmyk = header_.space == JCS_CMYK || header_.space == JCS_YCCK;
@@ -175,8 +175,8 @@ void Decoder::begin(int x, int y, int w, int h) {
   jpeg_start_decompress(&cinfo_);
   width_ = w;
   skip_bytes_ = 4 * static_cast<size_t>(x);
-  // Chroma upsampling looks one chroma sample to each side, so the decoded columns must reach 2 pixels
-  // beyond the crop for its edge to equal a full decode's; libjpeg then widens to whole MCUs by itself.
+  // Chroma upsampling uses one chroma sample on each side. So the decoded columns must extend 2 pixels beyond the crop
+  // for its edge to equal that of a full decode. libjpeg itself extends them to whole MCUs.
   const int left = std::max(x - 2, 0), right = std::min(x + w + 2, header_.width);
   if (left > 0 || right < header_.width) {
     JDIMENSION offset = static_cast<JDIMENSION>(left), width = static_cast<JDIMENSION>(right - left);
@@ -197,7 +197,7 @@ const uint8_t* Decoder::row() {
 }
 
 bool Decoder::steps_of(int component, Steps& steps) const {
-  const int number = cinfo_.comp_info[component].quant_tbl_no;     // as the file says; not checked by libjpeg yet
+  const int number = cinfo_.comp_info[component].quant_tbl_no;     // from the file; libjpeg has not checked it yet
   const JQUANT_TBL* table = number >= 0 && number < NUM_QUANT_TBLS ? cinfo_.quant_tbl_ptrs[number] : nullptr;
   if (!table) return false;
   steps.set(table->quantval);
@@ -220,7 +220,7 @@ void Decoder::describe(Planes& planes) const {
   }
 }
 
-// By our own decoder. False if it cannot.
+// Decodes with our own decoder. False if it cannot.
 bool Decoder::read_mcus(const Region& region, Planes& planes) {
   Steps steps[3];
   for (int k = 0; k < planes.count; ++k)
@@ -236,7 +236,7 @@ bool Decoder::read_mcus(const Region& region, Planes& planes) {
   return true;
 }
 
-// The MCUs that show the rectangle. False if it is not for our own decoder.
+// Finds the MCUs that contain the rectangle. False if our own decoder cannot read the image.
 bool Decoder::open_region(int x, int y, int w, int h, Region& region) {
   if ((header_.space != JCS_YCbCr && header_.space != JCS_GRAYSCALE) || !reader_.open(cinfo_)) return false;
   int mcu_w = kSide, mcu_h = kSide;

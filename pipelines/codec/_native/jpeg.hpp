@@ -1,4 +1,4 @@
-// JPEG in and out through libjpeg-turbo: a reusable decoder that yields rows of a region, and an encoder.
+// Reads and writes JPEG through libjpeg-turbo: a reusable decoder that yields rows of a region, and an encoder.
 #pragma once
 
 #include <csetjmp>
@@ -16,16 +16,16 @@
 
 namespace imgtool {
 
-// An image that cannot be decoded; what() is one line fit for a user.
+// Thrown when an image cannot be decoded; what() is a one-line message for users.
 struct ImageError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Larger images are refused before any memory is taken (ImageNet's largest is about 61 million pixels).
+// Larger images are refused before memory is allocated. (ImageNet's largest has about 61 million pixels.)
 constexpr int64_t kMaxPixels = 100'000'000;
-// Buffers of images larger than this many bytes are not kept for the next one.
+// Buffers larger than this many bytes are not kept for the next image.
 constexpr size_t kKeep = 64 << 20;
-// More scans than any real progressive file has; a file of thousands takes minutes to decode.
+// More scans than any real progressive file has. A file with thousands of scans would take minutes to decode.
 constexpr int kMaxScans = 200;
 
 struct Header {
@@ -35,29 +35,29 @@ struct Header {
   int orientation = 1;           // EXIF tag 0x0112, 1..8
   bool arithmetic = false;
   int h_samp = 1, v_samp = 1;    // luma sampling factors: 2, 2 is 4:2:0
-  int chroma_h = 1, chroma_v = 1;  // those of both chroma planes, 0 where they differ
+  int chroma_h = 1, chroma_v = 1;  // those of both chroma planes; 0 if the planes differ
 };
 
 struct ErrorState {
-  jpeg_error_mgr base;           // first: libjpeg hands back a pointer to it
+  jpeg_error_mgr base;           // must be first: libjpeg passes a pointer to it
   std::jmp_buf jump;
   char message[JMSG_LENGTH_MAX];
-  bool ended = false;            // the data has run out; libjpeg reads an end marker of our making
-  bool truncated = false;        // it ran out before the image did
-  bool damaged = false;          // the entropy-coded data is wrong somewhere
-  int first_bad_row = -1;        // output row being decoded when either was first seen
+  bool ended = false;            // the data has ended; libjpeg now reads an end marker of ours
+  bool truncated = false;        // the data ended before the image did
+  bool damaged = false;          // some entropy-coded data is invalid
+  int first_bad_row = -1;        // output row at which one of them was first detected
 };
 
-// Makes the state libjpeg's handler: errors jump to `jump`, warnings are sorted into the flags.
+// Installs libjpeg's error handlers: errors jump to `jump`, warnings set the flags.
 void install(ErrorState& state);
 
-// Makes more than kMaxScans scans an error. `progress` must live as long as the decompressor.
+// Makes more than kMaxScans scans an error. `progress` must outlive the decompressor.
 void limit_scans(jpeg_decompress_struct& cinfo, jpeg_progress_mgr& progress);
 
-// Reads from memory; that the data ran out is noted in the ErrorState, which must be installed.
+// Reads from memory. The end of the data is recorded in the ErrorState, which must be installed.
 void set_source(jpeg_decompress_struct& cinfo, const uint8_t* data, size_t size);
 
-// One decoder is reused for many images (one a thread): creating libjpeg's state costs more than a header.
+// One decoder per thread is reused for all images: creating libjpeg's state takes longer than reading a header.
 class Decoder {
  public:
   Decoder();
@@ -65,23 +65,23 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
-  // Reads the header. `data` must outlive the rows. Throws ImageError.
+  // Reads the header. `data` must exist until the last row is read. Throws ImageError.
   const Header& open(const uint8_t* data, size_t size);
   // Starts decoding columns [x, x+w) of rows [y, y+h); the pixels equal a full decode's.
   void begin(int x, int y, int w, int h);
-  // The next row, w pixels of 4 bytes (R, G, B, unused), valid until the next call.
+  // Returns the next row: w pixels of 4 bytes (R, G, B, unused), valid until the next call.
   const uint8_t* row();
-  // Decodes the whole image as its planes (YCbCr or grayscale only), instead of begin() and row().
+  // Decodes the whole image to planes (YCbCr or grayscale only), instead of begin() and row().
   void read(Planes& planes);
-  // Decodes what the samples of columns [x, x+w) of rows [y, y+h) need, whole MCUs, each plane with its place. False if
-  // it is not a sound baseline image of YCbCr or grayscale, and can be read by begin() and row().
+  // Decodes the whole MCUs that contain columns [x, x+w) of rows [y, y+h), and sets the position of each plane. False
+  // if the image is not an undamaged baseline image in YCbCr or grayscale; begin() and row() can read it then.
   bool read_region(int x, int y, int w, int h, Planes& planes);
-  // Decodes the coefficients that read_region() needs and drops them: for measuring. False as there.
+  // Decodes the coefficients that read_region() needs and discards them, for benchmarks. False as in read_region().
   bool read_coefficients(int x, int y, int w, int h);
-  // Codes it anew in its own size, 4:2:0, where that can be done without decoding it to samples: a sound
-  // baseline scan of 4:4:4 or 4:2:0. Otherwise false, and it can be read in the other ways.
+  // Encodes the image again in the same size as 4:2:0, without decoding it to samples. Possible for an undamaged
+  // baseline scan of 4:4:4 or 4:2:0; otherwise false, and the other functions can read it.
   bool requantise(const Coding& coding, std::string& out);
-  // Ends the image early or late; safe to call at any time.
+  // Ends the image; may be called at any time.
   void end() noexcept;
 
   const ErrorState& state() const { return error_; }
@@ -89,7 +89,7 @@ class Decoder {
  private:
   [[noreturn]] void fail();
   void describe(Planes& planes) const;
-  // MCUs: columns [left, right) of rows [top, bottom).
+  // The MCUs in columns [left, right) of rows [top, bottom).
   struct Region {
     int left, top, right, bottom;
   };
@@ -108,14 +108,14 @@ class Decoder {
   int width_ = 0;
 };
 
-// Encodes RGB rows (3 bytes a pixel, `stride` bytes apart) as baseline JPEG. Throws ImageError.
+// Encodes RGB rows (3 bytes per pixel, `stride` bytes apart) as baseline JPEG. Throws ImageError.
 std::string encode(const uint8_t* rgb, int width, int height, size_t stride, const Coding& coding);
 
-// The same from planes of that subsampling, whose padding is filled here.
+// The same from planes with this subsampling. Fills their padding.
 std::string encode(Planes& planes, const Coding& coding);
 
-// Rewrites a JPEG as baseline without decoding its pixels, which stay the same: a progressive or arithmetic-coded one,
-// or one with larger sampling factors than it needs. Throws ImageError; a truncated or damaged one is an error here.
+// Rewrites a JPEG as baseline without changing its pixels: a progressive or arithmetic-coded one, or one with larger
+// sampling factors than necessary. Throws ImageError, also if it is truncated or damaged.
 std::string transcode(const uint8_t* data, size_t size);
 
 }  // namespace imgtool

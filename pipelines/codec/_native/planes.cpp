@@ -11,10 +11,10 @@
 namespace imgtool {
 namespace {
 
-constexpr int kMcu = 32;         // the largest MCU is 4 blocks of 8 a side
-constexpr int kTile = 16;        // bytes a side of a transposed tile
+constexpr int kMcu = 32;         // the largest MCU has 4 blocks of 8 per side
+constexpr int kTile = 16;        // side of a transposed tile in bytes
 
-// Four rounds of interleaving rows i and i + 8 transpose a 16 x 16 tile.
+// Transposes a 16 x 16 tile by four rounds of interleaving rows i and i + 8.
 void transpose_tile(const uint8_t* from, size_t from_stride, uint8_t* to, size_t to_stride) {
   u8x16 a[kTile], b[kTile];
   for (int i = 0; i < kTile; ++i) std::memcpy(&a[i], from + from_stride * i, kTile);
@@ -35,8 +35,7 @@ void transpose(const Plane& in, Plane& out) {
     for (int x = 0; x < in.width; x += kTile) transpose_tile(in.row(y) + x, in.stride, out.row(x) + y, out.stride);
 }
 
-// Chroma of twice the resolution of an image that keeps its size: the mean of 2 x 2, rounded up and down in turn as
-// libjpeg's own encoder does it.
+// Halves a chroma plane: the mean of 2 x 2 samples, rounded up and down alternately, as in libjpeg's encoder.
 void halve(const Plane& in, Plane& out) {
   for (int y = 0; y < out.height; ++y) {
     const uint8_t* above = in.row(2 * y);
@@ -53,9 +52,9 @@ void copy(const Plane& in, Plane& out) {
   for (int y = 0; y < out.height; ++y) std::memcpy(out.row(y), in.row(y), static_cast<size_t>(out.width));
 }
 
-// One row of `n` samples out of `count` rows `stride` bytes apart, by weights in units of 2^-16; writes whole blocks of 64,
-// up to 63 more. 16 bits a sample all along: eight of them are the value, and what each product loses below the others is
-// put back as a mean.
+// Makes a row of `n` samples as the weighted sum of `count` rows that are `stride` bytes apart. Weights are in units of
+// 2^-16. Writes whole blocks of 64, that is up to 63 more samples. Computes in 16 bits per sample, of which 8 are the
+// value. The mean of what each product loses by truncation is added at the start.
 IMGTOOL_INLINE void weigh_rows(const uint8_t* rows, size_t stride, size_t n, const uint16_t* weights, int count, uint8_t* out) {
   constexpr size_t kBlock = 64;
   const auto half = static_cast<uint16_t>(128 + std::min(count / 2, 100));
@@ -74,7 +73,7 @@ IMGTOOL_INLINE void weigh_rows(const uint8_t* rows, size_t stride, size_t n, con
   }
 }
 
-// The columns of `in` alone: out.height rows of them, by an axis over the whole plane's rows.
+// Resamples `in` vertically to out.height rows. The axis is relative to the rows of the whole plane.
 void resample_rows(const Plane& in, const Axis& axis, Plane& out) {
   constexpr int32_t kOne = (1 << 16) - 1;
   std::vector<uint16_t> weights(static_cast<size_t>(axis.taps));
@@ -87,13 +86,13 @@ void resample_rows(const Plane& in, const Axis& axis, Plane& out) {
       sum += weights[t];
       if (weights[t] > weights[largest]) largest = t;
     }
-    weights[largest] = static_cast<uint16_t>(std::min(weights[largest] + kOne + 1 - sum, kOne));   // so they sum to one
+    weights[largest] = static_cast<uint16_t>(std::min(weights[largest] + kOne + 1 - sum, kOne));   // sum: one
     Kernel<weigh_rows>::run(in.row(axis.lo + axis.first[y] - in.top), in.stride, static_cast<size_t>(in.width),
                             weights.data(), axis.count[y], out.row(y));
   }
 }
 
-// One kernel does both directions: it works along rows, so the plane is turned for the other. `out` is turned still.
+// Uses the vertical kernel in both directions by transposing the plane in between. `out` is transposed.
 void resample_turned(const Plane& in, const Axis& columns, const Axis& rows, Plane& out) {
   static thread_local Plane shrunk, turned;
   shrunk.resize(in.width, rows.size());
@@ -104,14 +103,14 @@ void resample_turned(const Plane& in, const Axis& columns, const Axis& rows, Pla
   resample_rows(turned, columns, out);
 }
 
-// v * c for |v| <= 128 and c < 1, six bits of it below the point.
+// v * c for |v| <= 128 and c < 1, with six fractional bits.
 IMGTOOL_INLINE i16x8 times(const i16x8& v, double c) {
   return multiply_high(v << 7, static_cast<int16_t>(c * 32768 + 0.5));
 }
 
-constexpr int kPixels = 16;      // that a vector of bytes has
+constexpr int kPixels = 16;      // in a vector of bytes
 
-// The first `count` of 16 pixels.
+// Interleaves 16 pixels and writes the first `count` of them.
 IMGTOOL_INLINE void join(const u8x16& r, const u8x16& g, const u8x16& b, uint8_t* rgb, int count) {
   u8x16 out[3];
   out[0] = shuffle<0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5>(r, g);
@@ -150,7 +149,7 @@ IMGTOOL_INLINE void split_row(const uint8_t* rgb, int width, uint8_t* r, uint8_t
   }
 }
 
-// A row of pixels by JFIF's conversion, in 16 bits. Reads whole blocks of 16.
+// Converts a row of pixels to RGB as defined by JFIF, in 16-bit arithmetic. Reads whole blocks of 16.
 IMGTOOL_INLINE void write_rgb(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, int width, uint8_t* rgb) {
   for (int x = 0; x < width; x += kPixels) {
     i16x8 r[2], g[2], b[2];
@@ -209,7 +208,7 @@ void resize_crop(const Planes& in, const Crop& crop, uint8_t* rgb, int out_w, in
   static thread_local Plane turned, made[3];
   static thread_local Axis columns, rows;
   for (int k = 0; k < in.count; ++k) {
-    // The samples that show any of the crop; the first can begin before it.
+    // All samples that overlap the crop; the first one may begin before it.
     auto make = [](Axis& axis, double span, int in0, int length, int resized, int window, int size, bool flip) {
       const int first = static_cast<int>(in0 / span), end = static_cast<int>(std::ceil((in0 + length) / span));
       make_axis(axis, in0 / span - first, length / span / resized, first, end - first, window, size, flip);

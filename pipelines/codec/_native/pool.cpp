@@ -13,7 +13,7 @@ Pool::Pool(int threads) {
   try {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
   } catch (const std::system_error& e) {
-    stop();    // those that have begun
+    stop();    // those that were started
     throw std::runtime_error("cannot start " + std::to_string(threads) + " threads: " + e.code().message());
   }
 }

@@ -1,4 +1,4 @@
-// A fixed set of threads that work through tasks, one after the other without a pause in between.
+// A fixed number of threads that process tasks one after another, without a pause in between.
 #pragma once
 
 #include <condition_variable>
@@ -15,21 +15,21 @@ namespace imgtool {
 
 class Pool {
  public:
-  // job(worker, i) for i in [0, n), each once. The job must not throw.
+  // Runs job(worker, i) once for each i in [0, n). The job must not throw.
   struct Task {
     std::function<void(Worker&, int)> job;
     int n, next = 0, done = 0;
   };
 
-  // Throws std::invalid_argument for less than one, std::runtime_error where the system gives no more threads.
+  // Throws std::invalid_argument for less than one thread, std::runtime_error if the system does not allow that many.
   explicit Pool(int threads);
-  // Finishes what has begun, and drops the rest.
+  // Finishes jobs that are running and drops the others.
   ~Pool();
-  // Puts a task behind those submitted before.
+  // Appends a task to the queue.
   std::shared_ptr<Task> submit(int n, std::function<void(Worker&, int)> job);
-  // Until all of the task is done.
+  // Waits until the task is done.
   void wait(Task& task);
-  // Drops what has not begun of it, and waits for what has.
+  // Drops the jobs of the task that are not running yet, and waits for the others.
   void cancel(Task& task);
   int threads() const { return static_cast<int>(threads_.size()); }
 
@@ -39,7 +39,7 @@ class Pool {
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable start_, done_;
-  std::deque<std::shared_ptr<Task>> queue_;    // those that have jobs to begin
+  std::deque<std::shared_ptr<Task>> queue_;    // tasks with jobs that are not running yet
   bool stop_ = false;
 };
 

@@ -6,10 +6,10 @@
 namespace imgtool {
 namespace {
 
-// Where a JPEG of a single scan ends: behind its end marker. 0 if it is not whole, or has further scans.
-// Looks at markers alone (ITU-T T.81, annex B), so entropy-coded bits are taken on trust.
+// Returns where a JPEG with a single scan ends: after its end marker. 0 if it is incomplete or has more scans.
+// Checks only the markers (ITU-T T.81, annex B), not the entropy-coded bits.
 size_t end_of_single_scan(const uint8_t* data, size_t size) {
-  size_t at = 2;                                       // behind the start marker, which libjpeg has seen
+  size_t at = 2;                                       // after the start marker, which libjpeg has checked
   for (;;) {
     while (at + 1 < size && data[at] == 0xFF && data[at + 1] == 0xFF) ++at;   // fill bytes
     if (at + 4 > size || data[at] != 0xFF) return 0;
@@ -33,19 +33,19 @@ size_t end_of_single_scan(const uint8_t* data, size_t size) {
   return 0;
 }
 
-// Whether every common reader knows these sampling factors: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1.
+// Tells whether all common readers support these sampling factors: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1.
 bool is_common(int h, int v) { return (h == 1 && v <= 2) || (h == 2 && v <= 2) || (h == 4 && v == 1); }
 
-// Passes the image on if it can: true if `out` has it.
+// Keeps the image unchanged or rewrites it without loss, if possible: true if `out` has it.
 bool pass(const uint8_t* data, size_t size, const Header& header, Stored& out) {
   if (header.space != JCS_YCbCr || header.chroma_h == 0) return false;
   const int divide_h = std::gcd(header.h_samp, header.chroma_h), divide_v = std::gcd(header.v_samp, header.chroma_v);
-  if (header.chroma_h != divide_h || header.chroma_v != divide_v) return false;   // chroma finer than luma, or 3 : 2
+  if (header.chroma_h != divide_h || header.chroma_v != divide_v) return false;   // finer chroma, or 3 : 2
   if (!is_common(header.h_samp / divide_h, header.v_samp / divide_v)) return false;
   if (!header.progressive && !header.arithmetic && divide_h == 1 && divide_v == 1) {
     if (const size_t end = end_of_single_scan(data, size)) {
       out.data.assign(reinterpret_cast<const char*>(data), end);
-      out.how = end == size ? "passed" : "transcoded";   // what follows the image is left behind
+      out.how = end == size ? "passed" : "transcoded";   // bytes after the image are dropped
       return true;
     }
   }
@@ -54,7 +54,7 @@ bool pass(const uint8_t* data, size_t size, const Header& header, Stored& out) {
     out.how = "transcoded";
     return true;
   } catch (const ImageError&) {
-    return false;                                      // decoding will say what is wrong with it
+    return false;                                      // decoding it will report the error
   }
 }
 

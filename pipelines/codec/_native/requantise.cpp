@@ -6,7 +6,7 @@ namespace imgtool {
 
 bool requantise(ScanReader& reader, int width, int height, const Steps* from, const Coding& coding, std::string& out) {
   static thread_local ScanWriter writer;
-  static thread_local BlockRow in[2][3], made[3];      // in[1]: the second row of MCUs where two make one
+  static thread_local BlockRow in[2][3], made[3];      // in[1]: the second row of MCUs, if two become one
   static thread_local ScanReader::Span spans[2];
   const bool halved = reader.h(0) == 1;
   for (int k = 0; k < 3; ++k) {
@@ -37,7 +37,7 @@ bool requantise(ScanReader& reader, int width, int height, const Steps* from, co
         requantise(in[0][k].at(0, 0), from[k], to[k], mcus, made[k].at(0, 0));
         continue;
       }
-      // Where the image has no block, right of an odd number or below it, none of it is seen: its neighbour stands in.
+      // If the image has an odd number of blocks, the missing last one is not visible; its neighbour is used instead.
       const BlockRow *above = &in[0][k], *below = &in[rows - 1][k];
       for (int x = 0; x < mcus; ++x) {
         const int a = 2 * x, b = std::min(2 * x + 1, reader.mcus_x() - 1);

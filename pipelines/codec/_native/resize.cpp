@@ -11,12 +11,12 @@ namespace {
 
 constexpr int kBits = 22;        // Pillow's PRECISION_BITS: 32 - 8 - 2
 constexpr int32_t kHalf = 1 << (kBits - 1);
-constexpr size_t kBlock = 64;    // columns of a vertical pass kept in registers
+constexpr size_t kBlock = 64;    // columns of a vertical pass that are kept in registers
 
 using i32x4 = int32_t __attribute__((vector_size(16)));
 using u8x4 = uint8_t __attribute__((vector_size(4)));
 
-// The weights are not negative and sum to one within rounding, so no sum leaves 0..255: no clipping is needed.
+// The weights are not negative and sum to one within rounding. So all sums stay in 0..255 and need no clipping.
 IMGTOOL_INLINE void resample_row(const Axis& axis, const uint8_t* rgbx, uint8_t* rgb) {
   const int n = axis.size(), taps = axis.taps;
   const int32_t* weights = axis.weights.data();
@@ -35,7 +35,8 @@ IMGTOOL_INLINE void resample_row(const Axis& axis, const uint8_t* rgbx, uint8_t*
   }
 }
 
-// One row of `n` samples out of `count` lines `pitch` bytes apart, weighted; writes whole blocks of 64, up to 63 more.
+// Makes a row of `n` samples as the weighted sum of `count` lines that are `pitch` bytes apart. Writes whole blocks of
+// 64, that is up to 63 more samples.
 IMGTOOL_INLINE void resample_column(const uint8_t* lines, size_t pitch, size_t n, const int32_t* weights, int count, uint8_t* out) {
   for (size_t x = 0; x < n; x += kBlock) {
     int32_t sum[kBlock];
@@ -52,7 +53,7 @@ IMGTOOL_INLINE void resample_column(const uint8_t* lines, size_t pitch, size_t n
 }  // namespace
 
 void make_axis(Axis& axis, double start, double scale, int in0, int in_length, int window, int window_size, bool flip) {
-  const double support = std::max(scale, 1.0);   // the triangle filter reaches one (scaled) pixel to each side
+  const double support = std::max(scale, 1.0);   // the triangle filter extends one (scaled) pixel to each side
   axis.taps = static_cast<int>(std::ceil(support)) * 2 + 1;
   axis.first.resize(window_size);
   axis.count.resize(window_size);

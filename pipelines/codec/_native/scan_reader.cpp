@@ -6,13 +6,13 @@
 namespace imgtool {
 namespace {
 
-// What may be read beyond a segment before its end is checked: a block is at most 64 symbols of 27 bits.
+// Bytes that may be read beyond a segment before its end is checked: a block has at most 64 symbols of 27 bits.
 constexpr size_t kPadding = 256;
-// Above 8 bits a sample there are larger ones.
+// The maxima for 8 bits per sample.
 constexpr int kMaxDcSize = 11, kMaxAcSize = 10;
 constexpr int kLast = kArea - 1;
-// Advances that cannot come of runs: of a symbol that ends the block, added to that of one before it; of a larger symbol
-// than the lookup. Both lead out of the block, whatever k is.
+// Advances that do not occur as runs: that of the end-of-block symbol, which is added to that of a symbol before it,
+// and that of a symbol with more bits than the lookup. Both lead out of the block, whatever k is.
 constexpr int kEndOfBlock = 128, kLarger = 64;
 
 }  // namespace
@@ -26,7 +26,7 @@ void BlockRow::resize(int width, int height) {
   }
 }
 
-// At least 56 bits are in the buffer afterwards.
+// Afterwards, the buffer has at least 56 bits.
 inline void ScanReader::Bits::refill() {
   uint64_t next;
   std::memcpy(&next, at, 8);
@@ -46,14 +46,15 @@ ScanReader::Symbol ScanReader::symbol_of(uint8_t code, int length, bool dc) {
   return {static_cast<uint8_t>(length), static_cast<uint8_t>(size), static_cast<uint8_t>(advance)};
 }
 
-// The value of `size` bits behind a code of `length` on top of the buffer (T.81, figure F.12), without branches.
+// Returns the value of `size` bits after a code of `length` bits at the top of the buffer (T.81, figure F.12), without
+// branches.
 inline int ScanReader::value_of(uint64_t buffer, int length, int size) {
   const uint64_t bits = buffer << length;
   const auto negative = static_cast<int64_t>(~bits) >> 63;
   return static_cast<int>((bits >> 1) >> (63 - size)) - static_cast<int>(negative & ((1 << size) - 1));
 }
 
-// The symbol that each lookup begins with.
+// Finds the first symbol of each lookup.
 bool ScanReader::Table::make_symbols(bool dc, Symbol* symbols) {
   uint32_t code = 0;
   int index = 0;
@@ -72,7 +73,7 @@ bool ScanReader::Table::make_symbols(bool dc, Symbol* symbols) {
   return true;
 }
 
-// Fills the lookup, unless it is filled already: most files have the same tables.
+// Fills the lookup, unless it was already made from the same table, as for most files.
 bool ScanReader::Table::make(const JHUFF_TBL& from, bool dc) {
   int total = 0;
   for (int length = 1; length <= 16; ++length) total += from.bits[length];
@@ -115,11 +116,11 @@ bool ScanReader::open(const jpeg_decompress_struct& cinfo) {
   for (int k = 0; k < count_; ++k) {
     const jpeg_component_info& c = cinfo.comp_info[k];
     if (cinfo.cur_comp_info[k] != &c) return false;
-    // The table numbers are as the file says; libjpeg has not checked them yet.
+    // The table numbers are from the file; libjpeg has not checked them yet.
     if (c.dc_tbl_no < 0 || c.dc_tbl_no >= NUM_HUFF_TBLS || c.ac_tbl_no < 0 || c.ac_tbl_no >= NUM_HUFF_TBLS) return false;
     const JHUFF_TBL *dc = cinfo.dc_huff_tbl_ptrs[c.dc_tbl_no], *ac = cinfo.ac_huff_tbl_ptrs[c.ac_tbl_no];
     if (!dc || !ac || !dc_[c.dc_tbl_no].make(*dc, true) || !ac_[c.ac_tbl_no].make(*ac, false)) return false;
-    const bool alone = count_ == 1;    // then its blocks are not interleaved, whatever its factors
+    const bool alone = count_ == 1;    // then its blocks are not interleaved, whatever its sampling factors
     parts_[k] = {alone ? 1 : c.h_samp_factor, alone ? 1 : c.v_samp_factor, c.dc_tbl_no, c.ac_tbl_no, 0};
     max_h = std::max(max_h, parts_[k].h);
     max_v = std::max(max_v, parts_[k].v);
@@ -139,7 +140,7 @@ bool ScanReader::open(const jpeg_decompress_struct& cinfo) {
 bool ScanReader::find_segments(size_t count) {
   begins_.assign(1, 0);
   ends_.clear();
-  if (count == 1) {                    // ends at a marker, which taking out the stuffing finds
+  if (count == 1) {                    // ends at a marker, which begin_segment() finds
     ends_.push_back(size_);
     return true;
   }
@@ -158,7 +159,7 @@ bool ScanReader::find_segments(size_t count) {
   return ends_.size() == count;
 }
 
-// Copies the segment's bytes without the zeros stuffed behind 0xFF.
+// Copies the bytes of a segment without the zeros stuffed after 0xFF.
 bool ScanReader::begin_segment(int64_t segment) {
   const auto s = static_cast<size_t>(segment);
   if (s >= begins_.size()) return false;
@@ -185,12 +186,12 @@ bool ScanReader::begin_segment(int64_t segment) {
   return true;
 }
 
-// Whether no more bits have been taken than the segment has.
+// Tells whether no more bits were used than the segment has.
 bool ScanReader::segment_holds() const {
   return 8 * (bits_.at - bytes_.data()) - bits_.count <= 8 * static_cast<int64_t>(length_);
 }
 
-// By the limits of each length (T.81, figure F.16); bits 0 if there is no such code.
+// Decodes a long code by the limits of each length (T.81, figure F.16); length 0 if there is no such code.
 __attribute__((noinline)) ScanReader::Symbol ScanReader::long_symbol(const Bits& bits, const Table& table, bool dc) {
   const auto top = static_cast<uint32_t>(bits.buffer >> 48);
   for (int length = kLookup + 1; length <= 16; ++length)
@@ -199,7 +200,7 @@ __attribute__((noinline)) ScanReader::Symbol ScanReader::long_symbol(const Bits&
   return {};
 }
 
-// The symbol of an entry that has less than all of it.
+// Returns the first symbol of an entry that does not contain all of its bits.
 inline ScanReader::Symbol ScanReader::large_symbol(const Bits& bits, const Entry& entry, const Table& table, bool dc) {
   if (!entry.first_bits) return long_symbol(bits, table, dc);
   return {entry.first_bits, static_cast<uint8_t>(entry.second), entry.first_advance};
@@ -221,7 +222,7 @@ void ScanReader::assign(Span& span, int begin, int end, BlockRow* rows) {
     }
 }
 
-// The blocks [at, stop). With 56 bits after a refill, a lookup that takes at most kLookup of them can follow four others.
+// Reads the blocks [at, stop). The 56 bits after a refill are enough for five lookups of at most kLookup bits each.
 template <bool kStore>
 bool ScanReader::read_blocks(const Spot* at, const Spot* stop) {
   const uint8_t* const limit = bytes_.data() + length_ + 8;
@@ -245,13 +246,13 @@ bool ScanReader::read_blocks(const Spot* at, const Spot* stop) {
     }
     store(0, *at->prediction);
     const Entry* const entries = at->ac->entries;
-    int k = 0, last = kLast;           // the index of the last coefficient, and of the block's last
+    int k = 0, last = kLast;           // index of the current coefficient, and of the last one in the block
     for (;;) {
       for (int i = 0; i < 4; ++i) {
         e = entries[bits.peek()];
         const int next = k + e.advance;
         if (__builtin_expect((next & (kEndOfBlock - 1)) >= kLast, 0)) goto unusual;
-        store(next, e.second);         // what lies behind the end has the value 0, and the last place is free
+        store(next, e.second);         // after the end the value is 0, and the last position is unused
         store(k + e.first_advance, e.first);
         bits.take(e.bits);
         if (next >= kEndOfBlock) {
@@ -280,14 +281,14 @@ bool ScanReader::read_blocks(const Spot* at, const Spot* stop) {
         bits.refill();
       } else {
         store(k + e.first_advance, e.first);
-        const bool by_first = k + e.first_advance >= kLast;    // then the second symbol is the next block's
+        const bool by_first = k + e.first_advance >= kLast;    // then the second symbol belongs to the next block
         if (!by_first) store(k + e.advance, e.second);
         bits.take(by_first ? e.first_bits : e.bits);
         k += by_first ? e.first_advance : e.advance;
         break;
       }
     }
-    if (k != kLast) return false;      // no end of block where there is no room for it
+    if (k != kLast) return false;      // coefficients beyond the end of the block
   ended:
     if (kStore) *at->last = static_cast<uint8_t>(last);
     if (__builtin_expect(bits.at > limit, 0)) return false;
@@ -296,7 +297,7 @@ bool ScanReader::read_blocks(const Spot* at, const Spot* stop) {
   return true;
 }
 
-// To the MCU's segment, and in it over the MCUs before.
+// Moves to the segment of an MCU, and in it past the MCUs before.
 bool ScanReader::skip_to(int64_t mcu) {
   if (mcu / interval_ != segment_ && !(segment_holds() && begin_segment(mcu / interval_))) return false;
   for (; next_ < mcu; ++next_)
@@ -307,7 +308,7 @@ bool ScanReader::skip_to(int64_t mcu) {
 bool ScanReader::read_row(int y, const Span& span) {
   const int64_t row = static_cast<int64_t>(y) * mcus_x_, end = row + span.end;
   const Spot* spots = span.spots.data();
-  for (int k = 0; k < count_; ++k) {   // all at once: block by block takes longer
+  for (int k = 0; k < count_; ++k) {   // all at once, which is faster than block by block
     BlockRow& blocks = span.rows[k];
     std::memset(blocks.at(0, 0), 0, sizeof(int16_t) * kArea * static_cast<size_t>(blocks.stride) * parts_[k].v);
   }

@@ -1,7 +1,7 @@
-// Huffman decoding of baseline JPEG scans (ITU-T T.81, annex F.2), faster than libjpeg's: the stuffed bytes are taken
-// out first, so that a refill is one load; one lookup gives up to two coefficients with their runs and bits, and few
-// branches depend on the data. libjpeg reads the header and stays the judge of everything unusual: where this gives up,
-// it decodes again.
+// Huffman decoding of baseline JPEG scans (ITU-T T.81, annex F.2), faster than libjpeg's. The stuffed bytes are removed
+// first, so that a refill is one load. One lookup gives up to two coefficients with their runs and bits, and few
+// branches depend on the data. libjpeg reads the header. Whatever is unusual is left to libjpeg: if this decoder gives
+// up, libjpeg decodes the image from the start.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +15,8 @@
 
 namespace imgtool {
 
-// The blocks of a row of MCUs, one component, `stride` in a row, and of each block the zigzag index of the last coefficient
-// that can differ from 0.
+// The blocks of one component in a row of MCUs, `stride` blocks per row of blocks, and for each block the zigzag index
+// of the last coefficient that can differ from 0.
 struct BlockRow {
   std::vector<int16_t> blocks;
   std::vector<uint8_t> last;
@@ -31,7 +31,7 @@ struct BlockRow {
 
 class ScanReader {
   struct Table;
-  // Where one block goes, and what it is decoded by.
+  // The destination of a block, and the tables to decode it with.
   struct Spot {
     const Table *dc, *ac;
     int* prediction;
@@ -40,47 +40,48 @@ class ScanReader {
   };
 
  public:
-  // MCUs [begin, end) of a row and the places of their blocks.
+  // MCUs [begin, end) of a row, and the destinations of their blocks.
   struct Span {
     int begin = 0, end = 0;
     BlockRow* rows = nullptr;
     std::vector<Spot> spots;
   };
 
-  // Prepares for the scan behind the header that libjpeg has just read. False if it has to be left to libjpeg: another
-  // process than baseline, several scans, not 8 bits, or damage that shows at once.
+  // Prepares to read the scan after the header that libjpeg has just read. False if it must be left to libjpeg: it is
+  // not baseline, has several scans or not 8 bits, or damage is found at once.
   bool open(const jpeg_decompress_struct& cinfo);
 
   int mcus_x() const { return mcus_x_; }
   int mcus_y() const { return mcus_y_; }
   int components() const { return count_; }
-  // Blocks that an MCU has of component k.
+  // The number of blocks of component k in an MCU.
   int h(int k) const { return parts_[k].h; }
   int v(int k) const { return parts_[k].v; }
 
-  // MCUs [begin, end) of any row go to `rows`, one a component, from their first column on.
+  // Makes `rows`, one per component, the destination of MCUs [begin, end) of any row.
   void assign(Span& span, int begin, int end, BlockRow* rows);
-  // Decodes row y of them; of what lies before only what it depends on. Rows come in rising order. False if the data is
-  // damaged or ends.
+  // Decodes these MCUs of row y, and of the data before them only what they depend on. Rows must be read in ascending
+  // order. False if the data is damaged or ends.
   bool read_row(int y, const Span& span);
 
  private:
   static constexpr int kLookup = 10;
-  // One symbol: the length of its code and the bits of its value; length 0: the code is longer than the lookup.
+  // A symbol: the length of its code, and the size of its value in bits. Length 0: the code is longer than the lookup.
   struct Symbol {
     uint8_t length = 0, size = 0, advance = 0;
   };
-  // What the looked-up bits begin with: a symbol and its value, and the next if they have all of it, or else the first a
-  // second time, so that storing both does no harm. Of a symbol larger than they are `bits` is 0 and `second` the size.
+  // The start of the looked-up bits: a symbol with its value, and the next one if the bits contain all of it. Otherwise
+  // the first one is repeated, so that storing both is harmless. If the first symbol has more bits, `bits` is 0 and
+  // `second` is the size of its value.
   struct Entry {
-    uint8_t bits = 0, advance = 0;               // of both
-    uint8_t first_bits = 0, first_advance = 0;   // of the first; bits 0: not even its code is among them
+    uint8_t bits = 0, advance = 0;               // of both symbols
+    uint8_t first_bits = 0, first_advance = 0;   // of the first one; bits 0: not even its code fits
     int16_t first = 0, second = 0;               // values
   };
   struct Table {
-    uint8_t key[16 + 256] = {};    // the counts and symbols that it was made of
+    uint8_t key[16 + 256] = {};    // the counts and symbols that it was made from
     bool valid = false;
-    uint32_t limit[17];            // codes of this length, shifted to 16 bits, lie below it
+    uint32_t limit[17];            // codes of this length, shifted to 16 bits, are below it
     int offset[17];                // a symbol's index is its code + offset[its length]
     Entry entries[1 << kLookup];
 
@@ -91,7 +92,7 @@ class ScanReader {
     int h, v, dc, ac, prediction;
   };
   struct Bits {
-    uint64_t buffer;               // the next bit on top
+    uint64_t buffer;               // the next bit is the highest
     int count;
     const uint8_t* at;
     void refill();
@@ -112,15 +113,15 @@ class ScanReader {
 
   Table dc_[4], ac_[4];
   Part parts_[4];
-  Span skipped_;                       // one MCU of those whose coefficients nobody wants
+  Span skipped_;                       // one MCU, for MCUs whose coefficients are not needed
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
-  std::vector<size_t> begins_, ends_;  // of the segments between restart markers, in data_
+  std::vector<size_t> begins_, ends_;  // positions in data_ of the segments between restart markers
   std::vector<uint8_t> bytes_;         // the current segment without stuffing
   size_t length_ = 0;
   Bits bits_{};
-  int count_ = 0, mcus_x_ = 0, mcus_y_ = 0, blocks_ = 0;  // blocks_: in an MCU
-  int64_t interval_ = 0, segment_ = 0, next_ = 0;      // in MCUs; which segment; the MCU to come
+  int count_ = 0, mcus_x_ = 0, mcus_y_ = 0, blocks_ = 0;  // blocks_: per MCU
+  int64_t interval_ = 0, segment_ = 0, next_ = 0;      // in MCUs; current segment; next MCU
 };
 
 }  // namespace imgtool

@@ -9,7 +9,7 @@
 namespace imgtool {
 namespace {
 
-constexpr size_t kMaxBlock = 256;      // bytes: 64 symbols of at most 27 bits, and a store of 8 beyond
+constexpr size_t kMaxBlock = 256;      // bytes: 64 symbols of at most 27 bits, and a store of 8 bytes
 
 uint64_t nonzero(const int16_t* block) {
   uint64_t mask = 0;
@@ -32,7 +32,7 @@ uint64_t nonzero(const int16_t* block) {
   return mask;
 }
 
-// Bits of a value's magnitude, and those it is written as (T.81, F.1.2.1).
+// The size of a value in bits, and the bits that represent it (T.81, F.1.2.1).
 inline int size_of(int value) {
   const auto magnitude = static_cast<uint32_t>(value < 0 ? -value : value);
   return magnitude ? 32 - __builtin_clz(magnitude) : 0;
@@ -45,7 +45,7 @@ inline Code with_value(const Code& code, int value, int size) {
   return {code.bits << size | bits_of(value, size), code.length + static_cast<uint32_t>(size)};
 }
 
-// T.81, annex C.
+// Makes the codes of a table (T.81, annex C).
 template <class Code>
 void make_codes(const JHUFF_TBL& table, Code* codes) {
   uint32_t code = 0;
@@ -55,7 +55,7 @@ void make_codes(const JHUFF_TBL& table, Code* codes) {
       codes[table.huffval[index]] = {code, static_cast<uint32_t>(length)};
 }
 
-// The bits of a mask in natural order, in zigzag order: one lookup a row.
+// Reorders the bits of a mask from natural to zigzag order, with one lookup per row.
 struct ZigzagMask {
   uint64_t of_row[kSide][256] = {};
   ZigzagMask() {
@@ -79,7 +79,7 @@ const Baseline& Baseline::of(const Coding& coding) {
   if (kept.coding_.quality == coding.quality && kept.coding_.restart == coding.restart &&
       kept.coding_.subsampling.x == subsampling.x && kept.coding_.subsampling.y == subsampling.y)
     return kept;
-  kept.coding_.quality = 0;            // not made, should libjpeg throw
+  kept.coding_.quality = 0;            // invalid, in case of an error
   Compressor c;
   c.create();
   if (setjmp(c.error.jump)) c.fail();
@@ -105,7 +105,7 @@ const Baseline& Baseline::of(const Coding& coding) {
   jpeg_finish_compress(&c.cinfo);
   const std::string file = c.take();
   auto byte = [&file](size_t at) { return static_cast<uint8_t>(file[at]); };
-  size_t at = 2;                       // behind the start marker
+  size_t at = 2;                       // after the start marker
   for (uint8_t marker = 0; marker != 0xDA; at += 2 + (static_cast<size_t>(byte(at + 2)) << 8 | byte(at + 3))) {
     marker = byte(at + 1);
     if (marker == 0xC0) kept.size_at_ = at + 5;        // start of frame: marker, length, precision, height, width
@@ -139,11 +139,11 @@ void ScanWriter::begin_segment() {
 }
 
 void ScanWriter::end_segment() {
-  if (bits_.count) bits_.put((1u << (8 - bits_.count)) - 1, 8 - bits_.count);    // the last byte is filled with ones
+  if (bits_.count) bits_.put((1u << (8 - bits_.count)) - 1, 8 - bits_.count);    // fills the last byte with ones
   ends_.push_back(static_cast<size_t>(bits_.at - bytes_.data()));
 }
 
-// At most 57 bits together with those not yet written.
+// Appends bits: at most 57, including those not written yet.
 inline void ScanWriter::Bits::put(uint64_t bits, int length) {
   buffer |= bits << (64 - count - length);
   count += length;
@@ -156,7 +156,7 @@ inline void ScanWriter::Bits::put(uint64_t bits, int length) {
 
 inline void ScanWriter::write_block(const int16_t* block, int component) {
   using Code = Baseline::Code;
-  Bits bits = bits_;                   // in registers: a store to bytes could change any member
+  Bits bits = bits_;                   // a local copy stays in registers: a store to bytes might alias any member
   const int table = component ? 1 : 0;
   const Code* ac = tables_->ac_[table];
   const auto* small = tables_->small_[table];
@@ -236,7 +236,7 @@ void ScanWriter::finish(std::string& out) {
       from = end;
     }
     out.push_back('\xFF');
-    out.push_back(static_cast<char>(i + 1 < ends_.size() ? 0xD0 + i % 8 : 0xD9));    // a restart, or the end
+    out.push_back(static_cast<char>(i + 1 < ends_.size() ? 0xD0 + i % 8 : 0xD9));    // restart or end marker
   }
   if (bytes_.size() > kKeep) std::vector<uint8_t>().swap(bytes_);
 }

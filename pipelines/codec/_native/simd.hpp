@@ -1,4 +1,4 @@
-// Vectors of the compiler's own kind, in what gcc (from 9) and clang (from 11) both understand.
+// Vectors by compiler extensions that both gcc (9 or newer) and clang (11 or newer) support.
 #pragma once
 
 #include <cfloat>
@@ -17,7 +17,7 @@
 #endif
 
 static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must be float's: build for x86-64 or aarch64");
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "vectors are taken apart as little-endian bytes");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "vectors are split into little-endian bytes");
 
 namespace imgtool {
 
@@ -34,7 +34,7 @@ IMGTOOL_INLINE V load(const void* from) {
   return v;
 }
 
-// Element i is element places[i] of `a` and `b` together.
+// Element i of the result is element places[i] of `a` and `b` concatenated.
 template <int... places, class V>
 IMGTOOL_INLINE V shuffle(const V& a, const V& b) {
 #if defined(__clang__)
@@ -60,7 +60,7 @@ IMGTOOL_INLINE i16x8 widen_to_16(const uint8_t* from) {
 
 IMGTOOL_INLINE i32x8 widen(const uint8_t* from) { return __builtin_convertvector(widen_to_16(from), i32x8); }
 
-// The upper 16 bits of the products.
+// Returns the upper 16 bits of the products.
 IMGTOOL_INLINE i16x8 multiply_high(const i16x8& a, int16_t b) {
 #if defined(IMGTOOL_SSE2)
   return reinterpret_cast<i16x8>(_mm_mulhi_epi16(reinterpret_cast<__m128i>(a), _mm_set1_epi16(b)));
@@ -90,7 +90,7 @@ IMGTOOL_INLINE i16x8 pack(const i32x8& v) {
 #endif
 }
 
-// The same to unsigned bytes, those of `a` first.
+// Narrows to unsigned bytes with saturation, those of `a` first.
 IMGTOOL_INLINE u8x16 pack(const i16x8& a, const i16x8& b) {
 #if defined(IMGTOOL_SSE2)
   return reinterpret_cast<u8x16>(_mm_packus_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));

@@ -1,4 +1,4 @@
-"""The tar index, with Python's tarfile as oracle, and against archives that end early or lie."""
+"""The tar index, compared with Python's tarfile, and on truncated and damaged archives."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def path(tmp_path_factory):
     files=st.dictionaries(NAMES, st.binary(max_size=1500), min_size=1, max_size=6),
     form=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT]),
 )
-def test_members_are_tarfiles(path, files, form):
+def test_members_equal_those_of_tarfile(path, files, form):
     try:
         data = make(files, form)
     except ValueError:
@@ -62,7 +62,7 @@ def test_members_are_tarfiles(path, files, form):
 
 @settings(max_examples=100)
 @given(st.data())
-def test_a_cut_archive_yields_its_whole_members_then_says_so(path, data):
+def test_a_truncated_archive_yields_its_complete_members_before_the_error(path, data):
     files = {f"{i}.JPEG": bytes([i]) * data.draw(st.integers(0, 2000)) for i in range(4)}
     whole = make(files)
     members = scan(whole, path)
@@ -76,7 +76,7 @@ def test_a_cut_archive_yields_its_whole_members_then_says_so(path, data):
     assert found == [m for m in members if m.offset + m.size <= cut]
 
 
-def test_the_cut_member_is_there_for_those_who_ask(path):
+def test_include_truncated_yields_the_incomplete_member(path):
     data = make({"a": b"x" * 700, "b": b"y" * 3000})
     path.write_bytes(data[:2600])
     found = []
@@ -86,7 +86,7 @@ def test_the_cut_member_is_there_for_those_who_ask(path):
     assert found == ["a", "b"]
 
 
-def test_a_part_of_a_file(path):
+def test_a_tar_inside_a_tar(path):
     inner = make({"x.JPEG": b"inner"})
     outer = make({"before": b"1" * 600, "n01440764.tar": inner})
     member = scan(outer, path)[1]
@@ -100,7 +100,7 @@ def test_members_outside_the_archive_are_refused(path, name):
         scan(make({name: b"x"}), path)
 
 
-def test_links_and_folders_are_passed_over(path):
+def test_links_and_folders_are_skipped(path):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         folder = tarfile.TarInfo("folder")
@@ -113,23 +113,23 @@ def test_links_and_folders_are_passed_over(path):
     assert [m.name for m in scan(buffer.getvalue(), path)] == ["file"]
 
 
-def test_sizes_beyond_octal(path):
-    """Members of 8 GiB and more, as ImageNet's own outer archive could have: base-256."""
+def test_base_256_sizes(path):
+    """A member of 8 GiB or more, whose size does not fit into the octal field."""
     info = tarfile.TarInfo("big")
     info.size = 9 << 30
     header = info.tobuf(tarfile.GNU_FORMAT)
-    with pytest.raises(TruncatedSourceError, match=f"wants {9 << 30} bytes"):
+    with pytest.raises(TruncatedSourceError, match=f"big has {9 << 30} bytes"):
         scan(header, path)
 
 
-def test_no_tar_at_all(path):
+def test_a_file_that_is_not_a_tar(path):
     with pytest.raises(SourceError, match="not a tar archive"):
         scan(b"hello" * 500, path)
 
 
 @settings(max_examples=200)
 @given(data=st.data())
-def test_bad_bytes_raise_our_errors_only(path, data):
+def test_damaged_bytes_raise_imgtool_errors_only(path, data):
     good = bytearray(make({"a/" + "n" * 120: b"x" * 700, "b": b"y" * 20}, tarfile.PAX_FORMAT))
     for _ in range(data.draw(st.integers(1, 8))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""The zip index, with Python's zipfile as oracle, on the layouts that are zipped, and against archives that lie."""
+"""The zip index, compared with Python's zipfile; data sets in zips; and damaged or malicious archives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METHODS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
 
 
 class Pipe(io.BytesIO):
-    """Cannot be sought in: zipfile then writes sizes behind the data (data descriptors)."""
+    """Not seekable, so that zipfile writes sizes after the data (data descriptors)."""
 
     def seekable(self) -> bool:
         return False
@@ -78,20 +78,20 @@ def path(tmp_path_factory):
     comment=st.binary(max_size=40),
     before=st.binary(max_size=50),
 )
-def test_members_are_zipfiles(path, files, methods, pipe, zip64, comment, before):
+def test_members_equal_those_of_zipfile(path, files, methods, pipe, zip64, comment, before):
     data = before + make(files, methods, pipe=pipe, zip64=zip64, comment=comment)
     assert contents(data, path) == files
-    if b"PK" not in comment + before:  # zipfile takes those for records
+    if b"PK" not in comment + before:  # zipfile would mistake these for records
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             assert {info.filename: archive.read(info) for info in archive.infolist()} == files
 
 
-def test_a_comment_that_looks_like_an_end(path):
+def test_a_comment_that_looks_like_an_end_record(path):
     assert contents(make({"a": b"x"}, comment=b"PK\5\6" + bytes(18) + b"x"), path) == {"a": b"x"}
 
 
 def test_more_members_than_16_bits_count(path):
-    """A zip64 end record, and the same archive by a writer that knows none and lets the count overflow."""
+    """With a zip64 end record, and as from a writer without zip64 that lets the count overflow."""
     files = {f"{i}.JPEG": b"%d" % i for i in range(66_000)}
     data = make(files, [zipfile.ZIP_STORED])
     found = scan(data, path)
@@ -104,7 +104,7 @@ def test_more_members_than_16_bits_count(path):
 
 
 def test_entries_beyond_4_gib(path):
-    """Sizes and offsets of zip64's extra field, in a sparse file."""
+    """Sizes and offsets in the zip64 extra field, in a sparse file."""
     gap = 5 << 30
     name = b"n01440764/far.JPEG"
     local = zips.LOCAL.pack(b"PK\3\4", 45, 0, 0, 0, 0, 0, 5, 5, len(name), 0) + name + b"hello"
@@ -141,7 +141,7 @@ def test_members_outside_the_archive_are_refused(path, name):
         scan(make({name: b"x"}), path)
 
 
-def test_folders_and_links_are_passed_over_and_the_last_of_a_name_counts(path):
+def test_folders_and_links_are_skipped_and_the_last_of_several_members_counts(path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("folder/", b"")
@@ -155,7 +155,7 @@ def test_folders_and_links_are_passed_over_and_the_last_of_a_name_counts(path):
 
 
 def test_names_that_are_not_ascii(path):
-    """Without the UTF-8 flag a name is of code page 437, except where an extra field says it in Unicode."""
+    """Without the UTF-8 flag a name is in code page 437, unless an extra field has it in Unicode."""
     data = make({"caf\N{LATIN SMALL LETTER E WITH ACUTE}": b"x"})
     plain = bytearray(data)
     for at in (6, plain.index(b"PK\1\2") + 8):
@@ -166,9 +166,13 @@ def test_names_that_are_not_ascii(path):
 
 @pytest.mark.parametrize(
     ("offset", "value", "message"),
-    [(8, 1, "'member.JPEG' is encrypted"), (10, 9, "'member.JPEG' is packed by method 9"), (42, 9999, "it cannot")],
+    [
+        (8, 1, "'member.JPEG' is encrypted"),
+        (10, 9, "'member.JPEG' .* method 9"),
+        (42, 9999, "offset of member 'member.JPEG' is impossible"),
+    ],
 )
-def test_what_is_not_read_is_named(path, offset, value, message):
+def test_a_member_that_cannot_be_read_is_named(path, offset, value, message):
     data = bytearray(make({"member.JPEG": b"x" * 100}))
     struct.pack_into("<H", data, data.index(b"PK\1\2") + offset, value)
     with pytest.raises(SourceError, match=message):
@@ -178,30 +182,30 @@ def test_what_is_not_read_is_named(path, offset, value, message):
 def test_volumes_are_refused(path):
     data = bytearray(make({"a": b"x"}))
     struct.pack_into("<H", data, len(data) - 18, 1)
-    with pytest.raises(SourceError, match="one volume of several"):
+    with pytest.raises(SourceError, match="volume of several"):
         scan(bytes(data), path)
 
 
 def test_a_bomb_is_not_inflated(path):
-    """Neither one that states its size, nor one that lies about it, nor one whose size cannot be."""
+    """Whether it states its size, a smaller size, or an impossible size."""
     bomb = make({"bomb": bytes(MAX_BYTES + 1)})
     (found,) = scan(bomb, path)
     assert found.size == MAX_BYTES + 1
-    lying = bytearray(bomb)
-    for at in (22, lying.index(b"PK\1\2") + 24):
-        struct.pack_into("<L", lying, at, 1000)
+    understated = bytearray(bomb)
+    for at in (22, understated.index(b"PK\1\2") + 24):
+        struct.pack_into("<L", understated, at, 1000)
     with pytest.raises(ImageError, match="too many for an image"):
         contents(bomb, path)
-    with pytest.raises(ImageError, match="are not those stated"):
-        contents(bytes(lying), path)
+    with pytest.raises(ImageError, match="stated size and checksum"):
+        contents(bytes(understated), path)
     huge = bytearray(make({"a": b"x"}))
     struct.pack_into("<L", huge, huge.index(b"PK\1\2") + 24, 4_000_000_000)
-    with pytest.raises(SourceError, match="it cannot"):
+    with pytest.raises(SourceError, match="member 'a' is impossible"):
         scan(bytes(huge), path)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_a_damaged_member_is_no_image(path, method):
+def test_a_damaged_member_raises_image_error(path, method):
     data = make({"a": b"0123456789" * 50}, [method])
     (found,) = scan(data, path)
     for at in range(31, data.index(b"PK\1\2")):
@@ -210,21 +214,21 @@ def test_a_damaged_member_is_no_image(path, method):
         path.write_bytes(broken)
         with contextlib.closing(LocalFile(str(path))) as file:
             try:
-                assert zips.unpack(file, found) == b"0123456789" * 50  # the bits that fill the last byte say nothing
+                assert zips.unpack(file, found) == b"0123456789" * 50  # the unused bits of the last byte
             except ImageError as error:
                 assert "damaged" in str(error)
             else:
                 assert (method, at) == (zipfile.ZIP_DEFLATED, data.index(b"PK\1\2") - 1)
 
 
-def test_damaged_labels_are_no_labels(drawn, tmp_path):
+def test_damaged_label_files_are_refused(drawn, tmp_path):
     data = make({"train/n01440764/images/a.JPEG": b"x", "wnids.txt": b"n01440764\n"}, [zipfile.ZIP_STORED])
     (tmp_path / "tiny.zip").write_bytes(data.replace(b"n01440764\n", b"n01440765\n"))
     with pytest.raises(SourceError, match=r"tiny\.zip: wnids\.txt: the archive is damaged"):
         open_source(tmp_path / "tiny.zip")
 
 
-def test_a_cut_archive_says_so_wherever_it_is_cut(path):
+def test_truncation_is_reported_wherever_it_is(path):
     data = make({f"{i}.JPEG": bytes([i]) * 50 for i in range(4)}, [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
     for cut in range(4, len(data)):
         with pytest.raises(TruncatedSourceError, match=r"a\.zip is truncated: it ends at byte"):
@@ -233,8 +237,8 @@ def test_a_cut_archive_says_so_wherever_it_is_cut(path):
 
 @settings(max_examples=300)
 @given(data=st.data())
-def test_bad_bytes_raise_our_errors_only(path, data):
-    """What a mutated archive still yields has the bytes of the original, whatever its name has become."""
+def test_damaged_bytes_raise_imgtool_errors_only(path, data):
+    """What a damaged archive still yields has bytes of the original, under whatever name."""
     files = {"a/" + "n" * 40: b"x" * 700, "b": b"yz" * 20, "c": b""}
     good = bytearray(make(files, [8, 0], zip64=data.draw(st.booleans()), comment=b"c" * 5))
     for _ in range(data.draw(st.integers(1, 6))):
@@ -245,7 +249,7 @@ def test_bad_bytes_raise_our_errors_only(path, data):
 
 @settings(max_examples=200)
 @given(head=st.binary(max_size=200), tail=st.binary(max_size=60), sizes=st.tuples(*[st.integers(0, 2**64 - 1)] * 4))
-def test_random_bytes_raise_our_errors_only(path, head, tail, sizes):
+def test_random_bytes_raise_imgtool_errors_only(path, head, tail, sizes):
     end64 = zips.END64.pack(b"PK\6\6", 44, 45, 45, 0, 0, sizes[0], sizes[0], sizes[1] % 300, sizes[2] % 300)
     end = zips.END.pack(b"PK\5\6", 0, 0, *[sizes[0] % 3] * 2, sizes[1] % 300, sizes[2] % 300, len(tail))
     marker = zips.LOCATOR64.pack(b"PK\6\7", 0, sizes[3], 1)
@@ -272,7 +276,7 @@ def records_of(source) -> dict[str, dict[str, tuple]]:
 
 @pytest.mark.parametrize("methods", [[0], [8], [0, 8]], ids=["stored", "deflated", "mixed"])
 def test_kaggles_zip(mini, tmp_path, methods):
-    """Real images in the layout of Kaggle's archive: the labels and bytes of ILSVRC2012's own."""
+    """Real images in the layout of Kaggle's archive have the labels and bytes that the ILSVRC2012 archives give."""
     archives = open_source(mini)
     truth = {split: {r.key: r for r in archives.records(split)} for split in archives.splits}
     root = tmp_path / "kaggle"
@@ -316,7 +320,7 @@ def test_tiny_imagenet_zip(tiny, tmp_path):
 
 
 def test_prepare_from_a_zip(drawn, tmp_path):
-    """The same samples as from the archives, from a zip cut short an error of failed work."""
+    """A zip yields the same samples as the archives; a truncated zip raises TruncatedSourceError."""
     from imgtool.pipelines.prepare import prepare
 
     archives = open_source(drawn)

@@ -1,4 +1,4 @@
-"""Prints a hash of the bytes that each job of the codec makes of each file, as JSON: codec_bytes.py FILE...
+"""Prints a hash of the bytes that each job of the codec makes from each file, as JSON: codec_bytes.py FILE...
 
 Run it under IMGTOOL_ISA, or libjpeg-turbo's JSIMD_FORCENONE and the like, to compare instruction sets.
 """
@@ -20,7 +20,7 @@ from imgtool.wordnet.errors import ImageError
 
 
 def jobs(data: bytes, pool: codec.Pool) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The name of each job, and what it makes of ``data``."""
+    """Yields the name of each job and what it makes from ``data``."""
     yield "decode", lambda: codec.decode(data).tobytes()
     yield "shrink", lambda: codec.decode(data, short_side=41).tobytes()
     for store in codec.STORES:
@@ -55,7 +55,7 @@ def resize(pixels: codec.Pixels, box: tuple[int, int, int, int], side: int) -> b
 def crop(
     pool: codec.Pool, data: bytes, raw: int, dims: tuple[int, int], box: tuple[int, int, int, int], side: int
 ) -> bytes:
-    """A crop as the loader makes it, mirrored."""
+    """Makes a mirrored crop in the way of the loader."""
     out = np.zeros((1, side, side, 3), np.uint8)
     zero, size = np.zeros(1, np.uint64), np.array([len(data)], np.uint64)
     geometry = np.array([[*box, side, side, 0, 0, 1]], np.int32)

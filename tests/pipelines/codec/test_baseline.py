@@ -1,4 +1,4 @@
-"""Our own entropy coding and DCT against libjpeg's: the same bytes wherever both do the same."""
+"""Our entropy coding and DCT, compared with libjpeg's: the same bytes where both do the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def noise(width: int, height: int, mode: str, strength: float, seed: int = 0) ->
 
 
 def libjpeg(data: bytes, quality: int) -> bytes:
-    """A grey image decoded and encoded by libjpeg: as RGB its luma is itself, exactly, and its chroma neutral."""
+    """Decodes and encodes a grey image with libjpeg. In RGB, it keeps its exact luma and neutral chroma."""
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "L"
         pixels = np.repeat(np.asarray(image)[..., None], 3, axis=2)
@@ -53,7 +53,7 @@ def libjpeg(data: bytes, quality: int) -> bytes:
 @example(150, 150, 120, 100, 100, {"optimize": True})
 @settings(max_examples=150)
 def test_grey_images_are_coded_as_libjpeg_does(width, height, strength, source, quality, options):
-    """Every part of it: Huffman decoding, inverse DCT, DCT, quantisation, Huffman coding, headers."""
+    """Covers every part: Huffman decoding, inverse DCT, DCT, quantisation, Huffman coding, headers."""
     data = saved(noise(width, height, "L", strength), quality=source, **options)
     assert codec.recode(data, quality=quality).data == libjpeg(data, quality)
 
@@ -82,7 +82,7 @@ def test_the_same_quality_changes_nothing(width, height, quality, strength):
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (8, 8), (250, 99)])
 @pytest.mark.parametrize("quality", [50, 90, 100])
 def test_smooth_chroma_is_halved_without_loss(size, quality):
-    """In the DCT's domain as by means of 2 x 2: no shift, no change of scale, also in the last, half-filled MCU."""
+    """Halving in the DCT domain equals the mean of 2 x 2, without shift or scale, also in a half-filled last MCU."""
     image = noise(*size, "RGB", 0)
     got = np.asarray(
         Image.open(io.BytesIO(codec.recode(saved(image, quality=98, subsampling=0), quality=quality).data))
@@ -99,7 +99,7 @@ def test_smooth_chroma_is_halved_without_loss(size, quality):
 )
 @settings(max_examples=300)
 def test_damage_is_never_passed_on(at, junk, cut, subsampling):
-    """What comes of damaged bytes is a whole image or an error, never a damaged file."""
+    """Damaged bytes give a complete image or an error, never a damaged file."""
     data = bytearray(saved(noise(90, 70, "RGB", 30), quality=90, subsampling=subsampling))
     data[at : at + len(junk)] = junk
     data = bytes(data[: len(data) - cut] if cut < len(data) // 2 else data)

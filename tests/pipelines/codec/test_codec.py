@@ -1,4 +1,4 @@
-"""Images in and out, against Pillow (which has a libjpeg-turbo of its own) and against bad bytes."""
+"""Decoding and encoding, compared with Pillow (which has its own libjpeg-turbo), and with bad bytes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def pillow(data: bytes, upright: bool = True) -> np.ndarray:
 
 
 def decode_batch(pool, buffers, shard, *columns, raw=False):
-    """A batch from its beginning to its end: its errors. The columns: offset, size, dims, crops, out."""
+    """Decodes a batch and returns its errors. The columns are offset, size, dims, crops, out."""
     is_raw = np.full(len(shard), raw, np.uint8)
     return codec.Batch(pool, codec.Buffers(buffers), shard, *columns[:2], is_raw, *columns[2:]).wait()
 
 
 def batch_crop(pool, data, crop, size):
-    """One crop through the loader's way: region decode, resize, flip."""
+    """Makes a crop in the way of the loader: region decode, resize, flip."""
     info = codec.probe(data)
     out = np.zeros((1, size, size, 3), np.uint8)
     errors = decode_batch(
@@ -49,7 +49,7 @@ def batch_crop(pool, data, crop, size):
 
 
 def crops(width, height, rng, count=20):
-    """Rows for ``batch_crop``: boxes of any size and place, every other one mirrored."""
+    """Makes rows for ``batch_crop``: boxes of any size and position, every other one mirrored."""
     for i in range(count):
         w, h = int(rng.integers(1, width + 1)), int(rng.integers(1, height + 1))
         yield [int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h, 96, 96, 0, 0, i % 2]
@@ -57,7 +57,7 @@ def crops(width, height, rng, count=20):
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_a_crop_of_a_progressive_image_equals_that_of_a_full_decode(draw_image, encoded, sampling):
-    """libjpeg decodes the crop's rows only."""
+    """libjpeg decodes only the rows of the crop."""
     rng = np.random.default_rng(1)
     pool = codec.Pool(1)
     for seed in range(3):
@@ -72,8 +72,10 @@ def test_a_crop_of_a_progressive_image_equals_that_of_a_full_decode(draw_image, 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_a_crop_is_close_to_that_of_a_full_decode(draw_image, encoded, sampling):
-    """Ours resamples the planes as they are stored and converts colours last. Grey, the two are all but equal; in
-    colour they differ along edges, more so in drawings than in photographs."""
+    """Ours resamples the planes as they are stored and converts colours last.
+
+    For grey images the two are almost equal. In colour they differ along edges, in drawings more than in photographs.
+    """
     rng = np.random.default_rng(1)
     pool = codec.Pool(1)
     off = []
@@ -99,7 +101,7 @@ def test_a_crop_is_close_to_that_of_a_full_decode(draw_image, encoded, sampling)
 
 
 def test_resize_is_pillows(draw_image):
-    """Equal to Pillow's bilinear, but for 1/255 where Pillow resamples columns first."""
+    """Equal to Pillow's bilinear, except for 1/255 where Pillow resamples columns first."""
     pixels = draw_image(301, 233)
     for box, size in [((0, 0, 301, 233), (64, 64)), ((20, 30, 200, 100), (224, 224)), ((5, 5, 37, 180), (96, 50))]:
         x, y, w, h = box
@@ -199,7 +201,7 @@ def test_no_image_is_an_error(data):
 def test_damaged_data_is_kept_and_said(draw_image, encoded):
     data = bytearray(encoded(draw_image(640, 480)))
     middle = len(data) // 2
-    data[middle : middle + 3] = b"\xff\xd3\x00"  # a restart marker where none belongs
+    data[middle : middle + 3] = b"\xff\xd3\x00"  # a misplaced restart marker
     assert "damaged" in codec.recode(bytes(data)).repairs
 
 
@@ -227,7 +229,7 @@ def test_bad_bytes_raise_image_errors_only(encoded, draw_image, data):
     form = data.draw(st.sampled_from(["JPEG", "PNG"]))
     good = bytearray(encoded(draw_image(64, 48), form))
     for _ in range(data.draw(st.sampled_from([0, 1, 2, 12]))):
-        # the headers are few among the bytes: both shall be met
+        # headers are a small part of the bytes; damage both
         at = data.draw(st.one_of(st.integers(0, 700), st.integers(0, len(good) - 1)))
         good[at % len(good)] = data.draw(st.integers(0, 255))
     bad = bytes(good[: data.draw(st.integers(0, len(good)))]) if data.draw(st.booleans()) else bytes(good)
@@ -245,8 +247,8 @@ def test_the_batch_names_each_bad_sample(draw_image, encoded):
     cases = [
         (good, crop, None),
         (good[: len(good) // 2], crop, "damaged"),
-        (good, [50, 0, 100, 80, 32, 32, 0, 0, 0], "does not lie inside"),
-        (good, [0, 0, 100, 80, 32, 32, 8, 0, 0], "does not lie inside"),
+        (good, [50, 0, 100, 80, 32, 32, 0, 0, 0], "not inside the image"),
+        (good, [0, 0, 100, 80, 32, 32, 8, 0, 0], "not inside the image"),
         (b"junk" * 20, crop, "Not a JPEG"),
     ]
     data = b"".join(case[0] for case in cases)
@@ -281,7 +283,7 @@ def test_the_batch_stays_inside_its_buffers(draw_image, encoded):
 
 
 def test_what_others_put_before_pillows_open(monkeypatch):
-    """Ultralytics, once imported, answers unknown bytes with a module that it lacks."""
+    """Ultralytics, once imported, makes Pillow raise ModuleNotFoundError for unknown bytes."""
     from PIL import Image
 
     def patched(*_):

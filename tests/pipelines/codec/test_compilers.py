@@ -1,4 +1,7 @@
-"""The codec from other compilers and for other processors: no warnings, and the same bytes. `make test-compilers`."""
+"""The codec built by other compilers and for other processors gives no warnings and the same bytes.
+
+Run by `make test-compilers`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 NATIVE = ROOT / "pipelines/codec/_native"
-JPEG = ROOT / "build/aarch64/usr"  # of libjpeg-turbo for aarch64: make test-compilers unpacks it
+JPEG = ROOT / "build/aarch64/usr"  # libjpeg-turbo for aarch64, unpacked by make test-compilers
 CLANG, CROSS, QEMU = "clang++", "aarch64-linux-gnu-g++", "qemu-aarch64-static"
 
 pytestmark = [
@@ -31,7 +34,7 @@ def needs(*programs: str) -> None:
 
 @pytest.fixture(scope="module")
 def extensions() -> list[Any]:
-    """Those that setup.py builds, with their flags."""
+    """Returns the extensions that setup.py builds, with their flags."""
     import setuptools
 
     seen: list[Any] = []
@@ -43,14 +46,14 @@ def extensions() -> list[Any]:
 
 
 def compile_all(command: list[str], folder: Path) -> None:
-    """Raises unless it goes without a warning."""
+    """Runs a command; fails if it prints a warning."""
     run = subprocess.run(["nice", *command], capture_output=True, text=True, cwd=folder)
     assert (run.returncode, run.stderr) == (0, ""), run.stderr
 
 
 @pytest.mark.parametrize("compiler", ["g++", CLANG, CROSS])
 def test_no_warnings(compiler: str, extensions: list[Any], tmp_path: Path) -> None:
-    """All sources, as setup.py compiles them."""
+    """Compiles all sources as setup.py does."""
     needs(compiler)
     for extension in extensions:
         folders = [*extension.include_dirs, *((JPEG / "include").glob("*linux*")), JPEG / "include"]
@@ -60,7 +63,7 @@ def test_no_warnings(compiler: str, extensions: list[Any], tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def build(extensions: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """build(compiler, *flags): the program of hashes.cpp."""
+    """build(compiler, *flags) builds the program of hashes.cpp."""
     codec = next(extension for extension in extensions if extension.name.endswith("libcodec"))
     sources = [path for path in sorted(NATIVE.glob("*.cpp")) if path.name not in ("api.cpp", "floor.cpp")]
 
@@ -106,7 +109,7 @@ def test_the_same_bytes_on_aarch64(build: Any, expected: list[str], jpegs: list[
         pytest.skip(f"{library} is not here: make test-compilers unpacks it")
     include = [f"-I{JPEG}/include", f"-I{JPEG}/include/aarch64-linux-gnu"]
     got = hashes([QEMU, build(CROSS, "-static", *include, str(library)), "default"], jpegs)
-    # What leaves 16 bits libjpeg-turbo's own code decodes in another way on each; ours does not.
+    # Values beyond 16 bits: libjpeg-turbo decodes them differently on each processor, our decoder does not.
     beyond = f"{[path.stem for path in jpegs].index('overflowing')} "
     by_libjpeg = tuple(beyond + job for job in ("decode", "shrink", "raw", "resize", "encode"))
     assert len(got) == len(expected)

@@ -1,4 +1,4 @@
-"""The same bytes with every instruction set: ours, chosen by IMGTOOL_ISA, and libjpeg-turbo's."""
+"""The same bytes with every instruction set: of our code, chosen by IMGTOOL_ISA, and of libjpeg-turbo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIBJPEGS = [{name: "1"} for name in ("JSIMD_FORCENONE", "JSIMD_FORCESSE2", "JSIM
 
 
 def codec_bytes(files: list[Path], switches: dict[str, str]) -> dict[str, str]:
-    """Hashes by file and job, of a process that runs under these switches alone."""
+    """Returns hashes by file and job from a process with only these switches."""
     clean = {k: v for k, v in os.environ.items() if k != "IMGTOOL_ISA" and not k.startswith("JSIMD_")}
     command = [sys.executable, str(SCRIPT), *map(str, files)]
     run = subprocess.run(command, env=clean | switches, capture_output=True, text=True, check=True)
@@ -35,7 +35,7 @@ def codec_bytes(files: list[Path], switches: dict[str, str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def expected(jpegs: list[Path]) -> dict[str, str]:
     hashes = codec_bytes(jpegs, {})
-    assert len(set(hashes.values())) > len(jpegs) * 20  # they tell files and jobs apart
+    assert len(set(hashes.values())) > len(jpegs) * 20  # different for different files and jobs
     return hashes
 
 
@@ -48,7 +48,7 @@ def test_our_instruction_sets(jpegs: list[Path], expected: dict[str, str], switc
 
 @pytest.mark.parametrize("switches", LIBJPEGS, ids=lambda switches: "=".join(*switches.items()))
 def test_libjpegs_instruction_sets(jpegs: list[Path], expected: dict[str, str], switches: dict[str, str]) -> None:
-    """Without vectors libjpeg-turbo keeps more of what leaves 16 bits: see docs/platforms.md."""
+    """Without vectors, libjpeg-turbo handles values beyond 16 bits differently: see docs/platforms.md."""
     exact = "JSIMD_FORCENONE" not in switches
     files = [path for path in jpegs if exact or path.stem != "overflowing"]
     assert codec_bytes(files, switches) == {

@@ -1,4 +1,4 @@
-"""The border between Python and the C++ codec: what crosses it, what is refused, and who owns the memory."""
+"""The interface between Python and the C++ codec: arguments, errors, and ownership of memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_pixels_outlive_all_else(jpeg):
     expected = np.asarray(Image.open(io.BytesIO(jpeg)))
     views = [_native.decode(jpeg, 0, 0, True)[0][2:].T for _ in range(50)]
     gc.collect()
-    junk = [_native.decode(jpeg, 0, 0, True)[0] for _ in range(50)]  # would take the place of what was freed too soon
+    junk = [_native.decode(jpeg, 0, 0, True)[0] for _ in range(50)]  # would overwrite memory that was freed too early
     for pixels in junk:
         pixels[:] = 0
     for view in views:
@@ -93,8 +93,8 @@ def test_a_batch_refuses_another_type_order_or_shape(jpeg, name):
     double = np.repeat(given[name], 2, axis=-1 if name != "out" else 2)
     with pytest.raises(TypeError, match=name):
         _native.Batch(pool, buffers, **given | {name: double[..., ::2] if name != "out" else double[:, :, ::2]})
-    if name != "shard":  # by which the others are measured
-        with pytest.raises(ValueError, match=f"shapes do not belong together: {name}"):
+    if name != "shard":  # the other columns are compared with its length
+        with pytest.raises(ValueError, match=f"shapes do not match: {name}"):
             _native.Batch(pool, buffers, **given | {name: given[name][:1]})
 
 
@@ -106,7 +106,7 @@ def test_a_batch_writes_only_where_it_may(jpeg):
 
 
 def test_a_batch_keeps_what_its_threads_use(jpeg):
-    """Dropped at once, and with everything that it was given, it ends before the memory does."""
+    """A batch that is deleted at once, with all of its arguments, ends before its memory is freed."""
     for _ in range(200):
         batch = _native.Batch(_native.Pool(2), _native.Buffers([bytearray(jpeg)]), **arrays(jpeg))
         del batch
@@ -133,9 +133,9 @@ def test_another_quality_is_refused(jpeg, quality):
 
 @pytest.mark.parametrize("factors", [(0, 0), (1, 2), (3, 1), (-1, 1)])
 def test_another_subsampling_is_refused(jpeg, factors):
-    with pytest.raises(ValueError, match="no subsampling"):
+    with pytest.raises(ValueError, match="unsupported subsampling"):
         _native.recode(jpeg, 0, 0, 90, True, False, factors, 0)
-    with pytest.raises(ValueError, match="no subsampling"):
+    with pytest.raises(ValueError, match="unsupported subsampling"):
         _native.encode(_native.decode(jpeg, 0, 0, True)[0], 90, factors, 0)
 
 
@@ -147,7 +147,7 @@ def test_a_pool_without_threads_is_refused(threads):
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_pools_and_batches_are_not_copied(jpeg, copied):
-    """A copy would delete the same object once more."""
+    """A copy would delete the same object twice."""
     pool = _native.Pool(1)
     for one in (pool, _native.Batch(pool, _native.Buffers([jpeg]), **arrays(jpeg))):
         with pytest.raises(TypeError, match="cannot be copied or pickled"):
@@ -155,7 +155,7 @@ def test_pools_and_batches_are_not_copied(jpeg, copied):
 
 
 def run(code: str) -> str:
-    """What a process of its own prints: that which hangs ends at the timeout."""
+    """Runs code in a new process and returns what it prints. A process that hangs ends at the timeout."""
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -164,7 +164,7 @@ def run(code: str) -> str:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_a_forked_process_decodes_with_threads_of_its_own():
-    """It has a copy of the pools, but none of their threads to wait for."""
+    """A forked process has copies of the pools, but not their threads."""
     code = """
     import os, sys
     import numpy as np
@@ -177,7 +177,7 @@ def test_a_forked_process_decodes_with_threads_of_its_own():
     if not child:
         codec.center_decode(jpeg, 16)
         del dropped
-        sys.exit()  # kept is deleted when the interpreter ends
+        sys.exit()  # kept is deleted when the interpreter exits
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     assert run(code) == "0\n"

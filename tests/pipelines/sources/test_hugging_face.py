@@ -1,4 +1,4 @@
-"""Hugging Face's parquet files: which records they yield, under which labels, and what is said of bad ones."""
+"""Hugging Face's parquet files: their records and labels, and the errors about damaged or contradictory files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = ["tench, Tinca tinca", *(f"word {i}" for i in range(998)), "toilet tissu
 
 
 def write(path: Path, rows, names=None, image="image", label="label", **options) -> None:
-    """Rows of (bytes, path, label), as the library ``datasets`` writes them: 100 rows a group, its own metadata."""
+    """Writes rows of (bytes, path, label) as the library ``datasets`` does: 100 rows per group, with its metadata."""
     table = pa.table(
         {
             image: pa.array(
@@ -51,7 +51,7 @@ def found_in(path) -> dict[str, dict[str, tuple]]:
 
 @pytest.fixture(scope="module")
 def images(mini) -> dict[str, list[tuple[str, str, bytes]]]:
-    """(key, wnid, bytes) of real images by split."""
+    """Real images as (key, wnid, bytes), by split."""
     source = open_source(mini)
     with contextlib.closing(LocatorReader(source.root)) as reader:
         return {
@@ -61,7 +61,7 @@ def images(mini) -> dict[str, list[tuple[str, str, bytes]]]:
 
 
 def test_imagenet_1k(images, tmp_path):
-    """The layout of ILSVRC/imagenet-1k, as a clone: data/, the wnid behind each name, an unlabelled test split."""
+    """A clone of ILSVRC/imagenet-1k: folder data/, the wnid at the end of each name, an unlabelled test split."""
     rows = {
         split: [(data, f"{key}_{wnid}.JPEG", INDEX[wnid]) for key, wnid, data in those]
         for split, those in images.items()
@@ -84,11 +84,11 @@ def test_imagenet_1k(images, tmp_path):
     }
     record = next(iter(source.records("val")))
     assert str(record.locator).startswith("data/validation-00000-of-00001.parquet!row 0@")
-    assert record.locator.size == len(images["val"][0][2]), "snappy tells sizes without reading"
+    assert record.locator.size == len(images["val"][0][2]), "snappy pages state sizes without being read"
 
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])
-def test_prepare_makes_of_it_what_the_archives_make(drawn, tmp_path, compression):
+def test_prepare_stores_the_same_as_from_the_archives(drawn, tmp_path, compression):
     archives = open_source(drawn)
     with contextlib.closing(LocatorReader(archives.root)) as reader:
         for split in archives.splits:
@@ -113,7 +113,7 @@ def labels(path) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def test_labels_without_paths(tmp_path):
-    """Names that are wnids; the published order, by its names or by its number; other names; none."""
+    """Class names that are wnids; ILSVRC2012's order, by its names or by 1000 labels; other names; no names."""
     path = tmp_path / "train-00000-of-00001-1359597a978bc4fa.parquet"
     rows = [(b"x", None, 1), (b"y", None, 0)]
     key = path.stem
@@ -131,7 +131,7 @@ def test_labels_without_paths(tmp_path):
     assert open_source(path).wnids == WNIDS
 
 
-def test_paths_state_the_classes_where_names_do_not(tmp_path):
+def test_paths_state_the_classes_if_names_do_not(tmp_path):
     path = tmp_path / "train.parquet"
     write(path, [(b"x", "n02124075_7.JPEG", 0), (b"y", "a_n01443537.JPEG", 1), (b"z", "z.JPEG", 0)], ["cat", "fish"])
     assert labels(path) == [("n02124075_7", ("n02124075",)), ("a", ("n01443537",)), ("z", ("n02124075",))]
@@ -152,16 +152,16 @@ def test_paths_state_the_classes_where_names_do_not(tmp_path):
         ((b"x", f"{WNIDS[6]}_1.JPEG", 0), None, f"row 1: its label is 0 (n01440764), but its path says {WNIDS[6]}"),
     ],
 )
-def test_a_label_that_does_not_fit_is_named(tmp_path, row, names, message):
+def test_a_contradictory_label_is_named(tmp_path, row, names, message):
     path = tmp_path / "train.parquet"
     write(path, [(b"x", "n01440764_1.JPEG", 0), row], names)
     with pytest.raises(SourceError) as error:
         labels(path)
-    assert str(error.value) == f"{path}: {message}"
+    assert str(error.value).startswith(f"{path}: {message}")
 
 
 def test_other_columns(tmp_path):
-    """img and fine_label, as cifar has them; a binary column; splits as folders; labels that are null."""
+    """Columns img and fine_label, as in CIFAR; a binary column; splits as folders; null labels."""
     write(tmp_path / "a/train/0000.parquet", [(b"x", None, 0), (b"y", None, None)], ["c"], "img", "fine_label")
     assert [wnids for _, wnids in labels(tmp_path / "a")] == [("c",), ()]
     plain = pa.table({"jpg": pa.array([b"one", b"two"], pa.large_binary()), "cls": pa.array([1, 0], pa.uint8())})
@@ -178,7 +178,7 @@ def test_other_columns(tmp_path):
         open_source(tmp_path / "odd.parquet")
 
 
-def test_what_is_missing_is_said_after_what_is_whole(tmp_path):
+def test_missing_files_are_reported_after_the_complete_records(tmp_path):
     names = ["a", "b"]
     for part, rows in ((0, [(b"x", "x", 0)]), (2, [(b"y", "y", 1)])):
         write(tmp_path / f"train-{part:05d}-of-00004.parquet", rows, names)
@@ -191,10 +191,12 @@ def test_what_is_missing_is_said_after_what_is_whole(tmp_path):
         for record in open_source(tmp_path).records("train"):
             found.append(record.key)
     assert found == ["x", "y"]
-    assert labels(tmp_path / "train-00002-of-00004.parquet") == [("y", ("b",))], "one file that is asked for is all"
+    assert labels(tmp_path / "train-00002-of-00004.parquet") == [("y", ("b",))], (
+        "a file that is given alone is the whole data set"
+    )
 
 
-def test_what_is_no_set_is_said_in_one_line(tmp_path):
+def test_unusable_files_are_reported_in_one_line(tmp_path):
     path = tmp_path / "train.parquet"
     for data, message in (
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
@@ -212,15 +214,15 @@ def test_what_is_no_set_is_said_in_one_line(tmp_path):
     with pytest.raises(SourceError, match="different class names"):
         open_source(tmp_path)
     write(tmp_path / "other/train.parquet", [(b"x", None, 0)], ["a"])
-    with pytest.raises(SourceError, match="several sets of train files, in , other: give one"):
+    with pytest.raises(SourceError, match=r"several sets of train files, in \., other"):
         open_source(tmp_path)
     write(path, [(b"x", None, 0)], ["crane", "crane"])
-    with pytest.raises(SourceError, match="two of its classes are named 'crane'"):
+    with pytest.raises(SourceError, match=r"two .* 'crane'"):
         open_source(path)
 
 
 def test_from_a_store(images, tmp_path):
-    """Over fsspec the index reads in large pieces, and an image is one request."""
+    """Over fsspec, indexing reads large blocks, and reading an image is one request."""
     fsspec = pytest.importorskip("fsspec")
     rows = [(data, f"{key}_{wnid}.JPEG", INDEX[wnid]) for key, wnid, data in images["train"][:150]]
     write(tmp_path / "train-00000-of-00001.parquet", rows, WORDS)
@@ -243,7 +245,7 @@ def sound(codec: str) -> bytes:
 
 @settings(max_examples=150)
 @given(data=st.data(), codec=st.sampled_from(["snappy", "zstd", "none"]))
-def test_bad_files_raise_our_errors_only(tmp_path_factory, data, codec):
+def test_damaged_files_raise_imgtool_errors_only(tmp_path_factory, data, codec):
     good = bytearray(sound(codec))
     for _ in range(data.draw(st.integers(1, 5))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""File names are UTF-8 in any locale."""
+"""File names are read as UTF-8 in any locale."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_name_that_is_not_utf8_is_named_and_found(tmp_path: Path) -> None:
     try:
         (tmp_path / os.fsdecode(b"a\xff.jpg")).write_bytes(b"1234")
     except OSError:
-        pytest.skip("this file system takes UTF-8 alone")
+        pytest.skip("this file system accepts only UTF-8 names")
     folder = LocalFolder(tmp_path)
     assert list(folder.walk()) == [("a\udcff.jpg", 4)]
     assert folder.size("a\udcff.jpg") == 4 and folder.read("a\udcff.jpg") == b"1234"

@@ -67,13 +67,13 @@ def contents(url: str | Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def whole(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the local engine makes on a local disk."""
+    """The files that the local engine writes to a local disk, with their hashes."""
     out = tmp_path_factory.mktemp("whole") / "data"
     prepare(drawn, out, SMALL, workers=1)
     return contents(out)
 
 
-def test_a_folder_is_the_same_wherever_it_lies(s3, tmp_path):
+def test_local_and_remote_folders_behave_alike(s3, tmp_path):
     for folder in (LocalFolder(tmp_path / "x"), RemoteFolder(f"{s3}/x")):
         assert folder.size("a/b.txt") is None
         for name, text in (("a/b.txt", "hello"), ("a.txt", "top"), ("a/a/c.txt", "")):
@@ -95,20 +95,20 @@ def test_a_folder_is_the_same_wherever_it_lies(s3, tmp_path):
         assert list(folder.walk()) == [("a.txt", 3)]
 
 
-def test_from_a_store_into_a_store(s3, whole):
+def test_from_store_to_store(s3, whole):
     prepare(f"{s3}/ILSVRC2012", f"{s3}/out", SMALL, workers=2)
     assert contents(f"{s3}/out") == whole
     assert prepare(f"{s3}/ILSVRC2012", f"{s3}/out", SMALL).already_complete
 
 
-def test_from_a_store_to_a_disk_and_back(s3, drawn, whole, tmp_path):
+def test_from_store_to_disk_and_back(s3, drawn, whole, tmp_path):
     prepare(f"{s3}/ILSVRC2012", tmp_path / "out", SMALL, workers=1)
     assert contents(tmp_path / "out") == whole
     prepare(drawn, f"{s3}/up", SMALL, workers=1)
     assert contents(f"{s3}/up") == whole
 
 
-def test_only_what_is_missing_is_made_again(s3, drawn, whole):
+def test_only_missing_shards_are_written_again(s3, drawn, whole):
     out = f"{s3}/lost"
     prepare(drawn, out, SMALL, workers=1)
     open_folder(out).remove("train/00000.beton")
@@ -118,8 +118,8 @@ def test_only_what_is_missing_is_made_again(s3, drawn, whole):
         prepare(drawn, out, Settings(max_side=80))
 
 
-def test_what_is_not_there_is_said_in_one_line(s3, drawn):
-    with pytest.raises(SourceError, match="not a layout this version reads"):
+def test_missing_and_foreign_paths_are_refused(s3, drawn):
+    with pytest.raises(SourceError, match="nothing: unknown layout"):
         prepare(f"{s3}/nothing", f"{s3}/o")
     with pytest.raises(ImgtoolError):
         prepare(drawn, "s3://no-such-bucket/out", SMALL, workers=1)
@@ -127,12 +127,12 @@ def test_what_is_not_there_is_said_in_one_line(s3, drawn):
         prepare(drawn, f"{s3}/ILSVRC2012", SMALL)
 
 
-def test_a_second_prepare_is_refused_and_a_dead_one_taken_over(s3, monkeypatch):
+def test_a_second_prepare_is_refused_and_an_abandoned_lock_taken_over(s3, monkeypatch):
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.2)
     folder = open_folder(f"{s3}/locked")
     with lock.locked(folder):
         second = lock.locked(open_folder(f"{s3}/locked"))
-        with pytest.raises(DatasetError, match="another imgtool prepare is writing here"):
+        with pytest.raises(DatasetError, match="locked: another imgtool prepare"):
             second.__enter__()
     assert list(folder.walk()) == []
     write_text(folder, lock.LOCK, "a prepare that was killed")
@@ -145,7 +145,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 @pytest.fixture(scope="module")
 def cluster(s3):
-    """Two nodes of this machine, two CPUs each; the driver's node has none, so that killing a node does not kill it."""
+    """Two nodes on this machine, two CPUs each. The driver's node has no CPUs, so killing a node spares the driver."""
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
@@ -158,13 +158,13 @@ def cluster(s3):
     cluster.shutdown()
 
 
-def test_ray_makes_the_same_bytes(cluster, s3, whole):
+def test_ray_writes_the_same_bytes(cluster, s3, whole):
     prepare(f"{s3}/ILSVRC2012", f"{s3}/ray", SMALL, engine=Engine("ray", address=cluster.address))
     assert contents(f"{s3}/ray") == whole
 
 
 def test_a_lost_node_loses_nothing(cluster, s3, tmp_path):
-    """A node is killed, without a word, when the first shard is done and there are more of them than CPUs."""
+    """A node is killed without notice after the first shard, while more shards are left than there are CPUs."""
     write_sample(tmp_path / "many", train_count=60, val_count=2)
     upload(tmp_path / "many", "many")
 

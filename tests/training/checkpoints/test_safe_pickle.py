@@ -1,4 +1,4 @@
-"""Foreign torch files: tensors and records come out, nothing runs, and memory is bounded by the file."""
+"""Foreign torch files: tensors and pickled objects are read, nothing runs, and memory is bounded by the file."""
 
 import datetime
 import io
@@ -26,7 +26,7 @@ from imgtool.wordnet.errors import CheckpointError
 def archive(
     path: Path, pickled: bytes, members: dict[str, bytes] | None = None, folder: str = "archive", pack: int = 0
 ) -> Path:
-    """A torch file of this data.pkl."""
+    """Writes a torch file with this data.pkl."""
     with zipfile.ZipFile(path, "w", pack) as file:
         file.writestr(f"{folder}/data.pkl", pickled)
         for name, content in (members or {}).items():
@@ -35,7 +35,7 @@ def archive(
 
 
 def tensor(numel: int = 4, size: tuple[int, ...] = (4,), stride: tuple[int, ...] = (1,), key: str = "0") -> bytes:
-    """A pickle that claims a tensor of a storage of 4 floats."""
+    """A pickle of a tensor that claims a storage of ``numel`` floats."""
 
     class Claim:
         def __reduce__(self) -> Any:
@@ -57,7 +57,7 @@ FLOATS = {"data/0": struct.pack("<4f", 1, 2, 3, 4)}
 
 
 class Runs:
-    """Pickles as a call."""
+    """Its pickle is a call of the function."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = function, arguments
@@ -95,7 +95,7 @@ def test_tensors_and_plain_values(protocol: int, tmp_path: Path) -> None:
     assert found["view"].data_ptr() == found["same"].data_ptr() + 4
 
 
-def test_objects_become_records(tmp_path: Path) -> None:
+def test_objects_keep_class_name_and_attributes(tmp_path: Path) -> None:
     value = {
         "module": torch.nn.BatchNorm2d(3, eps=1e-3),
         "path": Path("runs/x"),
@@ -109,11 +109,11 @@ def test_objects_become_records(tmp_path: Path) -> None:
     torch.save(value, tmp_path / "a.pt")
     found = safe_pickle.read(tmp_path / "a.pt")
     norm = found["module"]
-    assert isinstance(norm, safe_pickle.Record) and norm.kind == "torch.nn.modules.batchnorm.BatchNorm2d"
+    assert isinstance(norm, safe_pickle.PickledObject) and norm.class_name == "torch.nn.modules.batchnorm.BatchNorm2d"
     assert norm.get("eps") == 1e-3 and norm.get("training") is True and norm.get("absent", 5) == 5
     assert torch.equal(norm.get("_buffers")["running_var"], torch.ones(3))
-    assert found["namespace"].kind == "types.SimpleNamespace" and found["namespace"].get("a") == 1
-    assert found["number"].kind.endswith("multiarray.scalar") and found["shape"].kind == "torch.Size"
+    assert found["namespace"].class_name == "types.SimpleNamespace" and found["namespace"].get("a") == 1
+    assert found["number"].class_name.endswith("multiarray.scalar") and found["shape"].class_name == "torch.Size"
 
 
 PWNED = "open('pwned', 'w').close()"
@@ -130,7 +130,10 @@ PWNED = "open('pwned', 'w').close()"
         (Runs(getattr, torch.nn.SiLU(), "__class__"), "builtins.getattr"),
         (Runs(getattr, Runs(getattr, torch.nn.SiLU(), "forward_fuse"), "__func__"), "builtins.getattr"),
         (Runs(setattr, torch.nn.SiLU(), "a", 1), "builtins.setattr"),
-        (Runs(torch.serialization.load, "other.pt"), "torch.serialization.load"),  # torch.load: some replace it
+        (
+            Runs(torch.serialization.load, "other.pt"),
+            "torch.serialization.load",
+        ),  # not torch.load, which some packages replace
         (Runs(torch.nn.SiLU, Runs(eval, PWNED)), "builtins.eval"),
         (Runs(set, [Runs(exec, PWNED)]), "builtins.exec"),
         (Runs(torch.storage._load_from_bytes, b"evil"), "torch.storage._load_from_bytes"),
@@ -142,7 +145,7 @@ PWNED = "open('pwned', 'w').close()"
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_would_run_is_refused_by_name(
+def test_functions_are_refused_by_name(
     value: Any, named: str, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -150,32 +153,32 @@ def test_what_would_run_is_refused_by_name(
     archive(Path("evil.pt"), pickled)
     with pytest.raises(CheckpointError, match=r"evil\.pt is refused: it calls for '") as caught:
         safe_pickle.read("evil.pt")
-    if named.startswith("torch."):  # torch gives some of its functions other homes from version to version
+    if named.startswith("torch."):  # torch moves functions between modules from version to version
         named = named.rsplit(".", 1)[-1]
     assert named in str(caught.value) and "\n" not in str(caught.value)
     assert not Path("pwned").exists()
     if "exec" in named or "eval" in named:
         pickle.loads(pickled) if "partial" not in named else None
-        assert Path("pwned").exists()  # it would have
+        assert Path("pwned").exists()  # it does run in pickle
 
 
 def test_names_within_allowed_modules_cannot_reach_out(tmp_path: Path) -> None:
-    """What a prefix alone would let through: ultralytics.utils imports os."""
+    """A check of the prefix alone would accept this name: ultralytics.utils imports os."""
     pickled = b"\x80\x04\x8c\x11ultralytics.utils\x8c\x09os.system\x93\x8c\x02ls\x85R."
     with pytest.raises(CheckpointError, match=r"it calls for 'ultralytics\.utils\.os\.system'"):
         safe_pickle.read(archive(tmp_path / "a.pt", pickled))
 
 
-def test_a_record_calls_nothing_that_it_is_given(tmp_path: Path) -> None:
-    """__setstate__, __reduce__, append and __setitem__ as attributes: pickle's own machine would call them."""
+def test_a_pickled_object_calls_none_of_its_attributes(tmp_path: Path) -> None:
+    """Python's unpickler would call the attributes __setstate__ and append."""
     name = b"cultralytics.nn.tasks\nA\n"
     state = b"}(" + b"".join(b"X" + struct.pack("<I", len(k)) + k + name for k in (b"__setstate__", b"append")) + b"u"
     body = name + b")\x81" + state + b"b" + state + b"bK\x01a(K\x01K\x02uNb."
     found = safe_pickle.read(archive(tmp_path / "a.pt", b"\x80\x02" + body))
-    assert isinstance(found, safe_pickle.Record) and set(found.attributes) == {"__setstate__", "append"}
-    calls_a_record = b"\x80\x02" + name + b")\x81)R."
-    with pytest.raises(CheckpointError, match="calls what is no function"):
-        safe_pickle.read(archive(tmp_path / "b.pt", calls_a_record))
+    assert isinstance(found, safe_pickle.PickledObject) and set(found.attributes) == {"__setstate__", "append"}
+    calls_an_object = b"\x80\x02" + name + b")\x81)R."
+    with pytest.raises(CheckpointError, match="not a function"):
+        safe_pickle.read(archive(tmp_path / "b.pt", calls_an_object))
 
 
 @pytest.mark.parametrize(
@@ -186,14 +189,14 @@ def test_a_record_calls_nothing_that_it_is_given(tmp_path: Path) -> None:
         ({"size": (1 << 30, 1 << 30), "stride": (0, 0)}, "a tensor claims"),
         ({"size": (5,), "stride": (0,)}, "claims 5 elements of the 4"),
         ({"size": (2,), "stride": (4,)}, "claims 5 elements of the 4"),
-        ({"size": (-1,)}, "no proper size and stride"),
-        ({"size": (4, 1)}, "no proper size and stride"),
+        ({"size": (-1,)}, "invalid size or stride"),
+        ({"size": (4, 1)}, "invalid size or stride"),
         ({"key": "../../../../etc/passwd"}, "it has no member 'data/../../../../etc/passwd'"),
         ({"key": "1"}, "it has no member 'data/1'"),
     ],
     ids=str,
 )
-def test_tensors_that_claim_more_than_there_is(claim: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_tensors_that_claim_more_than_the_file_has(claim: dict[str, Any], message: str, tmp_path: Path) -> None:
     assert torch.equal(safe_pickle.read(archive(tmp_path / "a.pt", tensor(), FLOATS)), torch.tensor([1.0, 2, 3, 4]))
     with pytest.raises(CheckpointError) as caught:
         safe_pickle.read(archive(tmp_path / "a.pt", tensor(**claim), FLOATS))
@@ -209,13 +212,13 @@ def test_bombs(tmp_path: Path) -> None:
     path.write_bytes(data[: entry + 20] + struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0) + data[entry + 28 :])
     with pytest.raises(CheckpointError, match="its members claim more bytes than the file has"):
         safe_pickle.read(path)
-    place_of_memo = b"\x80\x02]r\xff\xff\xff\x7f."  # pickle's machine in C makes a list of 2^31 places
-    assert safe_pickle.read(archive(path, place_of_memo)) == []
+    huge_memo_index = b"\x80\x02]r\xff\xff\xff\x7f."  # Python's unpickler in C allocates a list of 2^31 entries
+    assert safe_pickle.read(archive(path, huge_memo_index)) == []
     for opcode in (b"B\xff\xff\xff\xff", b"X\xff\xff\xff\xff", b"\x8e" + b"\xff" * 8, b"\x95" + b"\x7f" * 8):
         with pytest.raises(CheckpointError):
             safe_pickle.read(archive(path, b"\x80\x04" + opcode + b"a."))
     nested = b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"K\x01s."  # hashing that key overflows C's stack
-    with pytest.raises(CheckpointError, match="a tuple for a key"):
+    with pytest.raises(CheckpointError, match="a tuple as a dict key"):
         safe_pickle.read(archive(path, nested))
 
 
@@ -230,7 +233,7 @@ def test_paths_in_the_archive(folder: str, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
-def test_two_programs_in_a_file(tmp_path: Path) -> None:
+def test_two_pickles_in_a_file(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.pt", tensor(), FLOATS)
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("other/data.pkl", b"\x80\x02N.")
@@ -240,20 +243,20 @@ def test_two_programs_in_a_file(tmp_path: Path) -> None:
 
 def test_other_files(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    with pytest.raises(CheckpointError, match=r"a\.pt is not a whole torch file: .*No such file"):
+    with pytest.raises(CheckpointError, match=r"a\.pt is damaged or not a torch file: .*No such file"):
         safe_pickle.read(path)
     torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"a\.pt is in the format of torch before 1\.6"):
+    with pytest.raises(CheckpointError, match=r"a\.pt has the format of torch before 1\.6"):
         safe_pickle.read(path)
     for content in (b"", b"garbage", pickle.dumps({"a": 1}, 2)):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"a\.pt is not a whole torch file") as caught:
+        with pytest.raises(CheckpointError, match=r"a\.pt is damaged or not a torch file") as caught:
             safe_pickle.read(path)
         assert "\n" not in str(caught.value)
         assert safe_pickle.pickle_of(path) == b""
     with pytest.raises(CheckpointError, match="big-endian"):
         safe_pickle.read(archive(path, tensor(), FLOATS | {"byteorder": b"big"}))
-    with pytest.raises(CheckpointError, match="is not a whole torch file"):
+    with pytest.raises(CheckpointError, match="damaged or not a torch file"):
         safe_pickle.read(tmp_path)
 
 
@@ -267,7 +270,7 @@ STORED = {f"data/{key}": WITHIN.read(f"archive/data/{key}") for key in range(7)}
 @settings(max_examples=150)
 @given(st.data())
 def test_mutated_bytes_are_read_or_refused(data: st.DataObject) -> None:
-    """In the file as a whole, mostly caught by its checksums, and in the pickle alone, where they do not help."""
+    """Mutates the whole file, which its checksums mostly detect, or the pickle alone, which they do not protect."""
     whole = data.draw(st.booleans())
     content = bytearray(VALID.getvalue() if whole else PICKLED)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -293,5 +296,5 @@ def test_truncated(share: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.pt"
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(CheckpointError, match=r"is not a whole torch file|claim more bytes"):
+        with pytest.raises(CheckpointError, match=r"damaged or not a torch file|claim more bytes"):
             safe_pickle.read(path)

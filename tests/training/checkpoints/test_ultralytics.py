@@ -1,6 +1,6 @@
-"""Ultralytics' checkpoints: what is computed, in which order of classes, is what theirs computes.
+"""Ultralytics' checkpoints: our model computes what theirs computes, with the classes in our order.
 
-Most tests need no Ultralytics: our modules are pickled under their classes' names, as they lie in the published files.
+Most tests do not need Ultralytics: they pickle our modules under the class names of the published files.
 """
 
 import io
@@ -25,7 +25,7 @@ from imgtool.training.checkpoints import checkpoint, ultralytics
 from imgtool.training.classifier import Classifier
 from imgtool.training.models import yolov8
 from imgtool.training.recipes import Recipe
-from imgtool.wordnet import label_table
+from imgtool.wordnet import class_table
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 pytestmark = pytest.mark.numeric
@@ -54,7 +54,7 @@ def images(mini: Path) -> Tensor:
 
 
 def randomise(model: Any) -> Any:
-    """Statistics and gains such as training leaves, and logits well apart, so that a wrong layer cannot hide."""
+    """Gives the model trained-like statistics and gains, and distinct logits, so that a wrong layer shows."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -70,7 +70,7 @@ def randomise(model: Any) -> Any:
 
 @pytest.fixture
 def theirs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """theirs(classes, flat): a random n model that pickles as Ultralytics' do; flat: as their first versions did."""
+    """theirs(classes, flat): a random n model that pickles like Ultralytics'; ``flat``: like their first versions'."""
 
     def make(names: list[str], flat: bool = False) -> Any:
         model: Any = randomise(yolov8.build("n", len(names), dropout=0.25))
@@ -96,7 +96,7 @@ def theirs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def save(path: Path, model: nn.Module, key: str = "model", **more: Any) -> Path:
-    """In half precision, as theirs are; the module becomes what it then is in float32 again."""
+    """Saves in half precision, as Ultralytics do; the module then has the rounded weights in float32."""
     content = {"epoch": -1, "ema": None, "model": None, "optimizer": None, "train_args": {"imgsz": 192, "data": "x"}}
     torch.save(content | {key: model.half(), "version": "8.0.0", "date": "2023-01-01"} | more, path)
     model.float()
@@ -106,7 +106,7 @@ def save(path: Path, model: nn.Module, key: str = "model", **more: Any) -> Path:
 def logits(model: nn.Module, images: Tensor) -> Tensor:
     with torch.inference_mode():
         found = model.eval()(images)
-    return found[1] if isinstance(found, tuple) else found  # theirs gives (probabilities, logits)
+    return found[1] if isinstance(found, tuple) else found  # theirs returns (probabilities, logits)
 
 
 def close(found: Tensor, expected: Tensor) -> None:
@@ -127,7 +127,7 @@ def test_logits_classes_and_settings(
     path = save(tmp_path / "oddly named.pt", model, key)
     subject = Classifier(path)
     close(logits(subject.model, images), logits(model, images)[:, in_order(WNIDS)])
-    assert subject.wnids == sorted(WNIDS) and subject.names == label_table(WNIDS)["name"]
+    assert subject.wnids == sorted(WNIDS) and subject.names == class_table(WNIDS)["name"]
     assert (subject.size, subject.imgsz, subject.checkpoint) == ("n", 192, path)
     assert subject.model.get_submodule("model.9.drop").p == 0.25
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in subject.model.state_dict().values())
@@ -147,11 +147,13 @@ def test_predict_names_the_right_class(theirs: Callable[..., Any], images: Tenso
 
 
 @pytest.mark.parametrize("eps", [1e-3, 1e-5, 1e-6])
-def test_the_epsilon_of_the_file_counts(theirs: Callable[..., Any], images: Tensor, tmp_path: Path, eps: float) -> None:
+def test_the_epsilon_of_the_file_is_kept(
+    theirs: Callable[..., Any], images: Tensor, tmp_path: Path, eps: float
+) -> None:
     model = theirs(WNIDS)
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.eps = eps
-        norm.get_buffer("running_var").mul_(1e-3)  # where it counts
+        norm.get_buffer("running_var").mul_(1e-3)  # so that epsilon matters
         norm.weight.data.mul_(0.03)
     subject = Classifier(save(tmp_path / "a.pt", model))
     close(logits(subject.model, images), logits(model, images)[:, in_order(WNIDS)])
@@ -176,7 +178,7 @@ def test_a_fused_file(theirs: Callable[..., Any], images: Tensor, tmp_path: Path
 
 
 class _Bound:
-    """Pickles as a bound method does: a call of getattr."""
+    """Its pickle is that of a bound method: a call of getattr."""
 
     def __init__(self, owner: nn.Module) -> None:
         self.owner = owner
@@ -185,7 +187,7 @@ class _Bound:
         return getattr, (self.owner, "forward_fuse")
 
 
-def test_names_that_are_no_wnids(theirs: Callable[..., Any], images: Tensor, tmp_path: Path) -> None:
+def test_names_that_are_not_wnids(theirs: Callable[..., Any], images: Tensor, tmp_path: Path) -> None:
     names = ["zebra", "a fish", "tench", "tench"]
     model = theirs(names)
     subject = Classifier(save(tmp_path / "a.pt", model))
@@ -204,7 +206,7 @@ def test_imagenets_labels(theirs: Callable[..., Any], images: Tensor, tmp_path: 
     close(logits(subject.model, images)[:, order], logits(model, images))
 
 
-def test_val_counts_in_their_classes(theirs: Callable[..., Any], memory: Any, tmp_path: Path) -> None:
+def test_val_matches_their_classes(theirs: Callable[..., Any], memory: Any, tmp_path: Path) -> None:
     from imgtool.pipelines.codec.transform import to_float
 
     model = theirs(WNIDS)
@@ -214,10 +216,10 @@ def test_val_counts_in_their_classes(theirs: Callable[..., Any], memory: Any, tm
     assert metrics.top1 == pytest.approx(right.double().mean().item(), abs=1e-9)
 
 
-def test_fine_tuning_keeps_the_function(
+def test_fine_tuning_starts_from_the_same_function(
     theirs: Callable[..., Any], memory: Any, toy_recipe: Recipe, tmp_path: Path, make_dataset: Any
 ) -> None:
-    """With another epsilon than ours, too: a checkpoint of ours carries the weights as they were read."""
+    """Also with another epsilon than ours: our checkpoint has the weights as they were read."""
     model = theirs(WNIDS)
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.eps = 1e-3
@@ -226,7 +228,7 @@ def test_fine_tuning_keeps_the_function(
     before = subject.val(imgsz=32)
     recipe = toy_recipe.override(epochs=1, lr=1e-30)
     result = subject.train(recipe=recipe, name="tuned", quiet=True)
-    assert "starts anew" not in (result.run / "log.txt").read_text()
+    assert "initialised again" not in (result.run / "log.txt").read_text()
     tuned = Classifier(result.run).model.state_dict()
     original = Classifier(path).model.state_dict()
     torch.testing.assert_close(tuned["model.9.linear.weight"], original["model.9.linear.weight"])
@@ -236,25 +238,25 @@ def test_fine_tuning_keeps_the_function(
     assert (after.top1, after.loss) == (before.top1, pytest.approx(before.loss, rel=1e-5))
 
     other = Classifier(save(tmp_path / "b.pt", theirs(["a", "b", "c"]))).train(recipe=recipe, name="other", quiet=True)
-    assert "the last layer starts anew" in (other.run / "log.txt").read_text()
+    assert "last layer is initialised again" in (other.run / "log.txt").read_text()
     assert Classifier(other.run).wnids == memory.wnids
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.model[0].conv.__setattr__("stride", (1, 1)), r"model\.0\.conv has another stride than YOLOv8-cls"),
-        (lambda m: m.model[2].m[0].__setattr__("add", False), r"model\.2\.m\.0 has another add"),
-        (lambda m: m.model[1].__setattr__("act", nn.ReLU()), r"model\.1\.act is a torch.*ReLU, which is a SiLU"),
-        (lambda m: m.model[4].add_module("attention", nn.SiLU()), r"model\.4 has a part 'attention'"),
+        (lambda m: m.model[0].conv.__setattr__("stride", (1, 1)), r"model\.0\.conv\.stride differs"),
+        (lambda m: m.model[2].m[0].__setattr__("add", False), r"model\.2\.m\.0\.add differs"),
+        (lambda m: m.model[1].__setattr__("act", nn.ReLU()), r"model\.1\.act is a torch.*ReLU; .* SiLU"),
+        (lambda m: m.model[4].add_module("attention", nn.SiLU()), r"model\.4 has a module 'attention'"),
         (lambda m: m.model[4].m.__delitem__(1), r"model\.4\.cv2|model\.4\.m\.1"),
-        (lambda m: m.model[0].__setattr__("conv", nn.Conv2d(3, 17, 3)), "its layers are not YOLOv8-cls's"),
+        (lambda m: m.model[0].__setattr__("conv", nn.Conv2d(3, 17, 3)), "its layers do not fit YOLOv8-cls"),
         (
             lambda m: m.model[9].__setattr__("linear", nn.Linear(7, 6)),
             r"model\.9\.linear\.weight is \[6, 7\]",
         ),
-        (lambda m: m.__setattr__("names", {0: "a"}), "no names for its 6 classes"),
-        (lambda m: m.__setattr__("names", None), "no names for its 6 classes"),
+        (lambda m: m.__setattr__("names", {0: "a"}), "not name its 6 classes"),
+        (lambda m: m.__setattr__("names", None), "not name its 6 classes"),
     ],
 )
 def test_other_architectures_are_refused(
@@ -270,22 +272,22 @@ def test_other_architectures_are_refused(
 def test_other_contents_are_refused(theirs: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     for content, message in (
-        ({"model": theirs(WNIDS).model}, "its model is a torch.*Sequential, and imgtool reads YOLOv8-cls"),
+        ({"model": theirs(WNIDS).model}, "its model is a torch.*Sequential; imgtool reads YOLOv8-cls"),
         ({"model": {"a": theirs(WNIDS)}}, "its model is a dict"),
         ({"nothing": theirs(WNIDS)}, "its model is a NoneType"),
-        ([theirs(WNIDS)], "holds a list"),
+        ([theirs(WNIDS)], "contains a list"),
     ):
         torch.save(content, path)
         with pytest.raises(CheckpointError, match=message):
             Classifier(path)
     torch.save({"model": theirs(WNIDS)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"a\.pt is in the format of torch before 1\.6"):
+    with pytest.raises(CheckpointError, match=r"a\.pt has the format of torch before 1\.6"):
         Classifier(path)
-    with pytest.raises(CheckpointError, match=r"cannot be resumed|holds no|no run"):
+    with pytest.raises(CheckpointError, match=r"cannot resume|holds no|no run"):
         Classifier(save(path, theirs(WNIDS))).train(resume=True)
     whole = save(path, theirs(WNIDS)).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=r"a\.pt is not a whole checkpoint"):
+    with pytest.raises(CheckpointError, match=r"a\.pt is damaged or not a"):
         Classifier(path)
 
 
@@ -294,7 +296,7 @@ class Evil:
         return os.system, ("touch pwned",)
 
 
-def test_a_malicious_one_does_not_run(
+def test_a_malicious_file_does_not_run(
     theirs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -308,7 +310,7 @@ def test_a_malicious_one_does_not_run(
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_mutations_are_read_or_refused(theirs: Callable[..., Any], tmp_path: Path, data: st.DataObject) -> None:
-    """Bytes of the pickle, short texts and numbers in it above all."""
+    """Mutates bytes of the pickle, mostly in its short strings and numbers."""
     whole, path = tmp_path / "whole.pt", tmp_path / "a.pt"
     if not whole.exists():
         save(whole, theirs(WNIDS))
@@ -328,12 +330,12 @@ def test_mutations_are_read_or_refused(theirs: Callable[..., Any], tmp_path: Pat
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Ultralytics' own model, kept off the network and the home."""
+    """Ultralytics' own model class, kept from using the network and the home directory."""
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path_factory.getbasetemp()))
     monkeypatch.setenv("YOLO_OFFLINE", "1")
     monkeypatch.setenv("YOLO_AUTOINSTALL", "0")
     monkeypatch.setenv("YOLO_VERBOSE", "0")
-    monkeypatch.setattr(Image, "open", Image.open)  # its own is put there for good by the import
+    monkeypatch.setattr(Image, "open", Image.open)  # the import replaces it for good
     pytest.importorskip("ultralytics")
     from ultralytics.nn.tasks import ClassificationModel
 
@@ -357,7 +359,7 @@ def test_their_own_fused_model(library: Any, images: Tensor, tmp_path: Path) -> 
     close(logits(Classifier(tmp_path / "a.pt").model, images), expected)
 
 
-def test_their_model_loads_what_is_exported(library: Any, images: Tensor, tmp_path: Path) -> None:
+def test_their_model_loads_our_export(library: Any, images: Tensor, tmp_path: Path) -> None:
     import json
 
     original = randomise(library("yolov8s-cls.yaml", nc=6, verbose=False))
@@ -379,7 +381,7 @@ def test_export_says_what_is_wrong(theirs: Callable[..., Any], tmp_path: Path) -
     for classifier, form, out, kind, message in (
         (subject, "onyx", "b.pt", InputError, r"unknown format 'onyx': choose one of onnx, .*, ultralytics-state"),
         (subject, "ultralytics-state", "a.pt", InputError, r"a\.pt is the checkpoint itself"),
-        (subject, "ultralytics-state", "b.json", InputError, "ending .pt"),
+        (subject, "ultralytics-state", "b.json", InputError, r"b\.json.* ends in \.pt"),
         (subject, "ultralytics-state", "none/b.pt", CheckpointError, r"cannot write .*none/b\.pt"),
         (Classifier("n"), "ultralytics-state", "b.pt", CheckpointError, "has no trained weights"),
     ):

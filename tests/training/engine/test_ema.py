@@ -1,4 +1,4 @@
-"""The averaged weights against their closed form."""
+"""The averaged weights against the closed form."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.numeric
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
 def test_closed_form(decay: float) -> None:
     model = nn.Linear(1, 1).double()
-    nn.init.constant_(model.weight, 1e6)  # a start that must leave no trace
+    nn.init.constant_(model.weight, 1e6)  # initial weights that must not influence the average
     ema = EMA(model, decay)
     values = [3.0, -1.0, 4.0, 1.5, 9.0]
     for t, value in enumerate(values, start=1):

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed ends with the very bits of one that was not."""
+"""A run that was stopped and resumed ends bit for bit like one that was not."""
 
 import csv
 import gzip
@@ -15,10 +15,11 @@ import torch
 
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.engine import loop, profiler
+from imgtool.training.engine import profiler
 from imgtool.training.engine.ema import EMA
 from imgtool.training.engine.meters import Progress
 from imgtool.training.engine.signals import Interrupted
+from imgtool.training.engine.state import TrainingState
 from imgtool.training.engine.step import Step, make_optimizer
 from imgtool.training.evaluation.evaluate import Metrics
 from imgtool.training.models import yolov8
@@ -35,7 +36,7 @@ def recipe(toy_recipe: Recipe) -> Recipe:
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """The nested value as {path: leaf}."""
+    """Flattens a nested value to {path: leaf}."""
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         return {name: leaf for key, part in items for name, leaf in leaves(part, f"{path}/{key}").items()}
@@ -82,14 +83,14 @@ def test_bit_for_bit(recipe: Recipe, interrupt: Callable[[int, int], None]) -> N
     assert "stopped: --resume" in (resumed.run / "log.txt").read_text()
 
 
-def test_restore_needs_nothing_of_the_state_before(recipe: Recipe, make_dataset: Any, make_loader: Any) -> None:
+def test_restore_overwrites_the_whole_state(recipe: Recipe, make_dataset: Any, make_loader: Any) -> None:
     run = Classifier("n").train(recipe=recipe.override(epochs=2), name="two", quiet=True).run
     content = checkpoint.load(run / "weights" / "last.pt")
     torch.manual_seed(50)
     model = yolov8.build("n", 6, recipe.dropout)
     optimizer = make_optimizer(model, recipe, torch.device("cpu"))
     loader = make_loader(make_dataset(), "train", batch_size=32, image_size=32)
-    state = loop.State(model, optimizer, None, EMA(model, 0.5), Progress(recipe), loader)
+    state = TrainingState(model, optimizer, None, EMA(model, 0.5), Progress(recipe), loader)
     state.restore(content)
     again = leaves({"resume": state.to_dict(), "ema": state.ema.module.state_dict()})
     assert len(again) > 500
@@ -98,7 +99,7 @@ def test_restore_needs_nothing_of_the_state_before(recipe: Recipe, make_dataset:
             assert torch.equal(leaf, again[key]) if isinstance(leaf, torch.Tensor) else leaf == again[key], key
 
 
-def test_another_seed_gives_other_bits(recipe: Recipe) -> None:
+def test_another_seed_gives_other_weights(recipe: Recipe) -> None:
     runs = [
         Classifier("n").train(recipe=recipe.override(epochs=1), seed=seed, name=f"s{seed}", quiet=True).run
         for seed in (0, 1)
@@ -118,8 +119,8 @@ def test_interrupted_in_the_first_epoch(recipe: Recipe, interrupt: Callable[[int
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def test_a_crash_between_line_and_checkpoint(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """results.csv knows an epoch that last.pt does not: it is run again and stands there once."""
+def test_a_crash_between_results_row_and_checkpoint(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """results.csv has an epoch that last.pt lacks: the epoch is trained again and has one row."""
     real = checkpoint.save
 
     def save(path: Path, content: dict[str, Any]) -> None:
@@ -142,10 +143,10 @@ def test_a_resumed_run_keeps_its_settings(recipe: Recipe, memory: Any) -> None:
         Classifier("n").train(recipe=recipe, name="kept", quiet=True, on_epoch=stop_after(1))
     for change in ({"epochs": 9}, {"seed": 5}, {"recipe": "s"}, {"lr": 0.1}):
         key = next(iter(change))
-        with pytest.raises(InputError, match=f"cannot go on with {key} {change[key]}"):
+        with pytest.raises(InputError, match=f"with {key}={change[key]}: "):
             Classifier("n").train(name="kept", resume=True, quiet=True, **change)
     memory.fingerprint = "another"
-    with pytest.raises(DatasetError, match="is not the data set that runs/kept was trained on"):
+    with pytest.raises(DatasetError, match=r"cannot resume runs/kept on memory: .* another data set"):
         Classifier("n").train(name="kept", resume=True, epochs=4, quiet=True)
 
 
@@ -156,10 +157,8 @@ def test_resuming_a_finished_run_changes_nothing(recipe: Recipe) -> None:
     assert again == first and (first.run / "weights" / "last.pt").read_bytes() == before
 
 
-def test_a_signal_saves_the_step_and_resuming_gives_the_same_bits(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SIGTERM and SIGINT in the middle of epochs: nothing is lost, and nothing done twice."""
+def test_resuming_after_a_signal_is_bit_for_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM and SIGINT within an epoch: no step is lost or repeated."""
     whole = Classifier("n").train(recipe=recipe, seed=3, name="whole", quiet=True)
     real, calls, at = Step.__call__, [], {4: signal.SIGTERM, 13: signal.SIGINT}
 
@@ -182,7 +181,7 @@ def test_a_signal_saves_the_step_and_resuming_gives_the_same_bits(
     assert_same_run(whole.run, resumed.run)
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(recipe: Recipe) -> None:
+def test_a_truncated_checkpoint_falls_back_to_the_previous_one(recipe: Recipe) -> None:
     recipe = recipe.override(epochs=3)
     whole = Classifier("n").train(recipe=recipe, name="whole", quiet=True)
     with pytest.raises(KeyboardInterrupt):
@@ -194,16 +193,16 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(recipe: Recipe) -> 
         data = (weights / name).read_bytes()
         (weights / name).write_bytes(data[: len(data) // 2])
     resumed = Classifier("n").train(name="cut", resume=True, quiet=True)
-    assert (resumed.run / "log.txt").read_text().count("going on from the one before") == 2
+    assert (resumed.run / "log.txt").read_text().count("resuming from the previous checkpoint") == 2
     one, other = (checkpoint.load(run / "weights" / "last.pt")["ema"] for run in (whole.run, resumed.run))
     assert all(torch.equal(value, other[key]) for key, value in one.items())
     for path in weights.glob("last*.pt"):
         path.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match=r"last-\d.pt is not a whole checkpoint"):
+    with pytest.raises(CheckpointError, match=r"last-\d.pt is damaged"):
         Classifier("n").train(name="cut", resume=True, quiet=True)
 
 
-def test_steps_are_saved_and_skipped_as_asked(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_steps_keep_and_accumulate(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, saved = recipe.override(epochs=1, accumulate=2, clip=1.0), []
     real = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda path, content: (saved.append(content), real(path, content)))
@@ -216,29 +215,29 @@ def test_steps_are_saved_and_skipped_as_asked(recipe: Recipe, monkeypatch: pytes
     assert row["bad_steps"] == "0"
 
 
-def test_bad_steps_are_counted(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_with_a_nan_loss_are_counted(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = Step.__call__, []
 
     def poisoned(self: Step, parts: Any) -> Any:
         calls.append(1)
-        before, self.loss_of = (
-            self.loss_of,
-            ((lambda *args: before(*args) * float("nan")) if len(calls) == 2 else self.loss_of),
+        before, self.batch_loss = (
+            self.batch_loss,
+            ((lambda *args: before(*args) * float("nan")) if len(calls) == 2 else self.batch_loss),
         )
         try:
             return real(self, parts)
         finally:
-            self.loss_of = before
+            self.batch_loss = before
 
     monkeypatch.setattr(Step, "__call__", poisoned)
     run = Classifier("n").train(recipe=recipe.override(epochs=1), name="bad", quiet=True, on_nan="skip").run
     with open(run / "results.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["bad_steps"] == "1" and float(row["train/loss"]) > 0.5
-    assert "1 steps left out" in (run / "log.txt").read_text()
+    assert "1 steps skipped" in (run / "log.txt").read_text()
 
 
-def test_a_profile_says_what_is_slow(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_names_the_bottleneck(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiler, "FIRST", 2)
     monkeypatch.setattr(profiler, "COUNT", 6)
     run = Classifier("n").train(recipe=recipe.override(epochs=2), name="traced", quiet=True, profile=True).run
@@ -252,12 +251,12 @@ def test_a_profile_says_what_is_slow(recipe: Recipe, monkeypatch: pytest.MonkeyP
 def test_verdicts() -> None:
     assert "Bound by the loader" in profiler.verdict({}, 0.5, 1.0, 10)
     assert "Bound by the model" in profiler.verdict({}, 0.05, 1.0, 10)
-    assert "Bound by launching" in profiler.verdict({"kernel": 0.4, "memcpy": 0.01}, 0.0, 1.0, 10)
+    assert "Bound by kernel launches" in profiler.verdict({"kernel": 0.4, "memcpy": 0.01}, 0.0, 1.0, 10)
     assert "Bound by copies" in profiler.verdict({"kernel": 0.3, "memcpy": 0.5}, 0.0, 1.0, 10)
     assert "Bound by the model" in profiler.verdict({"kernel": 0.9, "memcpy": 0.1}, 0.0, 1.0, 10)
 
 
-def test_another_network_trains_resumes_and_answers(recipe: Recipe, memory: Any) -> None:
+def test_another_librarys_network_trains_resumes_and_validates(recipe: Recipe, memory: Any) -> None:
     classifier = Classifier("torchvision:mobilenet_v3_small")
     recipe = recipe.override(epochs=2, dropout=0.0)
     with pytest.raises(KeyboardInterrupt):

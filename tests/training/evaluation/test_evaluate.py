@@ -1,4 +1,4 @@
-"""Validation counts against a count by hand."""
+"""Validation metrics against counts by hand."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from imgtool.pipelines.codec.transform import to_float
 from imgtool.training.evaluation.evaluate import evaluate
-from imgtool.training.evaluation.matching import Matched
+from imgtool.training.evaluation.matching import ClassMatch
 from imgtool.training.runtimes.native import Native
 from imgtool.wordnet.errors import DatasetError
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 class Shade(nn.Module):
-    """Logits from the first pixel alone: class c scores −|c − value·255|."""
+    """Computes logits from the first pixel only: class c gets −|c − value·255|."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def batches(values: list[int], labels: list[int], size: int = 3) -> list[tuple[T
 def test_counts_over_uneven_batches() -> None:
     values, labels = [0, 1, 2, 3, 9, 9, 5], [0, 1, 2, 4, 5, 4, 9]
     metrics = evaluate(Native(Shade(10)), batches(values, labels), CPU)
-    # right at once: 0 1 2. Among five: 3 for 4; 9 for 5 (9 8 7 6 5); not 9 for 4, and not 5 for 9 (5 4 6 3 7)
+    # top-1: 0 1 2. In the top-5 too: 3 for label 4, 9 for 5 (9 8 7 6 5); not 9 for 4, not 5 for 9 (5 4 6 3 7)
     assert (metrics.top1, metrics.top5, metrics.images) == (3 / 7, 5 / 7, 7)
     expected = 0.0
     for value, label in zip(values, labels, strict=True):
@@ -52,7 +52,9 @@ def test_fewer_than_five_classes() -> None:
 
 
 def test_class_map() -> None:
-    metrics = evaluate(Native(Shade(3)), batches([0, 1, 2], [2, 1, 0]), CPU, matched=Matched(torch.tensor([2, 1, 0])))
+    metrics = evaluate(
+        Native(Shade(3)), batches([0, 1, 2], [2, 1, 0]), CPU, matched=ClassMatch(torch.tensor([2, 1, 0]))
+    )
     assert metrics.top1 == 1.0
 
 
@@ -61,7 +63,7 @@ def test_no_images_is_an_error() -> None:
         evaluate(Native(Shade(3)), [], CPU)
 
 
-def test_evaluates_in_eval_mode_and_puts_the_mode_back() -> None:
+def test_evaluates_in_eval_mode_and_restores_the_mode() -> None:
     model = Shade(3).train()
     modes: list[bool] = []
     model.register_forward_hook(lambda module, *_: modes.append(module.training))

@@ -25,7 +25,7 @@ def trained(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("loss", ["soft", "hxe:alpha=0.2", "wordtree"])
 def test_a_loss_by_name(drawn_data: Path, tmp_path: Path, drawn: Path, loss: str) -> None:
-    """Trains, resumes, validates and predicts; the checkpoint knows its loss."""
+    """Trains, resumes, validates and predicts; the checkpoint stores its loss."""
     run = tmp_path / "run"
     results = Classifier("n").train(drawn_data, name=run, loss=loss, **SHORT)
     again = Classifier(run)
@@ -49,13 +49,13 @@ def test_a_wrong_loss_is_refused_before_a_run_is_made(drawn_data: Path, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_a_hierarchical_loss_wants_wordnets_classes(drawn_data: Path, tmp_path: Path) -> None:
+def test_a_hierarchical_loss_needs_classes_of_wordnet(drawn_data: Path, tmp_path: Path) -> None:
     labelmap = wordnet.load(Dataset(drawn_data).wnids).labelmap({"animal": "animal.n.01"}, other="other")
     with pytest.raises(InputError, match="a place in the hierarchy"):
         Classifier("n").train(drawn_data, name=tmp_path / "run", loss="hxe", labelmap=labelmap, **SHORT)
 
 
-def test_val_measures_how_bad_mistakes_are(trained: Path, drawn_data: Path) -> None:
+def test_val_computes_hierarchical_metrics(trained: Path, drawn_data: Path) -> None:
     metrics = Classifier(trained).val(drawn_data)
     assert metrics.hierarchy is not None
     assert float(metrics.hierarchy["top1"]) == pytest.approx(metrics.top1)
@@ -78,23 +78,23 @@ def test_a_labelmap_in_training_and_in_validation(trained: Path, drawn_data: Pat
     assert Classifier("n").train(name=run, resume=True, quiet=True).epochs == 2
 
     plain = Classifier(trained)
-    gathered, exact = plain.val(drawn_data, labelmap=labelmap), plain.val(drawn_data)
-    assert gathered.images == exact.images == 20
-    assert gathered.top1 >= exact.top1  # a right class is in the right target
-    assert gathered.hierarchy is None
-    with pytest.raises(CheckpointError, match="neither these nor those"):
+    mapped, exact = plain.val(drawn_data, labelmap=labelmap), plain.val(drawn_data)
+    assert mapped.images == exact.images == 20
+    assert mapped.top1 >= exact.top1  # a correct class is in the correct target
+    assert mapped.hierarchy is None
+    with pytest.raises(CheckpointError, match="label map does not fit the model"):
         other = wordnet.load(wnids).labelmap({"a": "artifact.n.01", "b": "animal.n.01"})
         two.val(drawn_data, labelmap=other)
 
 
-def test_real_labels_are_of_ilsvrc2012(trained: Path, drawn_data: Path, tmp_path: Path) -> None:
+def test_real_labels_need_ilsvrc2012s_classes(trained: Path, drawn_data: Path, tmp_path: Path) -> None:
     (tmp_path / "real.json").write_text("[[1]]")
-    with pytest.raises(InputError, match="ReaL labels are of ILSVRC2012's 1000 classes"):
+    with pytest.raises(InputError, match="ReaL labels need ILSVRC2012's 1000 classes"):
         Classifier(trained).val(drawn_data, real=tmp_path / "real.json")
 
 
 def test_real_labels_follow_the_stored_order(mini: Path, tmp_path: Path) -> None:
-    """ReaL labels made to equal the ground truth: ReaL accuracy is then top-1."""
+    """ReaL labels that equal the ground truth are returned in the order of the manifest."""
     from imgtool.pipelines.prepare import prepare
 
     prepare(mini, tmp_path / "mini", workers=2)
@@ -107,8 +107,8 @@ def test_real_labels_follow_the_stored_order(mini: Path, tmp_path: Path) -> None
     for row in rows:
         real[int(row["key"][-8:]) - 1] = [row["class_index"]]
     (tmp_path / "real.json").write_text(json.dumps(real))
-    known = (dataset.wnids, stored_keys(dataset, "val"), tmp_path / "real.json", dataset.path)
-    assert real_labels(*known) == [[row["class_index"]] for row in rows]
+    arguments = (dataset.wnids, stored_keys(dataset, "val"), tmp_path / "real.json", dataset.path)
+    assert real_labels(*arguments) == [[row["class_index"]] for row in rows]
     (tmp_path / "real.json").write_text(json.dumps(real[:50]))
     with pytest.raises(InputError, match="has no labels for ILSVRC2012_val_"):
-        real_labels(*known)
+        real_labels(*arguments)

@@ -1,4 +1,4 @@
-"""Validation among some of the model's classes: prepared and raw data, counts class by class."""
+"""Validation on data sets with some of the model's classes, prepared and raw, and results per class."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders.raw_split import RawSplit, is_raw
 from imgtool.training.classifier import Classifier
 from imgtool.training.evaluation.evaluate import evaluate
-from imgtool.training.evaluation.matching import Matched, match_classes, named_by_index
+from imgtool.training.evaluation.matching import ClassMatch, match_classes, resolve_index_folders
 from imgtool.training.evaluation.per_class import PerClass
 from imgtool.training.runtimes.native import Native
 from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
@@ -31,8 +31,8 @@ CPU = torch.device("cpu")
 IN1K = wordnet.load().wnids
 
 
-class Table(nn.Module):
-    """Logits looked up by the first pixel's value."""
+class LogitTable(nn.Module):
+    """Looks logits up by the value of the first pixel."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -47,21 +47,21 @@ def batches(count: int, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     return list(zip(images.split(7), labels.split(7), strict=True))
 
 
-def test_the_published_way_for_imagenet_a() -> None:
-    """arg max over the 200 logits alone, by hand; hierarchical metrics of those predictions in the 1000's hierarchy."""
+def test_imagenet_a_is_evaluated_as_published() -> None:
+    """Argmax over the 200 logits, by hand; hierarchical metrics of these predictions in the hierarchy of all 1000."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(60, 1000, generator=generator)
     mask = torch.from_numpy(subset("imagenet-a").indices)
     labels = torch.randint(200, (60,), generator=generator)
-    for draw_image in range(0, 60, 3):
-        logits[draw_image, mask[labels[draw_image]]] += 3
+    for image in range(0, 60, 3):
+        logits[image, mask[labels[image]]] += 3
     matched = match_classes(list(subset("imagenet-a").labels), IN1K, "here", None, False)
     assert matched.candidates is not None and torch.equal(matched.candidates, mask)
     h = wordnet.load()
-    model, data = Native(Table(logits)), batches(60, labels)
+    model, data = Native(LogitTable(logits)), batches(60, labels)
     evaluation = Evaluation(h)
-    observe = [lambda batch: evaluation.update(batch.best, batch.labels)]
-    metrics = evaluate(model, data, CPU, matched, observers=observe)
+    observers = [lambda batch: evaluation.update(batch.best, batch.labels)]
+    metrics = evaluate(model, data, CPU, matched, observers=observers)
     of_200 = logits[:, mask]
     assert metrics.classes == 200
     assert metrics.top1 == (of_200.argmax(1) == labels).double().mean()
@@ -69,28 +69,28 @@ def test_the_published_way_for_imagenet_a() -> None:
     assert metrics.loss == pytest.approx(float(nn.functional.cross_entropy(of_200, labels)), rel=1e-5)
     ranked = mask[of_200.topk(5).indices].numpy()
     assert evaluation.result() == wordnet.evaluation.evaluate(h, ranked, mask[labels].numpy())
-    among_all = evaluate(Native(Table(logits)), batches(60, labels), CPU, Matched(matched.class_map))
+    among_all = evaluate(Native(LogitTable(logits)), batches(60, labels), CPU, ClassMatch(matched.class_map))
     assert among_all.classes == 1000
     assert among_all.top1 == (logits.argmax(1) == mask[labels]).double().mean() < metrics.top1
 
 
-def test_counts_class_by_class() -> None:
-    """Against a count by hand, in Python."""
+def test_results_per_class() -> None:
+    """Compares with counts by hand."""
     generator = torch.Generator().manual_seed(1)
     logits, labels = torch.randn(200, 9, generator=generator), torch.randint(8, (200,), generator=generator)
     logits[torch.arange(200), labels] += 1
     rows = PerClass()
-    metrics = evaluate(Native(Table(logits)), batches(200, labels), CPU, observers=[rows])
+    metrics = evaluate(Native(LogitTable(logits)), batches(200, labels), CPU, observers=[rows])
     wnids, names = [f"w{i}" for i in range(9)], [f"name {i}" for i in range(9)]
     results = rows.results(wnids, names, range(9))
     first, five = logits.argmax(1).tolist(), logits.topk(5).indices.tolist()
     pairs = list(zip(labels.tolist(), first, five, strict=True))
     for row in results[:8]:
-        mine = [(p, f) for label, p, f in pairs if label == row.class_index]
-        wrong = Counter(p for p, _ in mine if p != row.class_index)
-        assert row.images == len(mine)
-        assert row.right_top1 == sum(p == row.class_index for p, _ in mine)
-        assert row.right_top5 == sum(row.class_index in f for _, f in mine)
+        of_class = [(p, f) for label, p, f in pairs if label == row.class_index]
+        wrong = Counter(p for p, _ in of_class if p != row.class_index)
+        assert row.images == len(of_class)
+        assert row.right_top1 == sum(p == row.class_index for p, _ in of_class)
+        assert row.right_top5 == sum(row.class_index in f for _, f in of_class)
         assert row.top1 == row.right_top1 / row.images and row.top5 == row.right_top5 / row.images
         most = min(wrong, key=lambda c: (-wrong[c], c))
         assert (row.confused_wnid, row.confused_name, row.confused_images) == (f"w{most}", f"name {most}", wrong[most])
@@ -100,19 +100,19 @@ def test_counts_class_by_class() -> None:
     assert sum(row.right_top1 for row in results) == round(metrics.top1 * 200)
 
 
-def test_folders_by_class_index() -> None:
-    """ImageNet-V2's: 10 is class 10, though "10" sorts before "2"."""
+def test_folders_named_by_class_index() -> None:
+    """As in ImageNet-V2: folder 10 is class 10, although "10" sorts before "2"."""
     folders = sorted(map(str, range(1000)))
-    assert named_by_index(folders, IN1K, "v2") == [IN1K[int(name)] for name in folders]
-    assert named_by_index(["0007", "12"], IN1K, "v2") == [IN1K[7], IN1K[12]]
-    assert named_by_index(["5"], wordnet.load("in12k").wnids + IN1K, "v2") == [IN1K[5]], (
-        "ILSVRC2012's where it knows it"
+    assert resolve_index_folders(folders, IN1K, "v2") == [IN1K[int(name)] for name in folders]
+    assert resolve_index_folders(["0007", "12"], IN1K, "v2") == [IN1K[7], IN1K[12]]
+    assert resolve_index_folders(["5"], wordnet.load("in12k").wnids + IN1K, "v2") == [IN1K[5]], (
+        "indices of ILSVRC2012 if the model has all its classes"
     )
-    assert named_by_index(["1"], ["n2", "n1", "n3"], "own") == ["n2"]
-    assert named_by_index(["1", "0"], ["0", "1"], "digits") == ["1", "0"], "its own classes are called so"
-    assert named_by_index(["n01440764", "3"], IN1K, "mixed") == ["n01440764", "3"]
-    with pytest.raises(CheckpointError, match="v2: its folder 1000 is no class index of the model's 1000 classes"):
-        named_by_index(["1000"], IN1K, "v2")
+    assert resolve_index_folders(["1"], ["n2", "n1", "n3"], "own") == ["n2"]
+    assert resolve_index_folders(["1", "0"], ["0", "1"], "digits") == ["1", "0"], "the model's classes have these names"
+    assert resolve_index_folders(["n01440764", "3"], IN1K, "mixed") == ["n01440764", "3"]
+    with pytest.raises(CheckpointError, match=r"v2: folder 1000 .*1000 classes"):
+        resolve_index_folders(["1000"], IN1K, "v2")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def subject(scattered: Callable[..., Path]) -> Classifier:
 
 
 def write(folder: Path, names: list[str], draw_image: Callable[..., np.ndarray]) -> Path:
-    """Two drawn images a class folder."""
+    """Writes two synthetic images per class folder."""
     for number, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for seed in (number, number + 50):
@@ -129,14 +129,14 @@ def write(folder: Path, names: list[str], draw_image: Callable[..., np.ndarray])
     return folder
 
 
-def expected(subject: Classifier, folder: Path, index_of: dict[str, int], among: list[int] | None = None) -> float:
-    """Top-1 from `predict` over all classes, by hand."""
-    right = 0
+def expected(subject: Classifier, folder: Path, index_of: dict[str, int], candidates: list[int] | None = None) -> float:
+    """Computes top-1 among the candidates by hand, from `predict` over all classes."""
+    correct = 0
     found = subject.predict(folder, topk=1000)
     for f in found:
-        ranked = [i for i in f.indices if among is None or i in among]
-        right += ranked[0] == index_of[Path(f.path or "").parent.name]
-    return right / len(found)
+        ranked = [i for i in f.indices if candidates is None or i in candidates]
+        correct += ranked[0] == index_of[Path(f.path or "").parent.name]
+    return correct / len(found)
 
 
 def test_a_folder_in_imagenet_v2s_layout(
@@ -159,7 +159,7 @@ def test_a_folder_in_imagenet_v2s_layout(
 def test_wnid_folders_as_a_folder_and_as_archives(
     subject: Classifier, draw_image: Callable[..., np.ndarray], tmp_path: Path
 ) -> None:
-    """ImageNet-A's and -R's layout, a README beside the classes, as it is downloaded."""
+    """The layout of ImageNet-A and -R as downloaded: class folders and a README."""
     wnids = list(subset("imagenet-r").labels[:8])
     folder = write(tmp_path / "imagenet-r", wnids, draw_image)
     (folder / "README.txt").write_text("renditions")
@@ -182,17 +182,15 @@ def test_a_prepared_data_set_of_some_classes(
     assert subject.val(drawn_data, all_classes=True).classes == 1000
     few = Classifier(subject.checkpoint or "")
     few.trained.wnids = ["n99999999" if wnid == wnids[0] else wnid for wnid in few.wnids]
-    with pytest.raises(CheckpointError, match=f"1 only in the data set, {wnids[0]} first; 991 only in the checkpoint"):
+    with pytest.raises(CheckpointError, match=f"1 only in the data set .*{wnids[0]}.*991 only in the checkpoint"):
         few.val(drawn_data)
-    raw = subject.val(
-        drawn, batch=8
-    )  # the archives as they are downloaded: stored as they lie, so the same but for recoding
+    raw = subject.val(drawn, batch=8)  # the original archives
     assert raw.images == 20 and raw.classes == 10
-    with pytest.raises(InputError, match="a label map gathers a prepared one's classes"):
+    with pytest.raises(InputError, match="raw data set: a label map"):
         subject.val(drawn, labelmap=wordnet.load(wnids).labelmap({"a": "animal.n.01"}, other="other"))
 
 
-def test_what_is_no_raw_split(
+def test_errors_of_raw_data_sets(
     subject: Classifier, draw_image: Callable[..., np.ndarray], tmp_path: Path, drawn_data: Path
 ) -> None:
     assert not is_raw(drawn_data) and not is_raw(tmp_path / "nowhere")

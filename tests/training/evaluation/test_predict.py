@@ -1,4 +1,4 @@
-"""What `predict` answers on an image is what `val` counts on it: one transform, whatever way an image comes in."""
+"""`predict` and `val` agree on every image: one transform, whichever way an image is given."""
 
 import csv
 import io
@@ -26,14 +26,14 @@ Encoded = Callable[..., bytes]
 
 
 def probabilities(subject: Classifier, sources: list[bytes]) -> torch.Tensor:
-    """float [N, classes] of `predict`, in class order."""
+    """Returns float [N, classes] from `predict`, in class order."""
     found = subject.predict(sources, topk=len(subject.wnids))
     rows = [[p for _, p in sorted(zip(f.indices, f.probabilities, strict=True))] for f in found]
     return torch.tensor(rows)
 
 
 def val_equals_predict(subject: Classifier, data: Path) -> None:
-    """On every validation sample of a prepared data set."""
+    """Compares both on every validation sample of a prepared data set."""
     dataset = Dataset(data)
     samples = Samples(dataset, "val")
     stored = [bytes(samples.data(i)) for i in range(len(samples))]
@@ -42,7 +42,7 @@ def val_equals_predict(subject: Classifier, data: Path) -> None:
         loaded = [(images.clone(), labels) for images, labels in loader]
         expected = torch.cat([subject.model(to_float(images)).softmax(1) for images, _ in loaded])
     torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-6)
-    assert len(set(predicted.argmax(1).tolist())) > 2, "the model tells images apart"
+    assert len(set(predicted.argmax(1).tolist())) > 2, "the test needs a model that predicts several classes"
     labels = torch.cat([labels for _, labels in loaded])
     metrics = subject.val(data)
     assert metrics.top1 == pytest.approx((predicted.argmax(1) == labels).double().mean().item())
@@ -51,7 +51,7 @@ def val_equals_predict(subject: Classifier, data: Path) -> None:
     assert (np.stack([transform.decode(data) for data in stored]) == pixels).all()
 
 
-def test_val_and_predict_agree_on_drawn_images(drawn_data: Path, scattered: Callable[..., Path]) -> None:
+def test_val_and_predict_agree_on_synthetic_images(drawn_data: Path, scattered: Callable[..., Path]) -> None:
     val_equals_predict(Classifier(scattered(Dataset(drawn_data).wnids)), drawn_data)
 
 
@@ -71,7 +71,7 @@ def subject(scattered: Callable[..., Path]) -> Classifier:
 def test_val_and_predict_agree_on_every_format(
     subject: Classifier, draw_image: Pixels, encoded: Encoded, tmp_path: Path
 ) -> None:
-    """An image a class in a raw folder: what `val` counts and averages there is what `predict` says of the file."""
+    """One image per class in a raw folder: the results per class of `val` equal those of `predict` for the file."""
     turned = Image.Exif()
     turned[0x0112] = 6
     files = {
@@ -102,7 +102,7 @@ def test_val_and_predict_agree_on_every_format(
     assert again.probabilities == pytest.approx(found[-1].probabilities, rel=1e-3)
 
 
-def test_every_kind_in_memory_gives_the_same(subject: Classifier, draw_image: Pixels, encoded: Encoded) -> None:
+def test_images_in_memory_give_the_same_as_files(subject: Classifier, draw_image: Pixels, encoded: Encoded) -> None:
     pixels = draw_image(90, 70, 3)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     kinds = [pixels, tensor, Image.fromarray(pixels), encoded(pixels, "PNG"), pixels[:, ::-1][:, ::-1]]
@@ -112,14 +112,14 @@ def test_every_kind_in_memory_gives_the_same(subject: Classifier, draw_image: Pi
     for wrong in (tensor.float(), tensor[0], torch.from_numpy(pixels)):
         with pytest.raises(InputError, match=r"must be uint8 \[3, H, W\], not torch"):
             subject.predict(wrong)
-    with pytest.raises(ImageError, match="cannot decode the bytes given: not an image"):
+    with pytest.raises(ImageError, match="cannot decode the given bytes: not an image"):
         subject.predict(b"no image")
-    with pytest.raises(InputError, match="cannot predict on a int"):
+    with pytest.raises(InputError, match="cannot predict on int"):
         subject.predict([pixels, 3])  # type: ignore[list-item]
 
 
 def test_predictions_are_streamed(subject: Classifier, draw_image: Pixels) -> None:
-    """No more images are taken than two batches ahead of what is asked for."""
+    """At most two batches more than requested are read from the source."""
     taken = 0
 
     def endless() -> Iterator[np.ndarray]:
@@ -135,7 +135,7 @@ def test_predictions_are_streamed(subject: Classifier, draw_image: Pixels) -> No
     stream.close()  # type: ignore[attr-defined]
 
 
-def test_damaged_ones_are_passed_over_in_any_batch(subject: Classifier, draw_image: Pixels, encoded: Encoded) -> None:
+def test_damaged_images_are_skipped_in_any_batch(subject: Classifier, draw_image: Pixels, encoded: Encoded) -> None:
     good = encoded(draw_image(50, 50, 0))
     bad: list[ImageError] = []
     sources = [b"", good, good, b"x", good]
@@ -145,7 +145,7 @@ def test_damaged_ones_are_passed_over_in_any_batch(subject: Classifier, draw_ima
         list(subject.predict_each(sources, batch=2))
 
 
-def test_the_transform_in_words() -> None:
+def test_the_transform_is_described_in_metadata() -> None:
     described = ValTransform(224).to_dict()
     assert described["resize_short_side"] == described["center_crop"] == 224
     assert described["mean"] == [0, 0, 0] and described["std"] == [1, 1, 1] and described["scale"] == 1 / 255

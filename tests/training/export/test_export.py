@@ -1,8 +1,9 @@
-"""Exported models answer what their checkpoint answers, in every format, and say what is wrong where they cannot."""
+"""Exported models predict what their checkpoint predicts, in every format; errors of export and of opening a file."""
 
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,11 @@ from imgtool.pipelines.dataset import Dataset
 from imgtool.training import recipes
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.export import write
+from imgtool.training.export import formats, write
+from imgtool.training.export.check import ExportCheck
 from imgtool.training.export.graph import Preprocess, UnsplitC2f, unsplit
-from imgtool.training.export.images import by_class, clouds
+from imgtool.training.export.images import balanced_indices, synthetic_images
+from imgtool.training.export.writers import WRITERS
 from imgtool.training.models import losses, yolov8
 from imgtool.training.parallel.device import exact_float32
 from imgtool.training.runtimes import onnx, readers, tensorrt
@@ -58,9 +61,9 @@ def weights(scattered: Callable[..., Path], drawn_data: Path) -> Path:
 def exported(
     weights: Path, drawn_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], write.Exported]:
-    """exported(format, variant): what ``export`` gave for them, each made once, in a separate folder; only to read."""
+    """exported(format, variant): the result of ``export``, made once each in a separate folder; read-only."""
 
-    @functools.cache  # which would take a default as another call
+    @functools.cache  # no defaults: a call with and one without them would be two entries
     def make(form: str, variant: str) -> write.Exported:
         out = tmp_path_factory.mktemp("exported") / f"a{SUFFIXES[form]}"
         return Classifier(weights).export(form, out, data=drawn_data, **VARIANTS[variant])
@@ -78,7 +81,7 @@ def pixels_of(draw_image: Callable[..., np.ndarray]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(("form", "variant"), COMBINATIONS)
-def test_every_format_answers_as_its_checkpoint(
+def test_every_format_predicts_as_its_checkpoint(
     form: str,
     variant: str,
     exported: Callable[[str, str], write.Exported],
@@ -103,11 +106,11 @@ def test_every_format_answers_as_its_checkpoint(
         assert again.val(drawn_data).top5 == subject.val(drawn_data).top5
 
 
-def test_torch_export_is_written_checked_and_not_opened(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
+def test_torch_export_is_written_and_checked_but_not_opened(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.pt2"
     written = Classifier(weights).export("torch-export", out, data=drawn_data, with_preprocess=True)
     assert written.check is not None and written.check.of == "probability"
-    images = torch.from_numpy(np.stack([clouds(1, 100)[0]] * 2))
+    images = torch.from_numpy(np.stack([synthetic_images(1, 100)[0]] * 2))
     program = torch.export.load(str(out))
     rows = program.module()(images)
     assert rows.shape == (2, 10) and torch.allclose(rows.sum(1), torch.ones(2))
@@ -115,7 +118,7 @@ def test_torch_export_is_written_checked_and_not_opened(weights: Path, drawn_dat
         Classifier(out)
 
 
-def test_an_image_of_any_size_goes_into_onnx(
+def test_onnx_with_preprocess_takes_images_of_any_size(
     weights: Path, exported: Callable[[str, str], write.Exported], draw_image: Callable[..., np.ndarray]
 ) -> None:
     import onnxruntime
@@ -131,14 +134,16 @@ def test_an_image_of_any_size_goes_into_onnx(
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(32, 96), st.randoms(use_true_random=False))
-def test_the_transform_in_the_graph_is_the_transform(height: int, width: int, imgsz: int, random: Any) -> None:
+def test_the_transform_in_the_graph_equals_the_validation_transform(
+    height: int, width: int, imgsz: int, random: Any
+) -> None:
     pixels = np.random.default_rng(random.randrange(1000)).integers(0, 256, (height, width, 3), dtype=np.uint8)
     found = Preprocess(imgsz)(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy() * 255
     expected = center_crop(pixels, imgsz).astype(float)
     assert np.abs(found - expected).max() < 1.01
 
 
-def test_unsplit_is_the_same_function() -> None:
+def test_unsplit_computes_the_same_function() -> None:
     torch.manual_seed(0)
     network = yolov8.fuse(yolov8.build("n", 10))
     images = torch.rand(2, 3, 64, 64)
@@ -153,7 +158,7 @@ def test_unsplit_is_the_same_function() -> None:
         torch.testing.assert_close(other(images), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_model_that_knows_the_hierarchy_gives_scores_of_classes(drawn_data: Path, tmp_path: Path) -> None:
+def test_a_model_with_a_hierarchical_loss_exports_logits_per_class(drawn_data: Path, tmp_path: Path) -> None:
     wnids, names = Dataset(drawn_data).wnids, Dataset(drawn_data).names
     criterion = losses.from_spec("wordtree", wnids)
     torch.manual_seed(0)
@@ -174,7 +179,7 @@ def test_a_model_that_knows_the_hierarchy_gives_scores_of_classes(drawn_data: Pa
     checkpoint.save(tmp_path / "a.pt", content)
     subject = Classifier(tmp_path / "a.pt")
     subject.export("onnx", data=drawn_data)
-    found, expected = (c.predict(clouds(4, 64), topk=10) for c in (Classifier(tmp_path / "a.onnx"), subject))
+    found, expected = (c.predict(synthetic_images(4, 64), topk=10) for c in (Classifier(tmp_path / "a.onnx"), subject))
     for one, other in zip(found, expected, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
 
@@ -188,7 +193,7 @@ def test_another_librarys_network(drawn_data: Path, tmp_path: Path) -> None:
     assert written.check is not None and written.check.passed
     quantised = Classifier(tmp_path / "r.pt").export("onnx", int8=True, calibrate=drawn_data)
     assert quantised.check is not None and quantised.check.passed
-    with pytest.raises(CheckpointError, match="none of Ultralytics' networks"):
+    with pytest.raises(CheckpointError, match="no network torchvision:resnet18"):
         Classifier(tmp_path / "r.pt").export("ultralytics-state")
 
 
@@ -231,39 +236,56 @@ def test_int8_with_the_transform_and_of_a_fixed_batch(weights: Path, drawn_data:
     assert fixed.calibration == 80 and fixed.check is not None and fixed.check.passed
 
 
-def test_drawing_by_class_is_even_and_seeded() -> None:
+def test_sampling_is_balanced_over_classes_and_seeded() -> None:
     labels = np.array([0] * 50 + [1] * 3 + [2] * 20)
-    chosen = by_class(labels, 15, seed=1)
+    chosen = balanced_indices(labels, 15, seed=1)
     assert np.bincount(labels[chosen]).tolist() == [6, 3, 6]
-    assert chosen == by_class(labels, 15, seed=1) and chosen != by_class(labels, 15, seed=2)
-    assert sorted(by_class(labels, 100, seed=1)) == list(range(73))
-    assert by_class(labels[:0], 5, seed=1) == []
+    assert chosen == balanced_indices(labels, 15, seed=1) and chosen != balanced_indices(labels, 15, seed=2)
+    assert sorted(balanced_indices(labels, 100, seed=1)) == list(range(73))
+    assert balanced_indices(labels[:0], 5, seed=1) == []
 
 
-def test_without_images_it_is_checked_on_drawn_ones(
+def test_without_a_data_set_it_is_checked_on_synthetic_images(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(weights, "a.pt")
     result = CliRunner().invoke(main, ["export", "a.pt", "--format", "torchscript"])
     assert result.exit_code == 0, result.output
-    assert "a.torchscript" in result.output and "same class first on 32 of 32 drawn images" in result.output
+    assert "a.torchscript" in result.output and "same top-1 class on 32 of 32 synthetic images" in result.output
 
 
-def test_an_export_that_differs_leaves_what_was_there(
+def test_an_export_that_differs_does_not_replace_the_file(
     weights: Path, drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "a.onnx"
     out.write_bytes(b"the one before")
-    right = write.Deployed.forward
-    monkeypatch.setattr(write.Deployed, "forward", lambda self, images: right(self, images) * 1.1)
-    with pytest.raises(TrainingError, match=r"not what its checkpoint is: largest difference .*a\.failed\.onnx"):
+    forward = write.ExportModule.forward
+    monkeypatch.setattr(write.ExportModule, "forward", lambda self, images: forward(self, images) * 1.1)
+    with pytest.raises(
+        TrainingError, match=r"differs from its checkpoint: .*logits is .* times the limit .*a\.failed\.onnx"
+    ):
         Classifier(weights).export("onnx", out, data=drawn_data)
     assert out.read_bytes() == b"the one before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.failed.onnx", "a.onnx"]
 
 
-def test_nothing_is_left_of_an_export_that_fails(
+@pytest.mark.parametrize(
+    ("difference", "limit", "failure"),
+    [
+        (0.34, 0.017, r"logits is 0\.34, 20 times the limit of 0\.017"),
+        (0.34, None, r"12 of 20 images \(60%\), and 75% are required"),
+        (float("nan"), 0.017, "NaN or infinite"),
+    ],
+)
+def test_a_failed_check_says_which_condition_failed(difference: float, limit: float | None, failure: str) -> None:
+    result = ExportCheck(difference, limit, "logits", same=12, images=20, drawn=False)
+    assert not result.passed and re.search(failure, result.failure)
+    assert ExportCheck(0.01, 0.017, "logits", same=12, images=20, drawn=False).failure == ""
+    assert ExportCheck(0.34, None, "logits", same=15, images=20, drawn=False).failure == ""
+
+
+def test_a_failed_write_leaves_no_files(
     weights: Path, drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -280,15 +302,15 @@ def test_nothing_is_left_of_an_export_that_fails(
     [
         ({"format": "onyx"}, "unknown format 'onyx'"),
         ({"out": "a.pt"}, "must end in .onnx"),
-        ({"int8": True}, "needs a data set to calibrate on"),
+        ({"int8": True}, "data set to calibrate on"),
         ({"int8": True, "calibrate": "x", "half": True}, "full precision"),
-        ({"calibrate": "x"}, "is for int8"),
+        ({"calibrate": "x"}, r"--calibrate x .*without int8"),
         ({"data": "nowhere"}, "no data set here"),
-        ({"format": "ultralytics-state", "half": True}, "weights as they are"),
+        ({"format": "ultralytics-state", "half": True}, "stores only weights"),
         ({"format": "tensorrt", "with_preprocess": True}, "no antialiased resize"),
     ],
 )
-def test_what_cannot_be_exported_is_told(
+def test_wrong_options_are_errors(
     options: dict[str, Any], message: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -297,7 +319,7 @@ def test_what_cannot_be_exported_is_told(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without CUDA")
-def test_tensorrt_says_what_it_needs(weights: Path, tmp_path: Path) -> None:
+def test_tensorrt_names_what_it_needs(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tensorrt is not installed: pip install|needs an NVIDIA"):
         Classifier(weights).export("tensorrt", tmp_path / "a.engine")
 
@@ -306,13 +328,13 @@ def test_an_engine_file_holds_its_metadata_before_the_engine(tmp_path: Path) -> 
     path = tmp_path / "a.engine"
     metadata = json.dumps({"imgtool": '"1"'}).encode()
     path.write_bytes(len(metadata).to_bytes(4, "little") + metadata + b"engine")
-    assert tensorrt.split(path) == ({"imgtool": '"1"'}, b"engine")
+    assert tensorrt.split_file(path) == ({"imgtool": '"1"'}, b"engine")
     path.write_bytes(b"ptrt\0\0\0\0a bare engine")
-    assert tensorrt.split(path) == ({}, b"ptrt\0\0\0\0a bare engine")
+    assert tensorrt.split_file(path) == ({}, b"ptrt\0\0\0\0a bare engine")
     for broken in (b"", b"\2\0\0\0{x rest"):
         path.write_bytes(broken)
         with pytest.raises(CheckpointError):
-            tensorrt.split(path)
+            tensorrt.split_file(path)
 
 
 def test_an_exported_model_cannot_be_trained_or_exported(onnx_file: Path, drawn_data: Path) -> None:
@@ -322,13 +344,13 @@ def test_an_exported_model_cannot_be_trained_or_exported(onnx_file: Path, drawn_
     with pytest.raises(InputError, match="is an exported model already"):
         subject.export("torchscript")
     with pytest.raises(InputError, match="takes images of 64 pixels, not 96"):
-        subject.predict(clouds(1, 64), imgsz=96)
+        subject.predict(synthetic_images(1, 64), imgsz=96)
     with pytest.raises(InputError, match="is opened on cpu already, not on cuda"):
-        subject.predict(clouds(1, 64), device="cuda")
+        subject.predict(synthetic_images(1, 64), device="cuda")
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".torchscript", ".engine"])
-def test_a_malformed_file_is_one_clear_error(suffix: str, onnx_file: Path, tmp_path: Path) -> None:
+def test_a_malformed_file_is_an_error_of_one_line(suffix: str, onnx_file: Path, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     whole = onnx_file.read_bytes()
     for content in (b"", b"not a model", whole[: len(whole) // 2], os.urandom(500), b"<?xml version='1.0'?><net>"):
@@ -340,39 +362,41 @@ def test_a_malformed_file_is_one_clear_error(suffix: str, onnx_file: Path, tmp_p
     assert "neither a size" in CliRunner().invoke(main, ["predict", "x.jpg", "--weights", str(path)]).stderr
 
 
-def test_metadata_survive(weights: Path) -> None:
-    from imgtool.training.export.plan import Plan
+def test_metadata_round_trip(weights: Path) -> None:
+    from imgtool.training.export.settings import ExportSettings
 
-    about = write.metadata_of(Classifier(weights).trained, Plan(64, 4, preprocess=True))
-    assert ModelMetadata.from_strings(about.to_strings()) == about
-    for key in about.to_strings():
+    metadata = write.metadata_of(Classifier(weights).trained, ExportSettings(64, 4, preprocess=True))
+    assert ModelMetadata.from_strings(metadata.to_strings()) == metadata
+    for key in metadata.to_strings():
         with pytest.raises(CheckpointError, match="damaged"):
             ModelMetadata.from_strings(
-                {k: v for k, v in about.to_strings().items() if k != key} | {"imgtool": '"1"', key: "{"}
+                {k: v for k, v in metadata.to_strings().items() if k != key} | {"imgtool": '"1"', key: "{"}
             )
 
 
-def test_predict_reports_by_json_what_was_exported(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
+def test_export_and_predict_print_json(weights: Path, drawn_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.onnx"
     command = ["export", str(weights), "--out", str(out), "--data", str(drawn_data), "--batch", "2", "--json"]
-    told = json.loads(CliRunner().invoke(main, command).stdout)
-    assert told["files"] == [str(out)] and told["check"]["passed"] and told["check"]["same"] == 20
+    report = json.loads(CliRunner().invoke(main, command).stdout)
+    assert report["files"] == [str(out)] and report["check"]["passed"] and report["check"]["same"] == 20
     for seed in range(3):
-        Image.fromarray(clouds(3, 80)[seed]).save(tmp_path / f"{seed}.png")
+        Image.fromarray(synthetic_images(3, 80)[seed]).save(tmp_path / f"{seed}.png")
     args = [str(tmp_path / f"{seed}.png") for seed in range(3)]
     rows = []
     for source in (out, weights):
-        shown = CliRunner().invoke(main, ["predict", *args, "--weights", str(source), "--json", "--threads", "1"])
-        rows.append([json.loads(line) for line in shown.stdout.splitlines()])
+        result = CliRunner().invoke(main, ["predict", *args, "--weights", str(source), "--json", "--threads", "1"])
+        rows.append([json.loads(line) for line in result.stdout.splitlines()])
     assert [row["wnids"] for row in rows[0]] == [row["wnids"] for row in rows[1]] and len(rows[0]) == 3
 
 
-def test_formats_are_known_by_their_endings() -> None:
+def test_every_format_has_a_writer_and_a_reader() -> None:
+    assert {*WRITERS, formats.WEIGHTS_ONLY} == set(formats.SUFFIXES)
+    assert set(readers.READERS) == {formats.SUFFIXES[name] for name in WRITERS}
     assert set(readers.READERS) == {".onnx", ".xml", ".engine", ".pt2", ".torchscript"}
     assert readers.recognises("x/a.onnx") and not readers.recognises("a.pt")
 
 
-def test_float32_is_float32_for_its_time() -> None:
+def test_exact_float32_turns_tf32_off_and_restores_it() -> None:
     kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [kind.allow_tf32 for kind in kinds]
     with pytest.raises(ZeroDivisionError), exact_float32():
@@ -381,8 +405,8 @@ def test_float32_is_float32_for_its_time() -> None:
     assert [kind.allow_tf32 for kind in kinds] == before
 
 
-def test_openvino_is_told_to_compute_in_float32(exported: Callable[[str, str], write.Exported]) -> None:
-    """On a processor without bfloat16 no answer shows it: so the compiled model is asked."""
+def test_openvino_is_configured_for_float32(exported: Callable[[str, str], write.Exported]) -> None:
+    """Checks the properties of the compiled model: on a processor without bfloat16 the outputs would not differ."""
     import openvino
 
     from imgtool.training.runtimes.openvino import options
@@ -393,10 +417,12 @@ def test_openvino_is_told_to_compute_in_float32(exported: Callable[[str, str], w
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 
-def test_our_8_bit_weights_need_no_slower_sums(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They have 7 bits. Of other models, whose weights may have all 8, test_export_foreign.py asks for exact sums."""
+def test_models_of_imgtool_do_not_use_exact_int8_sums(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their weights have 7 bits. test_foreign.py checks that models of other programs get exact sums."""
     opened = []
-    right = onnx.open_session
-    monkeypatch.setattr(onnx, "open_session", lambda *args, **kw: opened.append(right(*args, **kw)) or opened[-1])
+    open_session = onnx.open_session
+    monkeypatch.setattr(
+        onnx, "open_session", lambda *args, **kw: opened.append(open_session(*args, **kw)) or opened[-1]
+    )
     Classifier(onnx_file)
     assert opened[-1].get_session_options().get_session_config_entry("session.x64quantprecision") == "0"

@@ -1,4 +1,4 @@
-"""ONNX models that another program wrote: they are opened by what they state, or refused."""
+"""ONNX models that another program wrote: they are opened by their metadata and shapes, or rejected."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +14,10 @@ from torch import Tensor
 from imgtool.pipelines.codec import center_crop
 from imgtool.pipelines.dataset import Dataset
 from imgtool.training.classifier import Classifier
-from imgtool.training.export.images import clouds
+from imgtool.training.export.images import synthetic_images
 from imgtool.training.runtimes import onnx as ours
 from imgtool.training.runtimes.metadata import FLOAT_INPUT, PROBABILITIES, ModelMetadata
-from imgtool.training.runtimes.runtime import Input, Runtime
+from imgtool.training.runtimes.runtime import InputSpec, Runtime
 from imgtool.wordnet.errors import CheckpointError
 
 pytestmark = pytest.mark.numeric
@@ -32,8 +32,8 @@ def make_onnx(path: Path, inputs: list[Any], outputs: list[Any], nodes: list[Any
     return path
 
 
-def pooled(path: Path, classes: int = 7, softmax: bool = True, metadata: dict[str, str] | None = None) -> Path:
-    """A classifier as another program may write it: mean colour, linear, softmax."""
+def linear_model(path: Path, classes: int = 7, softmax: bool = True, metadata: dict[str, str] | None = None) -> Path:
+    """Writes a classifier as another program may do: mean colour, linear, softmax."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -61,32 +61,32 @@ def pooled(path: Path, classes: int = 7, softmax: bool = True, metadata: dict[st
 
 @pytest.mark.parametrize("softmax", [True, False])
 def test_a_foreign_model_without_names_predicts_by_index(softmax: bool, tmp_path: Path) -> None:
-    subject = Classifier(pooled(tmp_path / "f.onnx", softmax=softmax))
+    subject = Classifier(linear_model(tmp_path / "f.onnx", softmax=softmax))
     assert subject.names == [str(index) for index in range(7)]
-    (found,) = subject.predict(clouds(1, 300), topk=7)
+    (found,) = subject.predict(synthetic_images(1, 300), topk=7)
     assert sum(found.probabilities) == pytest.approx(1, abs=1e-5)
     assert found.names == [str(index) for index in found.indices] and set(found.wnids) == {""}
     weight = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32) * 5
-    colour = center_crop(clouds(1, 300)[0], 224).reshape(-1, 3).mean(0) / 255
+    colour = center_crop(synthetic_images(1, 300)[0], 224).reshape(-1, 3).mean(0) / 255
     expected = torch.softmax(torch.from_numpy(colour @ weight), 0)
     assert found.probabilities == pytest.approx(expected[found.indices].tolist(), abs=1e-4)
 
 
 def test_a_foreign_models_names_are_read(tmp_path: Path, drawn_data: Path) -> None:
     named = {"names": str(dict(enumerate("abcdefg"))), "imgsz": "[96, 96]"}
-    subject = Classifier(pooled(tmp_path / "f.onnx", metadata=named))
+    subject = Classifier(linear_model(tmp_path / "f.onnx", metadata=named))
     assert subject.names == list("abcdefg") and subject.imgsz == 96
     wnids = Dataset(drawn_data).wnids
-    other = pooled(tmp_path / "w.onnx", len(wnids), metadata={"names": str(dict(enumerate(wnids)))})
+    other = linear_model(tmp_path / "w.onnx", len(wnids), metadata={"names": str(dict(enumerate(wnids)))})
     assert Classifier(other).val(drawn_data).images == 20
     with pytest.raises(CheckpointError, match="only in the data set"):
-        Classifier(pooled(tmp_path / "g.onnx")).val(drawn_data)
-    wrong = pooled(tmp_path / "h.onnx", metadata={"names": "{0: 'a'}"})
-    with pytest.raises(CheckpointError, match=r"h\.onnx: its metadata name 1 classes, and it has 7 outputs"):
+        Classifier(linear_model(tmp_path / "g.onnx")).val(drawn_data)
+    wrong = linear_model(tmp_path / "h.onnx", metadata={"names": "{0: 'a'}"})
+    with pytest.raises(CheckpointError, match=r"h\.onnx: .*metadata name 1 classes.* 7 outputs"):
         Classifier(wrong)
 
 
-def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
+def test_models_that_are_not_classifiers_are_rejected(tmp_path: Path) -> None:
     from onnx import TensorProto, helper
 
     def model(shape: list[Any], kind: int = TensorProto.FLOAT) -> Path:
@@ -99,17 +99,17 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
         )
 
     for shape, kind, message in (
-        (["n", 3], TensorProto.FLOAT, "no classifier of RGB images"),
-        (["n", 1, 28, 28], TensorProto.FLOAT, "no classifier of RGB images"),
-        (["n", 3, 32, 32], TensorProto.INT64, "no classifier of RGB images"),
-        (["n", 3, 32, 32], TensorProto.FLOAT, r"gives \[1, 3, 32, 32\] for a batch"),
+        (["n", 3], TensorProto.FLOAT, "not a classifier of RGB images"),
+        (["n", 1, 28, 28], TensorProto.FLOAT, "not a classifier of RGB images"),
+        (["n", 3, 32, 32], TensorProto.INT64, "not a classifier of RGB images"),
+        (["n", 3, 32, 32], TensorProto.FLOAT, r"not a classifier: .*\[1, 3, 32, 32\]"),
     ):
         with pytest.raises(CheckpointError, match=message):
             Classifier(model(shape, kind))
 
 
 def test_ultralytics_own_export(tmp_path: Path, draw_image: Callable[..., np.ndarray]) -> None:
-    """Their .onnx, written by them, answers here as their model does."""
+    """Their ONNX export predicts here what their model predicts."""
     ultralytics = pytest.importorskip("ultralytics")
     model = ultralytics.YOLO("yolov8n-cls.yaml")
     torch.manual_seed(0)
@@ -132,30 +132,32 @@ def test_ultralytics_own_export(tmp_path: Path, draw_image: Callable[..., np.nda
     assert found.indices[0] == int(expected.argmax())
 
 
-def test_sums_of_8_bit_products_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights that are not ours may have all 8 bits."""
+def test_a_foreign_model_gets_exact_int8_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of other programs may have 8 bits, imgtool's have 7."""
     opened = []
-    right = ours.open_session
-    monkeypatch.setattr(ours, "open_session", lambda *args, **kw: opened.append(right(*args, **kw)) or opened[-1])
-    Classifier(pooled(tmp_path / "a.onnx"))
+    open_session = ours.open_session
+    monkeypatch.setattr(
+        ours, "open_session", lambda *args, **kw: opened.append(open_session(*args, **kw)) or opened[-1]
+    )
+    Classifier(linear_model(tmp_path / "a.onnx"))
     assert opened[-1].get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(["imgtool", "names", "imgsz", "wnids", "output"]), st.text(max_size=40)))
-def test_any_metadata_are_read_or_refused(stored: dict[str, str]) -> None:
+def test_any_metadata_are_read_or_rejected(stored: dict[str, str]) -> None:
     try:
-        ModelMetadata.from_strings(stored).check(3)
+        ModelMetadata.from_strings(stored).with_outputs(3)
     except CheckpointError as error:
         assert "metadata" in str(error)
 
 
-def test_a_probability_too_small_for_float32_has_a_finite_loss() -> None:
+def test_a_probability_of_zero_has_a_finite_loss() -> None:
     metadata = ModelMetadata("n", 32, ["a", "b"], ["a", "b"], FLOAT_INPUT, PROBABILITIES)
     certain = Runtime(
         lambda images: torch.tensor([[1.0, 0.0]]).expand(len(images), 2),
         metadata,
-        Input(torch.float32, (None, 3, 32, 32)),
+        InputSpec(torch.float32, (None, 3, 32, 32)),
         torch.device("cpu"),
         2,
     )

@@ -1,4 +1,4 @@
-"""The hierarchical losses, against their definitions written plainly and against cross-entropy where they coincide."""
+"""The hierarchical losses against direct implementations, and against cross-entropy where they are equal to it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SMALL = Tree(np.array([4, 4, 5, 5, 6, 6, -1]), np.array([0, 1, 2, 3]))
 
 @st.composite
 def trees(draw: st.DrawFn) -> Tree:
-    """Forests with classes at leaves and within, every leaf a class; the nodes are in no topological order."""
+    """Forests with classes at all leaves and at some inner nodes; the nodes are not in topological order."""
     n = draw(st.integers(1, 9))
     order = draw(st.permutations(range(n)))
     parent = [-1] * n
@@ -51,7 +51,7 @@ def logits_of(shape: tuple[int, ...], seed: int, scale: float = 3.0) -> Tensor:
 
 
 def hxe_by_hand(tree: Tree, alpha: float, logits: Tensor, label: int) -> float:
-    """The definition in the docstring, in floats: a class with others below it is a leaf under its own node."""
+    """The definition in the docstring, in Python floats. A class with others below it is a leaf under its own node."""
     p = torch.softmax(logits, 0).tolist()
     path = [node for node in tree.paths[label].tolist() if node >= 0]
     below = tree.membership()
@@ -73,7 +73,7 @@ def test_hxe_closed_form() -> None:
 
 @settings(max_examples=60)
 @given(trees(), st.integers(0, 99), st.sampled_from([0.0, 0.1, 1.0]))
-def test_hxe_is_its_definition(tree: Tree, seed: int, alpha: float) -> None:
+def test_hxe_equals_its_definition(tree: Tree, seed: int, alpha: float) -> None:
     classes = tree.num_classes
     logits, labels = logits_of((classes, classes), seed), torch.arange(classes)
     expected = [hxe_by_hand(tree, alpha, logits[i], i) for i in range(classes)]
@@ -138,7 +138,7 @@ def test_soft_labels_of_imagenet() -> None:
 
 
 def test_wordtree_closed_form() -> None:
-    # siblings (0, 1), (2, 3) and (4, 5); the root is an only one
+    # siblings (0, 1), (2, 3) and (4, 5); a single root
     logits = torch.tensor([[1.0, 3.0, 1.0, 1.0, 3.0, 2.0, 9.0]]).log()
     loss = WordTree(SMALL)
     assert loss.outputs == 7
@@ -169,14 +169,14 @@ def test_wordtree_probabilities(tree: Tree, seed: int) -> None:
     leaves = [i for i, node in enumerate(tree.class_nodes) if node not in tree.parent]
     torch.testing.assert_close(scores[:, leaves].exp().sum(1), torch.ones(3).double(), rtol=1e-4, atol=1e-5)
     below = tree.membership()
-    for i, node in enumerate(tree.class_nodes):  # a class within has the probability of all leaves below it
+    for i, node in enumerate(tree.class_nodes):  # an inner class has the probability of all leaves below it
         inside = [leaf for leaf in leaves if below[leaf, node]]
         torch.testing.assert_close(scores[:, inside].exp().sum(1), scores[:, i].exp(), rtol=1e-4, atol=1e-5)
         value = loss(logits, torch.full((3,), i)).item()
         assert value == pytest.approx(-scores[:, i].mean().item(), rel=1e-4, abs=1e-5)
 
 
-def test_the_factory() -> None:
+def test_make_loss() -> None:
     h = wordnet.load()
     logits, labels = logits_of((4, 1000), 0), torch.tensor([0, 151, 281, 999])
     plain = F.cross_entropy(logits, labels, label_smoothing=0.1).item()
@@ -195,8 +195,8 @@ def test_the_factory() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("focal", {}, "no loss 'focal': there are ce, soft, hxe, wordtree"),
-        ("hxe", {"beta": 1}, "loss 'hxe' has no option 'beta': it has alpha, tree"),
+        ("focal", {}, "loss 'focal': choose one of ce, soft, hxe, wordtree"),
+        ("hxe", {"beta": 1}, "'hxe' has no option 'beta': .* alpha, tree"),
         ("hxe", {"alpha": -1}, "alpha must be at least 0"),
         ("soft", {"beta": float("nan")}, "beta must be at least 0"),
         ("ce", {"label_smoothing": 1}, r"label_smoothing must be in \[0, 1\)"),

@@ -1,4 +1,4 @@
-"""Batch norm and SiLU in one: what torch's own two give, in value, gradient and running statistics."""
+"""Batch norm and SiLU as one operation equal torch's two operations: values, gradients and running statistics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from imgtool.training.models import _norm_act, yolov8
-from imgtool.training.models.norm_act import norm_act, row_step, takes
+from imgtool.training.models.norm_act import is_supported, norm_act, pixel_stride
 
 pytestmark = pytest.mark.numeric
 
@@ -41,8 +41,8 @@ def _images(n: int, channels: int, height: int, width: int, mean: float = 0.0, s
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _apart(x: Tensor, norm: nn.BatchNorm2d, dy: Tensor) -> tuple[Tensor, ...]:
-    """In float64: value, gradients by x, weight and bias, running statistics."""
+def _reference(x: Tensor, norm: nn.BatchNorm2d, dy: Tensor) -> tuple[Tensor, ...]:
+    """torch's two operations in float64: value, gradients for x, weight and bias, running statistics."""
     double = nn.BatchNorm2d(norm.num_features, momentum=norm.momentum).double()
     double.load_state_dict(norm.state_dict())
     x = x.detach().double().requires_grad_()
@@ -52,10 +52,10 @@ def _apart(x: Tensor, norm: nn.BatchNorm2d, dy: Tensor) -> tuple[Tensor, ...]:
     return y, *grads, double.running_mean, double.running_var
 
 
-def _close(got: Tensor, expected: Tensor, part: float = 2e-6, least: float = 1e-3) -> None:
-    """Within ``part`` of the largest value, or of ``least``: the size of a sum's terms, which may cancel out."""
-    assert float((got.detach().double() - expected.detach()).abs().max()) <= part * max(
-        least, float(expected.detach().abs().max())
+def _close(got: Tensor, expected: Tensor, relative: float = 2e-6, floor: float = 1e-3) -> None:
+    """Within ``relative`` of the largest value, or of ``floor`` if that is larger: terms of a sum may cancel out."""
+    assert float((got.detach().double() - expected.detach()).abs().max()) <= relative * max(
+        floor, float(expected.detach().abs().max())
     )
 
 
@@ -67,38 +67,40 @@ def _close(got: Tensor, expected: Tensor, part: float = 2e-6, least: float = 1e-
     std=st.sampled_from([1e-2, 1.0, 30.0]),
     seed=st.integers(0, 99),
 )
-def test_as_torch_in_float64(shape: tuple[int, int, int], channels: int, mean: float, std: float, seed: int) -> None:
-    """Three values per channel at least: of two, norm makes -1 and 1, and the gradient for x is rounding alone."""
+def test_equals_torch_in_float64(
+    shape: tuple[int, int, int], channels: int, mean: float, std: float, seed: int
+) -> None:
+    """At least three values per channel: two are normalised to -1 and 1, and the gradient for x is only rounding."""
     n, height, width = shape
     torch.manual_seed(seed)
     norm, x = _norm(channels), _images(n, channels, height, width, mean, std)
     dy = _images(n, channels, height, width)
-    expected = _apart(x, norm, dy)
+    expected = _reference(x, norm, dy)
     x.requires_grad_()
-    assert takes(x, norm)
+    assert is_supported(x, norm)
     y = norm_act(x, norm)
     grads = torch.autograd.grad(y, [x, norm.weight, norm.bias], dy)
     assert y.is_contiguous(memory_format=torch.channels_last) and y.dtype == torch.float32
     assert norm.num_batches_tracked == 1
-    far = max(1.0, abs(mean) / std)  # float32's own error: x - mean has lost so much
-    sums = math.sqrt(math.prod(shape))  # of so many terms of size 1, the gradients for weight and bias
-    leasts = (1e-3, 1e-3, sums, sums, 0.1 * std, 1e-3)
-    for got, wanted, least in zip((y, *grads, norm.running_mean, norm.running_var), expected, leasts, strict=True):
-        _close(got, wanted, 2e-5 * far, least)
+    far = max(1.0, abs(mean) / std)  # cancellation in x - mean, which float32 cannot avoid
+    sums = math.sqrt(math.prod(shape))  # the gradients for weight and bias are sums of this many terms of size 1
+    floors = (1e-3, 1e-3, sums, sums, 0.1 * std, 1e-3)
+    for got, wanted, floor in zip((y, *grads, norm.running_mean, norm.running_var), expected, floors, strict=True):
+        _close(got, wanted, 2e-5 * far, floor)
 
 
-def test_long_rows_and_extreme_values() -> None:
+def test_many_rows_and_extreme_values() -> None:
     torch.manual_seed(0)
     norm, x = _norm(16), _images(64, 16, 40, 40, 5.0)
     dy = _images(64, 16, 40, 40)
-    expected = _apart(x, norm, dy)
+    expected = _reference(x, norm, dy)
     x.requires_grad_()
     y = norm_act(x, norm)
     for got, wanted in zip((y, *torch.autograd.grad(y, [x, norm.weight, norm.bias], dy)), expected[:4], strict=True):
         _close(got, wanted, 1e-5)
-    nn.init.constant_(norm.weight, 1e4)  # far outside what the exponential can hold
+    nn.init.constant_(norm.weight, 1e4)  # far outside the range of the exponential
     y = norm_act(x, norm)
-    _close(y, _apart(x, norm, dy)[0], 1e-5)
+    _close(y, _reference(x, norm, dy)[0], 1e-5)
     assert torch.isfinite(torch.autograd.grad(y, x, dy)[0]).all()
     broken = x.detach().clone(memory_format=torch.preserve_format)
     broken[3, 5, 0, 0] = float("nan")
@@ -106,7 +108,7 @@ def test_long_rows_and_extreme_values() -> None:
     assert lost.tolist() == [channel == 5 for channel in range(16)]
 
 
-def test_the_same_bits_from_any_number_of_threads() -> None:
+def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
     torch.manual_seed(0)
     x, dy = _images(20, 48, 15, 15).requires_grad_(), _images(20, 48, 15, 15)
     results = []
@@ -122,9 +124,9 @@ def test_the_same_bits_from_any_number_of_threads() -> None:
 
 
 def test_every_instruction_set_agrees() -> None:
-    """Within the roundings of a sum over all rows and of the fewer than 64 operations before and after it.
+    """Up to the rounding of a sum over all rows, and of the fewer than 64 operations before and after it.
 
-    With AVX2 a multiplication and an addition are rounded once together, without it each by itself.
+    With AVX2 a multiplication and an addition are rounded once together, without it separately.
     """
     torch.manual_seed(0)
     x, dy = _images(5, 40, 6, 7, 2.0).requires_grad_(), _images(5, 40, 6, 7)
@@ -144,7 +146,7 @@ def test_every_instruction_set_agrees() -> None:
     std, mean = torch.std_mean(x.detach(), (0, 2, 3), keepdim=True)
     off = float(((x.detach() - mean) / std).abs().max())
     gain, slope = float(norm.weight.detach().abs().max()), 1.1 * float(dy.abs().max())  # SiLU's slope is less than 1.1
-    largest = [  # of what is added up to make each
+    largest = [  # the largest terms added up in each result
         gain * off + float(norm.bias.detach().abs().max()),
         gain / float(std.min()) * slope * (2 + off * off),
         rows * slope * off,
@@ -159,8 +161,8 @@ def test_every_instruction_set_agrees() -> None:
 
 
 @pytest.mark.parametrize("kind", ["part of a concatenation", "expanded", "contiguous"])
-def test_gradients_as_they_come(kind: str) -> None:
-    """Of a slice of channels they are read where they lie; of a mean they have no memory of their own."""
+def test_incoming_gradients_of_any_layout(kind: str) -> None:
+    """A slice of channels is read in place; the gradient of a mean is expanded, and copied first."""
     torch.manual_seed(0)
     norm, x = _norm(16), _images(5, 16, 6, 7).requires_grad_()
     whole = _images(5, 40, 6, 7)
@@ -169,23 +171,25 @@ def test_gradients_as_they_come(kind: str) -> None:
         "expanded": torch.randn(5, 16, 1, 1).expand(5, 16, 6, 7),
         "contiguous": torch.randn(5, 16, 6, 7),
     }[kind]
-    assert row_step(dy) == (40 if kind == "part of a concatenation" else None)
-    expected = _apart(x, norm, dy)
+    assert pixel_stride(dy) == (40 if kind == "part of a concatenation" else None)
+    expected = _reference(x, norm, dy)
     _close(torch.autograd.grad(norm_act(x, norm), x, dy)[0], expected[1])
 
 
-def test_what_it_does_not_take() -> None:
+def test_unsupported_inputs() -> None:
     norm, x = _norm(16), _images(4, 16, 5, 5)
-    assert takes(x, norm)
-    assert not takes(x.contiguous(), norm), "its rows are not channels"
-    assert not takes(x.double(), norm) and not takes(x.bfloat16(), norm)
-    assert not takes(_images(4, 12, 5, 5), _norm(12))
-    assert not takes(_images(1, 16, 1, 1), norm), "no variance: torch's own error comes"
-    assert not takes(x[:0], norm)
-    assert not takes(x, nn.SyncBatchNorm(16)) and not takes(x, nn.Identity())
-    assert not takes(x, nn.BatchNorm2d(16, affine=False)) and not takes(x, nn.BatchNorm2d(16, momentum=None))
-    assert not takes(x, _norm(24)), "another number of channels: torch's own error comes"
-    assert not takes(x, norm.eval())
+    assert is_supported(x, norm)
+    assert not is_supported(x.contiguous(), norm), "not channels_last"
+    assert not is_supported(x.double(), norm) and not is_supported(x.bfloat16(), norm)
+    assert not is_supported(_images(4, 12, 5, 5), _norm(12))
+    assert not is_supported(_images(1, 16, 1, 1), norm), "no variance: torch raises the error"
+    assert not is_supported(x[:0], norm)
+    assert not is_supported(x, nn.SyncBatchNorm(16)) and not is_supported(x, nn.Identity())
+    assert not is_supported(x, nn.BatchNorm2d(16, affine=False)) and not is_supported(
+        x, nn.BatchNorm2d(16, momentum=None)
+    )
+    assert not is_supported(x, _norm(24)), "wrong number of channels: torch raises the error"
+    assert not is_supported(x, norm.eval())
 
 
 def _gradients(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
@@ -200,10 +204,10 @@ def _error(gradients: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> float:
 
 
 def test_a_networks_gradients_are_as_exact_as_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One step against float64. What float32 may lose there is what torch's own two operations lose in float32."""
+    """The error of one step against float64 is at most ten times that of torch's two operations in float32."""
     torch.manual_seed(0)
     model = yolov8.build("n", 10).to(memory_format=torch.channels_last).train()
-    for module in model.modules():  # a network starts with gains of zero, through which no gradient comes
+    for module in model.modules():  # some gains are initialised to zero, which blocks gradients
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
     images, labels = _images(16, 3, 64, 64), torch.arange(16) % 10
@@ -212,12 +216,12 @@ def test_a_networks_gradients_are_as_exact_as_torchs(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(yolov8, "norm_act", lambda x, norm: used.append(norm) or norm_act(x, norm))
     together = _error(_gradients(model, images, labels), exact)
     assert used and sorted(map(id, used)) == sorted(id(m.bn) for m in model.modules() if isinstance(m, yolov8.Conv))
-    monkeypatch.setattr(yolov8, "takes", lambda x, norm: False)
+    monkeypatch.setattr(yolov8, "is_supported", lambda x, norm: False)
     apart = _error(_gradients(model, images, labels), exact)
     assert together <= 10 * max(apart, torch.finfo(torch.float32).eps)
 
 
-def test_a_network_learns_a_batch_by_heart() -> None:
+def test_a_network_overfits_a_batch() -> None:
     torch.manual_seed(0)
     model = yolov8.build("n", 10).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
@@ -233,20 +237,20 @@ def test_a_network_learns_a_batch_by_heart() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in Linux's /proc")
-def test_the_threads_are_torchs() -> None:
-    """A second OpenMP runtime in the process would start as many threads again."""
+def test_it_uses_torchs_threads() -> None:
+    """A second OpenMP runtime in the process would start its own threads."""
     script = """
         import os, torch
         from torch import nn
-        from imgtool.training.models.norm_act import norm_act, takes
+        from imgtool.training.models.norm_act import is_supported, norm_act
 
         torch.set_num_threads(4)
         images = torch.randn(16, 64, 32, 32).contiguous(memory_format=torch.channels_last).requires_grad_()
         norm = nn.BatchNorm2d(64)
-        norm(images).sum().backward()    # of torch alone: this starts its threads
+        norm(images).sum().backward()    # starts torch's threads
         before = len(os.listdir("/proc/self/task"))
         assert before >= 4, before
-        assert takes(images, norm)
+        assert is_supported(images, norm)
         norm_act(images, norm).sum().backward()
         print(before, len(os.listdir("/proc/self/task")))
     """

@@ -1,4 +1,4 @@
-"""Several processes in one training: the single process's loss curve, exact metrics, and restarts. gloo on the CPU."""
+"""Several processes in one training, with gloo on the CPU: the loss curve of one process, exact metrics, restarts."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ import torch
 
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.classifier import Classifier
-from imgtool.training.engine.loop import STOP_CHECK
+from imgtool.training.engine.loop import SIGNAL_CHECK_STEPS
 from imgtool.training.parallel.launch import RESTARTS
 
 COMMON = ["--imgsz", "32", "--epochs", "2", "--batch", "12", "--device", "cpu", "--workers", "1", "--seed", "5"]
@@ -22,7 +22,7 @@ FAST = ["--no-plots"]  # plots take longer to draw than such nets to train
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A learning rate so low that rounding does not grow over the run."""
+    """A recipe with a learning rate so low that rounding errors do not grow over the run."""
     from imgtool.training import recipes
 
     path = tmp_path_factory.mktemp("recipe") / "calm.toml"
@@ -31,7 +31,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-# Runs in every process of a training, through Python's own start-up hook: calls act(n) before the n-th step.
+# Python's start-up hook, which runs in every process of a training and calls act(n) before the n-th step.
 AT_EACH_STEP = """
 import itertools, os, signal, sys, threading
 
@@ -47,19 +47,19 @@ if "train" in sys.orig_argv and ("RANK" in os.environ or "--gpus" not in sys.ori
         act(next(count))
         return real(*args)
 
-    def note(self, number, frame):
+    def record(self, number, frame):
         noted.set()
-        return real_note(self, number, frame)
+        return real_record(self, number, frame)
 
     step.Step.__call__ = called
-    real_note, signals.Stop._note = signals.Stop._note, note
+    real_record, signals.DeferredSignals._record = signals.DeferredSignals._record, record
 """
-STEPS = 6  # an epoch's: 80 images in batches of 12
+STEPS = 6  # per epoch: 80 images in batches of 12
 
 
 @pytest.fixture
 def at_each_step(tmp_path: Path) -> Callable[[str], Path]:
-    """at_each_step(source of act's body): a folder that has `start`'s trainings do so."""
+    """at_each_step(source of act's body): a folder whose hook `start` adds to its trainings."""
 
     def make(act: str) -> Path:
         folder = tmp_path / "hook"
@@ -93,15 +93,15 @@ def alone(drawn_data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def assert_same_curve(run: Path, alone: Path, said: str, processes: int) -> None:
-    """The run of several processes learned what the single one did, and said it once."""
+    """The run of several processes has the loss curve of the single one, and only one process logs."""
     assert f"batch 12 ({processes} processes × {12 // processes}), peak lr 0.0009375" in said
     for ours, theirs in zip(rows(run), rows(alone), strict=True):
         for column in ("train/loss", "val/loss", "lr/pg0"):
             assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-3), column
-        for column in ("metrics/accuracy_top1", "metrics/accuracy_top5"):  # of 20: each image counted once
+        for column in ("metrics/accuracy_top1", "metrics/accuracy_top5"):  # of 20 images, each counted once
             assert abs(float(ours[column]) - float(theirs[column])) < 0.06
-    assert said.count("epoch 2/2") == 1, "one process speaks"
-    assert "Warning" not in said, said  # of what PyTorch has deprecated, say
+    assert said.count("epoch 2/2") == 1, "only one process logs"
+    assert "Warning" not in said, said  # such as PyTorch's deprecations
     ours, theirs = (checkpoint.load(r / "weights" / "last.pt") for r in (run, alone))
     assert len(ours["resume"]["rng"]) == processes
     for key, weight in theirs["ema"].items():
@@ -110,7 +110,9 @@ def assert_same_curve(run: Path, alone: Path, said: str, processes: int) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_the_single_processs_curve(drawn_data: Path, recipe: Path, alone: Path, tmp_path: Path, processes: int) -> None:
+def test_several_processes_have_the_loss_curve_of_one(
+    drawn_data: Path, recipe: Path, alone: Path, tmp_path: Path, processes: int
+) -> None:
     run = tmp_path / "run"
     process = start(drawn_data, run, "--recipe", str(recipe), "--gpus", str(processes), "--sync-bn")
     _, said = process.communicate(timeout=300)
@@ -118,11 +120,11 @@ def test_the_single_processs_curve(drawn_data: Path, recipe: Path, alone: Path, 
     assert_same_curve(run, alone, said, processes)
 
 
-def test_a_killed_process_is_started_again_and_gives_the_single_processs_curve(
+def test_after_a_killed_process_the_loss_curve_is_that_of_one_process(
     drawn_data: Path, recipe: Path, alone: Path, tmp_path: Path, at_each_step: Callable[[str], Path]
 ) -> None:
-    """The second of three processes, which do not divide the 20 images to validate on, is killed in the third step of
-    the second epoch, when nobody expects it."""
+    """The second of three processes is killed in the third step of the second epoch. The 20 validation images are not
+    divisible by three."""
     hook = at_each_step(
         f"""if (os.environ["RANK"], os.environ["{RESTARTS}"], n) == ("1", "0", {STEPS + 3}):
         os.kill(os.getpid(), signal.SIGKILL)"""
@@ -132,16 +134,16 @@ def test_a_killed_process_is_started_again_and_gives_the_single_processs_curve(
     process = start(drawn_data, run, *options, hook=hook)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert "process 1 died (killed by SIGKILL); all 3 start again" in said and "resuming after epoch 1" in said
+    assert "process 1 died (killed by SIGKILL)" in said and "resuming after epoch 1" in said
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]
     assert_same_curve(run, alone, said, 3)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_saves_and_resume_goes_on(
+def test_sigterm_saves_and_resume_continues(
     drawn_data: Path, recipe: Path, tmp_path: Path, processes: int, at_each_step: Callable[[str], Path]
 ) -> None:
-    """SIGTERM, to the process that the user started, in the third step of the second epoch."""
+    """SIGTERM to the process that the user started, in the third step of the second epoch."""
     hook = at_each_step(
         f"""if (os.environ.get("RANK", "0"), n) == ("0", {STEPS + 3}):
         os.kill(os.getppid() if "RANK" in os.environ else os.getpid(), signal.SIGTERM)
@@ -153,43 +155,58 @@ def test_sigterm_saves_and_resume_goes_on(
     _, said = process.communicate(timeout=300)
     assert process.returncode == 143, said
     assert "Traceback" not in said
-    # One process stops after the step. Several agree on it every STOP_CHECK steps, or else when the epoch ends.
-    assert STOP_CHECK > STEPS
+    # one process stops after the step; several compare signals every SIGNAL_CHECK_STEPS steps and after each epoch
+    assert SIGNAL_CHECK_STEPS > STEPS
     done = len(rows(run))
     assert done == (1 if processes == 1 else 2)
     content = checkpoint.load(run / "weights" / "last.pt")
     assert content["epoch"] == done
     meter = content["resume"]["meters"][0]
     assert content["resume"]["loader"]["batch"] == (meter["steps"] if meter else 0) == (3 if processes == 1 else 0)
-    plan = {**content, "recipe": {**content["recipe"], "epochs": done + 1}}  # enough is shown by one epoch more
-    checkpoint.save(run / "weights" / "last.pt", {k: v for k, v in plan.items() if k not in ("format", "imgtool")})
+    shortened = {**content, "recipe": {**content["recipe"], "epochs": done + 1}}  # one more epoch is enough
+    checkpoint.save(run / "weights" / "last.pt", {k: v for k, v in shortened.items() if k not in ("format", "imgtool")})
     Classifier("n").train(name=run, resume=True, device="cpu", quiet=True)
     assert [int(row["epoch"]) for row in rows(run)] == list(range(1, done + 2))
 
 
-def test_wrong_input_is_not_tried_again(tmp_path: Path) -> None:
+def test_wrong_input_is_not_retried(tmp_path: Path) -> None:
     process = start(tmp_path / "nothing", tmp_path / "run", "--gpus", "2")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "no data set here" in said and "start again" not in said and "Traceback" not in said
+    assert "no data set here" in said and " died (" not in said and "Traceback" not in said
 
 
-def test_a_batch_that_cannot_be_shared(drawn_data: Path, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_divided(drawn_data: Path, tmp_path: Path) -> None:
     from imgtool.training import recipes
     from imgtool.training.job import Job
     from imgtool.training.parallel.distributed import World
     from imgtool.wordnet.errors import InputError
 
-    plan: Any = Job(recipes.load("n").override(batch=12, accumulate=2), None, 0, None)  # type: ignore[arg-type]
-    assert plan.loader_batch(World(0, 3)) == 2
-    assert plan.batch_note(World(0, 3)) == "batch 12 (3 processes × 2 parts × 2), peak lr 0.0234375"
-    with pytest.raises(InputError, match=r"12 cannot be shared by 4 processes in 2 parts: .* that 8 divides"):
-        plan.loader_batch(World(0, 4))
+    job: Any = Job(recipes.load("n").override(batch=12, accumulate=2), None, 0, None)  # type: ignore[arg-type]
+    assert job.loader_batch(World(0, 3)) == 2
+    assert job.batch_note(World(0, 3)) == "batch 12 (3 processes × 2 micro-batches × 2), peak lr 0.0234375"
+    with pytest.raises(InputError, match=r"batch 12 .* 4 processes × 2 micro-batches: .* multiple of 8"):
+        job.loader_batch(World(0, 4))
 
 
 def test_more_gpus_than_there_are(drawn_data: Path, tmp_path: Path) -> None:
     from imgtool.training.parallel.launch import launch
     from imgtool.wordnet.errors import InputError
 
-    with pytest.raises(InputError, match=r"--gpus 99: torch sees \d+ CUDA GPUs"):
+    with pytest.raises(InputError, match=r"--gpus 99: torch finds \d+ CUDA GPUs"):
         launch(["train"], 99, 0, None)
+
+
+def test_gpus_launches_the_same_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, with options before the command; the run's name may be that of the command."""
+    from click.testing import CliRunner
+
+    from imgtool.cli import main
+    from imgtool.training.parallel import launch
+
+    launched: list[Any] = []
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(launch, "launch", lambda *arguments: launched.append(arguments) or 7)
+    line = ["--debug", "train", "--name", "train", "--gpus", "2", "--device", "cpu"]
+    assert CliRunner().invoke(main, line).exit_code == 7
+    assert launched == [(line, 2, 3, "cpu")]

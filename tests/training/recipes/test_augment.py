@@ -1,4 +1,4 @@
-"""Batch augmentation: seeded, each operation torchvision's own, mixtures that say what they are."""
+"""Batch augmentation is a function of the seed, uses torchvision's operations, and reports how images are mixed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from imgtool.training.recipes.augment import LEVELS, Augmentation, augment, erase, mix
+from imgtool.training.recipes.augment import LEVELS, BatchAugmentation, augment, erase, mix
 from imgtool.training.recipes.rand_augment import operations, rand_augment
 
 pytestmark = pytest.mark.numeric
 
-ALL = Augmentation(randaugment=2, magnitude=9, erasing=0.25, mixup=0.2, cutmix=1.0)
+ALL = BatchAugmentation(randaugment=2, magnitude=9, erasing=0.25, mixup=0.2, cutmix=1.0)
 NAMES = [
     *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast"),
     *("Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize"),
@@ -31,7 +31,7 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def test_it_follows_seed_epoch_and_step(batch):
+def test_it_is_a_function_of_seed_epoch_and_step(batch):
     first, mixed = augment(*batch, ALL, 0, 1, 2)
     again, mixed_again = augment(*batch, ALL, 0, 1, 2)
     assert torch.equal(first, again)
@@ -40,28 +40,28 @@ def test_it_follows_seed_epoch_and_step(batch):
         assert not torch.equal(first, augment(*batch, ALL, *other)[0])
 
 
-def test_shape_type_and_layout_stay(batch):
+def test_shape_type_and_layout_are_kept(batch):
     images, labels = batch
     before = images.clone()
     for augmentation in (
         ALL,
-        Augmentation(randaugment=1),
-        Augmentation(erasing=1),
-        Augmentation(mixup=1),
-        Augmentation(cutmix=1),
+        BatchAugmentation(randaugment=1),
+        BatchAugmentation(erasing=1),
+        BatchAugmentation(mixup=1),
+        BatchAugmentation(cutmix=1),
     ):
         out, mixed = augment(images, labels, augmentation, 0, 0, 0)
         assert out.shape == images.shape
         assert out.dtype == torch.uint8
         assert out.is_contiguous(memory_format=torch.channels_last)
         assert (mixed is None) == (not augmentation.mixup and not augmentation.cutmix)
-    assert torch.equal(images, before), "the loader's batch is not written to"
-    assert not Augmentation()
+    assert torch.equal(images, before), "the loader's batch is unchanged"
+    assert not BatchAugmentation()
 
 
 @pytest.mark.parametrize("magnitude", [0, 9, 15, 30])
 def test_the_operations_are_torchvisions(batch, magnitude):
-    """Each against RandAugment's own of the same name, magnitude and sign."""
+    """Compares each operation with torchvision's RandAugment of the same name, magnitude and sign."""
     images = batch[0][:4]
     reference = v2.RandAugment(magnitude=magnitude, num_magnitude_bins=31)
     space = reference._AUGMENTATION_SPACE
@@ -80,7 +80,7 @@ def test_the_operations_are_torchvisions(batch, magnitude):
             assert torch.equal(operation(images, sign * strength), want), name
 
 
-def test_each_image_draws_an_operation_of_its_own(batch):
+def test_each_image_draws_its_own_operation(batch):
     images = batch[0][:1].expand(280, -1, -1, -1).clone()
     out = rand_augment(images, 0.5, rng())
     kinds = {image.numpy().tobytes() for image in out}
@@ -101,7 +101,7 @@ def test_erasing(batch):
         assert image.sum() == rows.sum() * columns.sum(), "one rectangle"
 
 
-def test_mixup_and_cutmix_say_what_they_did(batch):
+def test_lam_is_the_share_of_the_own_image(batch):
     labels = batch[1]
     images = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     images[1] = 200
@@ -113,4 +113,4 @@ def test_mixup_and_cutmix_say_what_they_did(batch):
         assert out[1].float().mean() == pytest.approx(200 * float(mixed.lam), abs=1e-3)
         assert set(out.unique().tolist()) <= {0, 200}
     cuts = [set(mix(images, labels[:2], 5.0, 5.0, rng(seed))[0].unique().tolist()) == {0, 200} for seed in range(60)]
-    assert 15 < sum(cuts) < 45, "each of the two about every other step"
+    assert 15 < sum(cuts) < 45, "each of the two in about half of the steps"

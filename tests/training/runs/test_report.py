@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from imgtool.training.evaluation.error_analysis import METRICS
-from imgtool.training.evaluation.plots.confusion import Confusion
+from imgtool.training.evaluation.plots.confusion import ConfusionMatrix
 from imgtool.training.evaluation.plots.mosaic import BatchMosaics, save_mosaic
 from imgtool.training.recipes import load
 from imgtool.training.runs.report import write_report
@@ -39,7 +39,7 @@ def make_run(path: Path, done: int, epochs: int = 20) -> Run:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "<b>mine"
     run = make_run(path, 20)
-    Confusion(np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0]), ["a", "b", "c"], NAMES).save(path)
+    ConfusionMatrix(np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0]), ["a", "b", "c"], NAMES).save(path)
     images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
     save_mosaic(path / "mistakes.jpg", images, ["a"] * 4)
     for step in (1, 2, 3):

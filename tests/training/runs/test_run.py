@@ -1,4 +1,4 @@
-"""Run directories: names, refusals, and the lines of results.csv."""
+"""Run directories: names, errors, results.csv and the log."""
 
 import csv
 import os
@@ -15,12 +15,12 @@ def fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_names_count_up() -> None:
+def test_default_names_are_numbered() -> None:
     paths = [Run.create().path.as_posix() for _ in range(3)]
     assert paths == ["runs/train", "runs/train2", "runs/train3"]
 
 
-def test_a_name_is_under_runs_and_a_path_is_itself(tmp_path: Path) -> None:
+def test_a_name_is_under_runs_and_a_path_is_unchanged(tmp_path: Path) -> None:
     assert Run.create("first").path == Path("runs/first")
     assert Run.create("here/second").path == Path("here/second")
     assert Run.create("./third").path == Path("third")
@@ -47,11 +47,11 @@ def test_reopen() -> None:
     assert Run.reopen().path == Path("runs/newer")
     assert Run.reopen("older").path == Path("runs/older")
     assert Run.reopen("runs/older/weights/last.pt").path == Path("runs/older")
-    with pytest.raises(CheckpointError, match="runs/none cannot be resumed"):
+    with pytest.raises(CheckpointError, match="cannot resume runs/none"):
         Run.reopen("none")
 
 
-def test_results_columns_in_the_order_people_plot() -> None:
+def test_results_have_ultralytics_columns_first() -> None:
     run = Run.create()
     for epoch in (1, 2, 3):
         run.add_result({name: epoch if name == "epoch" else 0.5 for name in COLUMNS})
@@ -62,7 +62,7 @@ def test_results_columns_in_the_order_people_plot() -> None:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
-def test_settings_round_trip_and_damage() -> None:
+def test_settings_round_trip_and_damaged_settings() -> None:
     run = Run.create()
     run.write_settings({"seed": 3, "data": "données"})
     assert run.read_settings() == {"seed": 3, "data": "données"}

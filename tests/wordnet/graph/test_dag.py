@@ -1,4 +1,4 @@
-"""The graph alone, on random graphs, against definitions written as plainly as can be."""
+"""Dag on random graphs, compared with plain definitions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtool.wordnet.graph.dag import Dag, gather
+from imgtool.wordnet.graph.dag import Dag, csr_positions
 
 pytestmark = pytest.mark.numeric
 
 
 @st.composite
 def parent_lists(draw: st.DrawFn) -> list[list[int]]:
-    """A list of parents for every node; the nodes are in no topological order."""
+    """A list of parents for every node. The nodes are not in topological order."""
     n = draw(st.integers(1, 9))
     order = draw(st.permutations(range(n)))
     parents: list[list[int]] = [[] for _ in range(n)]
@@ -125,7 +125,7 @@ def test_gather(lists: list[list[int]], data: st.DataObject) -> None:
     values = np.array([value for values in lists for value in values], object)
     indptr = np.cumsum([0] + [len(values) for values in lists])
     expected = [value for row in rows for value in lists[row]]
-    assert values[gather(indptr, np.array(rows, np.int64))].tolist() == expected
+    assert values[csr_positions(indptr, np.array(rows, np.int64))].tolist() == expected
 
 
 def test_a_cycle_is_noticed() -> None:

@@ -1,4 +1,4 @@
-"""h[key]: what is understood, and what a wrong key is told."""
+"""h[key]: the keys that it takes, and the error messages for wrong keys."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_find_is_in_sense_order(h: Hierarchy, full: Hierarchy) -> None:
     assert h.find("great white") == [] and h.find("") == [] and h.find("zzz") == []
 
 
-def said(h: Hierarchy, key: object) -> str:
+def error_message(h: Hierarchy, key: object) -> str:
     assert key not in h
     with pytest.raises(KeyError) as caught:
         h[key]  # type: ignore[index]
@@ -52,39 +52,40 @@ def said(h: Hierarchy, key: object) -> str:
 
 
 def test_misspelt(h: Hierarchy, full: Hierarchy) -> None:
-    assert "nearest: dog.n.01" in said(h, "dgo.n.01")
-    assert "nearest: dog.n.01" in said(full, "dgo.n.01")
-    assert "nearest: great_white_shark.n.01" in said(h, "great_wite_shark.n.01")
-    assert "nearest: dog.n.03" in said(full, "dgo.n.03")
-    assert "nearest: wolf.n.01" in said(h, "wolves")
-    assert "nearest: great_white_shark.n.01" in said(h, "great_white_sharks")
-    assert "nothing is spelt like it" in said(h, "xyzzyplugh")
-    assert "nothing is spelt like it" in said(h, "")
+    assert "nearest: dog.n.01" in error_message(h, "dgo.n.01")
+    assert "nearest: dog.n.01" in error_message(full, "dgo.n.01")
+    assert "nearest: great_white_shark.n.01" in error_message(h, "great_wite_shark.n.01")
+    assert "nearest: dog.n.03" in error_message(full, "dgo.n.03")
+    assert "nearest: wolf.n.01" in error_message(h, "wolves")
+    assert "nearest: great_white_shark.n.01" in error_message(h, "great_white_sharks")
+    assert "no lemma is spelt similarly" in error_message(h, "xyzzyplugh")
+    assert "no lemma is spelt similarly" in error_message(h, "")
 
 
 def test_ambiguous_lemmas_list_their_synsets(h: Hierarchy) -> None:
-    assert said(h, "crane") == "'crane' is ambiguous: crane.n.04 (lifting device), crane.n.05 (wading bird)"
+    message = error_message(h, "crane")
+    assert "ambiguous" in message and "crane.n.04 (lifting device), crane.n.05 (wading bird)" in message
 
 
 def test_not_in_this_hierarchy(h: Hierarchy) -> None:
     for key in ("n10954498", "einstein.n.01", "Albert Einstein"):
-        message = said(h, key)
-        assert "einstein.n.01 (n10954498)" in message and "load('full')" in message
+        message = error_message(h, key)
+        assert "einstein.n.01 (n10954498)" in message and "'full'" in message
 
 
-def test_not_wordnets(h: Hierarchy, full: Hierarchy) -> None:
-    assert "not a noun of WordNet 3.0" in said(h, "n99999999")
-    assert "not a noun of WordNet 3.0" in said(full, "n00001741")
-    assert "a verb" in said(h, "run.v.01")
-    assert "numbered 1 to 7" in said(h, "dog.n.08")
-    assert "numbered 1 to 7" in said(h, "dog.n.00")
+def test_keys_that_are_not_in_wordnet(h: Hierarchy, full: Hierarchy) -> None:
+    assert "not a noun of WordNet 3.0" in error_message(h, "n99999999")
+    assert "not a noun of WordNet 3.0" in error_message(full, "n00001741")
+    assert "a verb" in error_message(h, "run.v.01")
+    assert "numbered from 1 to 7" in error_message(h, "dog.n.08")
+    assert "numbered from 1 to 7" in error_message(h, "dog.n.00")
 
 
 def test_not_a_class(h: Hierarchy, full: Hierarchy) -> None:
-    assert "0 to 999" in said(h, 1000) and "0 to 999" in said(h, -1)
-    assert "no classes" in said(full, 0)
+    assert "0 to 999" in error_message(h, 1000) and "0 to 999" in error_message(h, -1)
+    assert "no classes" in error_message(full, 0)
     for key in (True, 2.5, None, b"dog.n.01", ["dog.n.01"]):
-        assert "a key is" in said(h, key)
+        assert "a key is" in error_message(h, key)
     for index in (1000, -1, "tench", None):
         with pytest.raises(UnknownSynsetError, match="0 to 999"):
             h.name(index)  # type: ignore[arg-type]
@@ -96,4 +97,4 @@ def test_any_key_is_a_synset_or_an_error_of_ours(key: object) -> None:
     if key in h:
         assert h[key] in h  # type: ignore[index]
     else:
-        said(h, key)
+        error_message(h, key)

@@ -1,4 +1,4 @@
-"""Label maps: they partition the classes, and apply and aggregate as their definitions say."""
+"""Label maps partition the classes; apply and aggregate follow their definitions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_other(h: Hierarchy) -> None:
     labels = h.labelmap({"dog": "dog.n.01"}, other="other")
     assert labels.names == ("dog", "other") and np.bincount(labels.of_class).tolist() == [118, 882]
     assert h.labelmap({"all": "entity.n.01"}, other="other").names == ("all",)  # there are no others
-    with pytest.raises(InputError, match="a target is called 'other'"):
+    with pytest.raises(InputError, match="called 'other'"):
         h.labelmap({"other": "dog.n.01"}, other="other")
     with pytest.raises(InputError, match="must be 'drop' or 'other', not 'rest'"):
         h.labelmap({"dog": "dog.n.01"}, other="rest")  # type: ignore[arg-type]
@@ -73,11 +73,11 @@ def test_clashes(h: Hierarchy) -> None:
         h.labelmap({"a": [1, 2, 3], "b": [3, 4, 5]})
     with pytest.raises(InputError, match="under both 'a' and 'b'"):
         h.labelmap({"a": "dog.n.01", "b": "dog.n.01"})
-    with pytest.raises(InputError, match="leave nothing: dog"):
+    with pytest.raises(InputError, match=r"left without a class.*: dog"):
         h.labelmap({"dog": [1, 2], "one": 1, "two": 2})
     with pytest.raises(InputError, match=r"without a class in .*: none"):
         h.labelmap({"none": "cat.n.01 - cat.n.01"})
-    with pytest.raises(InputError, match="without targets"):
+    with pytest.raises(InputError, match="needs targets"):
         h.labelmap({})
     with pytest.raises(UnknownSynsetError, match="nearest: poodle"):
         h.labelmap({"a": "poodel.n.01"})
@@ -85,14 +85,14 @@ def test_clashes(h: Hierarchy) -> None:
 
 @given(st.lists(synsets, min_size=1, max_size=6, unique=True), st.sampled_from(["drop", "other"]))
 def test_partition(keys: list[str], other: Any) -> None:
-    """Every class has one target at most, and it is the target of the smallest of the synsets above it."""
+    """Every class has at most one target: that of the smallest of the synsets above it."""
     under = {key: set(H.classes(under=key).tolist()) for key in keys}
     try:
         labels = H.labelmap({key: key for key in keys}, other=other)
     except InputError as error:
         overlaps = any(under[a] & under[b] and not (under[a] < under[b] or under[b] < under[a])
                        for a in keys for b in keys if a != b)  # fmt: skip
-        assert overlaps or "leave nothing" in str(error)
+        assert overlaps or "left without a class" in str(error)
         return
     members = [set(np.flatnonzero(labels.of_class == label).tolist()) for label in range(-1, len(labels))]
     assert sum(map(len, members)) == 1000 and set().union(*members) == set(range(1000))
@@ -118,7 +118,7 @@ def test_apply_to_what_are_no_labels() -> None:
     labels = small([0, 1, -1])
     for wrap in (np.asarray, torch.tensor):
         for wrong in ([3], [0, -2]):
-            with pytest.raises(InputError, match=f"label {wrong[-1]} is no class index: -1 .* to 2"):
+            with pytest.raises(InputError, match=f"label {wrong[-1]} is not a class index: .* 0 to 2"):
                 labels.apply(wrap(wrong))
         with pytest.raises(InputError, match="integers, not"):
             labels.apply(wrap([0.5]))
@@ -151,7 +151,9 @@ def test_aggregate_keeps_types_and_gradients(h: Hierarchy) -> None:
     x = np.full((3, 1000), 1.001, np.float16)
     assert labels.aggregate(x).dtype == np.float16
     half = torch.full((3, 1000), 1.0, dtype=torch.bfloat16)
-    assert labels.aggregate(half).tolist() == [[118, 880]] * 3  # 882, as near as bfloat16 comes; not 256
+    assert (
+        labels.aggregate(half).tolist() == [[118, 880]] * 3
+    )  # 880 is the bfloat16 nearest to 882; summed in bfloat16 it would be 256
     logits = torch.randn(2, 1000, requires_grad=True)
     labels.aggregate(logits, "logsumexp")[:, 0].sum().backward()
     dogs = labels.of_class == 0
@@ -163,7 +165,7 @@ def test_aggregate_keeps_types_and_gradients(h: Hierarchy) -> None:
 
 
 def test_torch_stays_on_its_device(h: Hierarchy) -> None:
-    """The meta device has no values, so what leaves it fails."""
+    """The meta device has no values, so reading one fails."""
     labels = h.labelmap({"dog": "dog.n.01"}, other="other")
     assert labels.apply(torch.zeros(3, 4, dtype=torch.int32, device="meta")).shape == (3, 4)
     for how in PLAIN:
@@ -174,9 +176,9 @@ def test_torch_stays_on_its_device(h: Hierarchy) -> None:
 
 def test_aggregate_wrongly(h: Hierarchy) -> None:
     labels = h.labelmap({"dog": "dog.n.01"})
-    with pytest.raises(InputError, match=r"shape \[2, 999\] for 1,000 classes"):
+    with pytest.raises(InputError, match=r"\[\.\.\., 1000\].*shape \[2, 999\]"):
         labels.aggregate(np.zeros((2, 999)))
-    with pytest.raises(InputError, match="no way 'mean'"):
+    with pytest.raises(InputError, match=r"how must be .*'mean'"):
         labels.aggregate(np.zeros((2, 1000)), "mean")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="floats, not int64"):
         labels.aggregate(np.zeros((2, 1000), np.int64))
@@ -199,23 +201,23 @@ def test_save_and_load(h: Hierarchy, tmp_path: Path) -> None:
     ("text", "what"),
     [
         ("{", "Expecting property name"),
-        ("[]", "no object with"),
-        ("{}", "no object with an object 'targets'"),
-        ('{"targets": ["a"]}', "no object with"),
+        ("[]", "an object 'targets'"),
+        ("{}", "an object 'targets'"),
+        ('{"targets": ["a"]}', "an object 'targets'"),
         ('{"targets": {"a": "n1"}}', "must hold lists"),
         ('{"targets": {"a": [1]}}', "must hold lists"),
-        ('{"targets": {}}', "without"),
-        ('{"targets": {"a": []}}', "without"),
+        ('{"targets": {}}', "needs targets"),
+        ('{"targets": {"a": []}}', "needs classes"),
         ('{"targets": {"a": ["n1"], "b": []}}', "targets without a class: b"),
         ('{"targets": {"a": ["n1"], "b": ["n1"]}}', "classes given twice: n1"),
         ('{"targets": {"a": ["n1"], "a": ["n2"]}}', "given twice: a"),
         ('{"targets": {"a": ["n1"]}, "dropped": ["n1"]}', "classes given twice: n1"),
     ],
 )
-def test_files_that_are_no_label_maps(text: str, what: str, tmp_path: Path) -> None:
+def test_files_that_are_not_label_maps(text: str, what: str, tmp_path: Path) -> None:
     path = tmp_path / "map.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=f"map.json: no label map can be read: .*{what}"):
+    with pytest.raises(InputError, match=f"map.json: .*label map: .*{what}"):
         LabelMap.load(path)
 
 
@@ -223,7 +225,7 @@ def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json"):
         LabelMap.load(tmp_path / "none.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="no label map"):
+    with pytest.raises(InputError, match="as a label map"):
         LabelMap.load(tmp_path / "bytes.json")
 
 
@@ -237,9 +239,9 @@ def test_the_file_is_plain(h: Hierarchy, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("of_class", "what"),
     [
-        ([0, 1], "3 integers, one a class"),
+        ([0, 1], "3 integers"),
         ([0, 1, 0.5], "not float64"),
-        ([0, 1, 2], "from 0 to 2, not -1 to 1"),
+        ([0, 1, 2], "-1 to 1, .*from 0 to 2"),
         ([0, 1, -2], "from -2"),
         ([0, 0, -1], "targets without a class: b"),
     ],

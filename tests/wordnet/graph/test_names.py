@@ -1,4 +1,4 @@
-"""Display names: no two alike, whatever the classes are."""
+"""Display names are unique, whatever the classes are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that NLTK's own reader also knows, on thousands of random synsets."""
+"""Comparison with NLTK's own reader on thousands of random synsets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imgtool.wordnet import Hierarchy, ImgtoolError, Synset, UnknownSynsetError
 
 @pytest.fixture(scope="module")
 def pairs(h: Hierarchy, full: Hierarchy, nltk_wordnet: Any) -> list[tuple[Synset, Any]]:
-    """2,000 random nouns and all of ImageNet-1k's hierarchy, as ours and as NLTK's."""
+    """Pairs of our synset and NLTK's: 2,000 random nouns and all of ImageNet-1k's hierarchy."""
     chosen = random.Random(0).sample(list(full), 2000) + [full[synset] for synset in h]
     return [(s, nltk_wordnet.synset_from_pos_and_offset("n", int(s.wnid[1:]))) for s in chosen]
 
@@ -72,7 +72,7 @@ def test_nltk_names_and_synsets_are_keys(
 ) -> None:
     for ours, theirs in pairs[:500]:
         assert full[theirs] == full[theirs.name()] == ours
-        for lemma in theirs.lemmas():  # NLTK takes any of the lemmas in a name
+        for lemma in theirs.lemmas():  # NLTK accepts any of the lemmas in a name
             for number in range(1, 1 + len(full.tables.senses(lemma.name()))):
                 name = f"{lemma.name().lower()}.n.{number:02d}"
                 assert full[name].name == nltk_wordnet.synset(name).name()
@@ -80,7 +80,7 @@ def test_nltk_names_and_synsets_are_keys(
     assert tench in h and h[tench].class_index == 0
     einstein = nltk_wordnet.synset("einstein.n.01")
     assert einstein not in h
-    with pytest.raises(UnknownSynsetError, match="not in this hierarchy"):
+    with pytest.raises(UnknownSynsetError, match="not among this hierarchy"):
         h[einstein]
 
 

@@ -1,4 +1,4 @@
-"""Class queries, against Python's own sets."""
+"""Class queries, compared with Python's sets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_operators_and_their_precedence() -> None:
     assert ask(text) == (dog - poodle) | (cat & carnivore) | {281}
     assert ask("carnivore.n.01 - (dog.n.01 | cat.n.01)") == carnivore - dog - cat
     assert ask("carnivore.n.01 - dog.n.01 | cat.n.01") == (carnivore - dog) | cat
-    assert ask("cat.n.01, carnivore.n.01 - cat.n.01") == carnivore  # the comma stands apart
+    assert ask("cat.n.01, carnivore.n.01 - cat.n.01") == carnivore  # the comma separates whole queries
     assert ask("cat.n.01 + carnivore.n.01 - cat.n.01") == carnivore - cat
     assert ask("dog.n.01-poodle.n.01") == ask("n02084071-poodle.n.01") == dog - poodle
     assert ask("cat.n.01 - cat.n.01") == set()
@@ -56,7 +56,7 @@ leaves = st.sampled_from(["dog.n.01", "cat.n.01", "carnivore.n.01", "n02123045",
 
 @st.composite
 def queries(draw: st.DrawFn, depth: int = 0) -> tuple[str, set[int]]:
-    """A fully parenthesised query and what it stands for."""
+    """A fully parenthesised query and the classes it stands for."""
     if depth == 4 or draw(st.booleans()):
         leaf = draw(leaves)
         return leaf, under(int(leaf) if leaf.isdecimal() else leaf.strip("'"))
@@ -75,7 +75,7 @@ def test_any_query(case: tuple[str, set[int]]) -> None:
 
 @given(st.lists(leaves, min_size=2, max_size=6), st.data())
 def test_precedence_as_pythons(keys: list[str], data: st.DataObject) -> None:
-    """With & over + over a comma: Python's & binds more tightly than |, and so does its - than both."""
+    """`&` binds more tightly than `+`, and `+` more tightly than a comma."""
     operators = [data.draw(st.sampled_from("&+,")) for _ in keys[1:]]
     text = keys[0] + "".join(f" {operator} {key}" for operator, key in zip(operators, keys[1:], strict=True))
     values = {key: under(int(key) if key.isdecimal() else key.strip("'")) for key in keys}
@@ -91,16 +91,16 @@ def test_precedence_as_pythons(keys: list[str], data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("text", "column", "what"),
     [
-        ("", 1, "a key is wanted, not the end"),
-        ("dog.n.01 -", 11, "a key is wanted, not the end"),
-        ("dog.n.01 - + cat.n.01", 12, r"a key is wanted, not '\+'"),
-        ("- dog.n.01", 1, "a key is wanted, not '-'"),
-        ("dog.n.01 cat.n.01", 10, "an operator.* before 'cat.n.01'; a key of several words goes in quotes"),
-        ("dog.n.01 (cat.n.01)", 10, "an operator.* before '('"),
+        ("", 1, "expected a key, not the end.*"),
+        ("dog.n.01 -", 11, "expected a key, not the end.*"),
+        ("dog.n.01 - + cat.n.01", 12, r"expected a key, not '\+'"),
+        ("- dog.n.01", 1, "expected a key, not '-'"),
+        ("dog.n.01 cat.n.01", 10, "expected an operator.* before 'cat.n.01'.*quotes"),
+        ("dog.n.01 (cat.n.01)", 10, "expected an operator.* before '('"),
         ("dog.n.01 - (cat.n.01, 3", 12, "'(' is not closed"),
-        ("dog.n.01) - 3", 9, "')' closes nothing"),
+        ("dog.n.01) - 3", 9, "')' has no matching '('"),
         ('3,  "domestic dog', 5, "the quote is not closed"),
-        ("()", 2, "a key is wanted, not ')'"),
+        ("()", 2, "expected a key, not ')'"),
     ],
 )
 def test_errors_point_at_the_column(text: str, column: int, what: str) -> None:

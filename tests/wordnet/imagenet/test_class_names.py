@@ -1,17 +1,17 @@
-"""Class names of models made elsewhere, to wnids."""
+"""Conversion of the class names of other libraries' models to wnids."""
 
 from __future__ import annotations
 
 import random
 
 from imgtool import wordnet
-from imgtool.wordnet.imagenet.class_names import KERAS, ilsvrc2012_wnids_of
+from imgtool.wordnet.imagenet.class_names import KERAS_NAMES, ilsvrc2012_wnids_of
 from imgtool.wordnet.tables.orders import ilsvrc2012_wnids
 
 
 def published(h: wordnet.Hierarchy) -> list[str]:
-    """Keras's list: first lemmas with underscores, but for four."""
-    special = {wnid: name for name, wnid in KERAS.items()}
+    """Keras's list: first lemmas with underscores, with four exceptions."""
+    special = {wnid: name for name, wnid in KERAS_NAMES.items()}
     return [special.get(wnid, h[wnid].lemmas[0]).replace(" ", "_") for wnid in h.wnids]
 
 

@@ -1,4 +1,4 @@
-"""The label map's columns."""
+"""The columns of the class table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import pytest
 
-from imgtool.wordnet import Hierarchy, InputError, label_table, orders
+from imgtool.wordnet import Hierarchy, InputError, class_table, orders
 
 COLUMNS = ["class_index", "wnid", "synset", "lemmas", "name", "gloss", "ilsvrc2012_id", "hypernyms", "path"]
 
 
 def test_in1k(h: Hierarchy) -> None:
-    table = label_table(reversed(h.wnids))
+    table = class_table(reversed(h.wnids))
     assert list(table) == COLUMNS and {len(column) for column in table.values()} == {1000}
     assert table["class_index"] == list(range(1000))
     assert table["wnid"] == h.wnids
@@ -32,13 +32,13 @@ def test_in1k(h: Hierarchy) -> None:
 
 def test_every_value_is_plain_python(h: Hierarchy) -> None:
     plain = (int, str, type(None))
-    for column in label_table([*h.wnids[:20], "mine"]).values():
+    for column in class_table([*h.wnids[:20], "mine"]).values():
         for value in column:
             assert all(type(item) in plain for item in (value if isinstance(value, list) else [value]))
 
 
 def test_folders_that_are_not_wordnets() -> None:
-    table = label_table(["tench", "n01440764", "n99999999", "Dog"])
+    table = class_table(["tench", "n01440764", "n99999999", "Dog"])
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     assert [row["wnid"] for row in rows] == ["Dog", "n01440764", "n99999999", "tench"]
     assert [row["name"] for row in rows] == ["Dog", "tench (cyprinid)", "n99999999", "tench"]
@@ -55,11 +55,11 @@ def test_folders_that_are_not_wordnets() -> None:
 
 
 def test_no_folder_is_wordnets() -> None:
-    assert label_table(["no", "yes"])["name"] == ["no", "yes"]
+    assert class_table(["no", "yes"])["name"] == ["no", "yes"]
 
 
 def test_wordnets_but_not_one_of_the_1000() -> None:
-    table = label_table(["n02084071", "n09450163"])  # dog; the Sun, an instance
+    table = class_table(["n02084071", "n09450163"])  # dog; the Sun, an instance
     assert table["ilsvrc2012_id"] == [None, None]
     assert table["hypernyms"][1] == ["n09444100"]  # star
     assert table["path"][1][-2:] == ["n09444100", "n09450163"]
@@ -67,6 +67,6 @@ def test_wordnets_but_not_one_of_the_1000() -> None:
 
 def test_wrong_lists() -> None:
     with pytest.raises(InputError, match="twice: a"):
-        label_table(["a", "b", "a"])
+        class_table(["a", "b", "a"])
     with pytest.raises(InputError, match="no classes"):
-        label_table([])
+        class_table([])

@@ -1,4 +1,4 @@
-"""The published subsets, against their published lists."""
+"""The published subsets, compared with their published lists."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_imagenette_and_imagewoof(h: Hierarchy) -> None:
 
 
 def test_tiny_imagenet(h: Hierarchy) -> None:
-    """Lines of the published wnids.txt, and the ends of its sorted order."""
+    """Compares with lines of the published wnids.txt, and with the first and last of them in sorted order."""
     tiny = subset("tiny-imagenet-200")
     published = "n02124075 n04067472 n04540053 n04099969 n07749582 n01641577 n02802426 n09246464 n07920052 n03970156"
     assert set(published.split()) < set(tiny.labels)
@@ -87,14 +87,14 @@ def test_there_and_back(name: str, data: st.DataObject) -> None:
 def test_names_and_wrong_labels() -> None:
     assert subset("ImageNet_A") is subset("imagenet-a")
     assert isinstance(subset("Tiny ImageNet 200"), Subset)
-    with pytest.raises(InputError, match="no subset 'imagenet-c': there are 'imagenet-a'"):
+    with pytest.raises(InputError, match=r"no subset 'imagenet-c': .*'imagenet-a'"):
         subset("imagenet-c")
     ours = subset("imagenette")
-    with pytest.raises(InputError, match="10 is no label of imagenette: they go from 0 to 9"):
+    with pytest.raises(InputError, match=r"10 is not a label of imagenette: .* 0 to 9"):
         ours.to_in1k([0, 10])
-    with pytest.raises(InputError, match="-1 is no class index: they go from 0 to 999"):
+    with pytest.raises(InputError, match=r"-1 is not a class index: .* 0 to 999"):
         ours.from_in1k([0, -1])
     with pytest.raises(InputError, match="integers, not float64"):
         ours.from_in1k([0.5])
-    with pytest.raises(InputError, match="10 is no label"):
+    with pytest.raises(InputError, match="10 is not a label"):
         ours.classes(10)

@@ -1,4 +1,4 @@
-"""The coarse name of each class."""
+"""Superclasses: the coarse name of each class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from imgtool import wordnet
-from imgtool.wordnet.imagenet.superclasses import MOST, superclass, superclass_names
+from imgtool.wordnet.imagenet.superclasses import MAX_CLASSES, superclass, superclass_names
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_ilsvrc2012_falls_into_disjoint_parts():
     found = [superclass(h[index]) for index in range(1000)]
     counts = Counter(s.wnid for s in found)
     assert len(counts) == 74
-    assert max(counts.values()) == 118 <= MOST
+    assert max(counts.values()) == 118 <= MAX_CLASSES
     for index, above in enumerate(found):
         assert h.is_a(index, above)
         assert above.wnid != h[index].wnid

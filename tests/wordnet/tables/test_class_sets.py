@@ -1,4 +1,4 @@
-"""load: the published class sets, prepared data sets, and what is neither."""
+"""load: published class sets, prepared data sets, and arguments that are neither."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_class_may_lie_under_another() -> None:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Callable[[list[str]], Path]:
-    """A data set's folder, as far as load looks at it."""
+    """The folder of a data set, with only what load reads."""
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
 
@@ -78,5 +78,5 @@ def test_unreadable_label_maps(tmp_path: Path) -> None:
 
 def test_neither_name_nor_path(tmp_path: Path) -> None:
     for wrong in ("imagenet", tmp_path, str(tmp_path / "no")):
-        with pytest.raises(InputError, match="there are 'in1k', 'in22k', 'in12k', 'in21k', 'full', or give"):
+        with pytest.raises(InputError, match="'in1k', 'in22k', 'in12k', 'in21k', 'full'"):
             wordnet.load(wrong)

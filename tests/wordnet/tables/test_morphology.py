@@ -1,4 +1,4 @@
-"""Inflected words, against NLTK's morphy and synsets."""
+"""Base forms of inflected words, compared with NLTK's morphy and synsets."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any
 import pytest
 
 from imgtool.wordnet import Hierarchy
-from imgtool.wordnet.tables.morphology import DETACHMENT, base_forms
+from imgtool.wordnet.tables.morphology import DETACHMENT_RULES, base_forms
 
 
 def test_rules_are_nltks(nltk_wordnet: Any) -> None:
-    assert sorted(DETACHMENT) == sorted(nltk_wordnet.MORPHOLOGICAL_SUBSTITUTIONS["n"])
+    assert sorted(DETACHMENT_RULES) == sorted(nltk_wordnet.MORPHOLOGICAL_SUBSTITUTIONS["n"])
 
 
 @pytest.fixture(scope="module")
 def words(nltk_wordnet: Any) -> list[str]:
-    """All irregular plurals; 3,000 nouns with each of the endings that are detached, and as they are; and non-words."""
+    """All irregular plurals; 3,000 nouns, unchanged and with each plural ending; and non-words."""
     lemmas = random.Random(0).sample(sorted(nltk_wordnet.all_lemma_names("n")), 3000)
-    inflected = [lemma.removesuffix(new) + old for lemma in lemmas for old, new in DETACHMENT if lemma.endswith(new)]
+    inflected = [
+        lemma.removesuffix(new) + old for lemma in lemmas for old, new in DETACHMENT_RULES if lemma.endswith(new)
+    ]
     return [*lemmas, *inflected, *nltk_wordnet._exception_map["n"], "s", "ss", "ies", "men", "xyzzys", "glasses"]
 
 

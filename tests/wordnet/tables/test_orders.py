@@ -1,4 +1,4 @@
-"""The 1000 classes and their numbers, against the development kit's."""
+"""The orders of the 1000 classes, compared with the development kit."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TEDDY = 850
 
 
 def wnids_of(order: str) -> dict[int, str]:
-    """Label → wnid, from the definitions; background is missing."""
+    """Maps labels to wnids, by the definitions, without the background."""
     in1k = orders.ilsvrc2012_wnids()
     ids = orders.ilsvrc2012_ids().tolist()
     if order.startswith("in22k"):
@@ -66,19 +66,19 @@ def wnids_of(order: str) -> dict[int, str]:
 @pytest.mark.parametrize("src", RANGES)
 @pytest.mark.parametrize("dst", RANGES)
 def test_every_pair(src: str, dst: str) -> None:
-    """All labels of an order, against its definition by wnids."""
+    """All labels of an order, compared with its definition by wnids."""
     low, high = RANGES[src]
     y = np.arange(low, high + 1)
     label_of = {wnid: label for label, wnid in wnids_of(dst).items()}
     expected = [label_of.get(wnids_of_src, -1) for wnids_of_src in map(wnids_of(src).get, y.tolist())]  # type: ignore
     if src == dst == "tf_slim":
-        expected[0] = 0  # background is background
+        expected[0] = 0  # background stays background
     assert orders.convert(y, src, dst, missing=-1).tolist() == expected
 
 
 @given(st.lists(st.integers(0, 999)), st.lists(st.sampled_from([*IN1K, "in22k_ms"]), max_size=5))
 def test_there_and_back(y: list[int], way: list[str]) -> None:
-    """Through any orders that have all 1000 classes."""
+    """Conversion through any orders that have all 1000 classes."""
     way = ["sorted", *way, "sorted"]
     labels = np.array(y, np.int64)
     for src, dst in pairwise(way):
@@ -102,7 +102,7 @@ def test_darknet_begins_as_published(h: Hierarchy) -> None:
 
 
 def test_22k_ms_as_published() -> None:
-    """Lines of the published labelmap_22k_reorder.txt."""
+    """Compares with lines of the published labelmap_22k_reorder.txt."""
     wnids = load("in22k").wnids
     for wnid, label in {"n01440764": 0, "n04398044": 849, "n04404412": 851, "n15075141": 999, "n00004475": 1000,
                         "n00005787": 1001, "n15102455": 21_840, "n15102894": 21_841}.items():  # fmt: skip
@@ -115,7 +115,7 @@ def test_what_an_order_does_not_have() -> None:
     assert orders.convert([5, 0], "tf_slim", "sorted", missing=-1).tolist() == [4, -1]
     with pytest.raises(InputError, match=r"label 850 of order 'sorted' is n04399382, which order 'in22k' does not"):
         orders.convert([0, TEDDY], "sorted", "in22k")
-    with pytest.raises(InputError, match=r"label 0 of order 'in22k' is n00004475, .* \(so of 2 of 3 labels\)"):
+    with pytest.raises(InputError, match=r"label 0 of order 'in22k' is n00004475, .* \(2 of 3 labels\)"):
         orders.convert([359, 0, 1], "in22k", "ilsvrc2012_id")
     with pytest.raises(InputError, match="850"):
         orders.convert(TEDDY, "in22k_ms", "in22k")
@@ -137,7 +137,7 @@ def test_wrong_labels() -> None:
         orders.convert([5, 0, 999], "ilsvrc2012_id", "sorted")
     with pytest.raises(InputError, match=r"label 1000 is outside 0 to 999, .* which fits 'ilsvrc2012_id'"):
         orders.convert([1, 1000], "sorted", "ilsvrc2012_id")
-    with pytest.raises(InputError, match="no order known"):
+    with pytest.raises(InputError, match="no known order"):
         orders.convert([-1], "sorted", "ilsvrc2012_id")
     with pytest.raises(InputError, match="float64"):
         orders.convert([0.5], "sorted", "ilsvrc2012_id")

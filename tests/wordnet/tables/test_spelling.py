@@ -1,4 +1,4 @@
-"""The distance behind "nearest", against its textbook recurrence."""
+"""The distance that `nearest` uses, compared with its textbook recurrence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ words = st.text("abc", max_size=6)
 
 
 def osa(a: str, b: str) -> int:
-    """Optimal string alignment distance."""
+    """Computes the optimal string alignment distance."""
     d = {(i, 0): i for i in range(len(a) + 1)} | {(0, j): j for j in range(len(b) + 1)}
     for i in range(1, len(a) + 1):
         for j in range(1, len(b) + 1):

@@ -61,7 +61,7 @@ def test_explicit_edges(h: Hierarchy) -> None:
 @given(st.lists(st.integers(0, 82_114), min_size=1, max_size=40, unique=True), st.sampled_from(["longest", "first"]))
 def test_a_tree_is_within_the_graph(rows: list[int], policy: str) -> None:
     tables = wordnet.load("full").tables
-    h = wordnet.load([tables.wnid(row) for row in rows])  # a random graph, with classes above classes too
+    h = wordnet.load([tables.wnid(row) for row in rows])  # a random graph, in which some classes are above others
     tree = make_tree(h, policy)
     below = tree.membership()
     for index in range(h.num_classes):

@@ -1,8 +1,8 @@
-"""Part "loaders": crops of stored JPEGs, from page cache into the device's memory, the pinned copy included.
+"""Part "loaders": loads crops of stored JPEGs from the page cache into the device's memory, through pinned memory.
 
-native is the project's own, dali its DALI backend (on a GPU ``mixed``, that is with the hardware decoder), nvjpeg the
-peer that TorchCodec offers: a batch decoded whole by decode_jpeg on the device, each image then cropped and resized
-there by torchvision. All make the same crops in the same order.
+native is imgtool's own loader. dali is its DALI backend (``mixed`` on a GPU, that is, with the hardware decoder).
+nvjpeg is the peer: TorchCodec's decode_jpeg decodes a whole batch on the device, and torchvision crops and resizes each
+image there. All make the same crops in the same order.
 """
 
 from __future__ import annotations
@@ -17,76 +17,74 @@ from typing import Any
 import torch
 
 from imgtool.bench.gpu.images import data_set
-from imgtool.bench.gpu.plan import Plan
-from imgtool.bench.gpu.record import Record
-from imgtool.bench.gpu.table import Measured, Row, good, median
-from imgtool.bench.loader import HEAD
+from imgtool.bench.gpu.results import PartResults
+from imgtool.bench.gpu.settings import BenchSettings
+from imgtool.bench.gpu.table import Measured, Row, median, successful
+from imgtool.bench.loader import WARMUP_BATCHES
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.loaders import missing, open_loader
 from imgtool.pipelines.loaders.base import Batch, Loader
 
-ENOUGH = 15_000
-"""Images/s that training the n model is to take."""
+TARGET = 15_000
+"""Images/s at which the n model is to be trained."""
 
 
-def measure(plan: Plan, record: Record) -> None:
-    scale = plan.scale
+def measure(settings: BenchSettings, results: PartResults) -> None:
+    workload = settings.workload
     absent = {"dali": missing("dali"), "nvjpeg": _no_nvjpeg()}
     for peer, reason in absent.items():
         if reason:
-            record.absent(peer, reason)
-    for side in scale.sides:
-        data = data_set(plan, side)
-        for threads in sorted(scale.threads, reverse=True):
+            results.absent(peer, reason)
+    for side in workload.sides:
+        data = data_set(settings, side)
+        for threads in sorted(workload.threads, reverse=True):
             for kind in ("native", "dali"):
                 if not absent.get(kind):
-                    record.measure(f"{kind} {side} {threads}", partial(_rates, plan, data, side, kind, threads))
+                    results.measure(f"{kind} {side} {threads}", partial(_rates, settings, data, side, kind, threads))
         if not absent["nvjpeg"]:
-            record.measure(f"nvjpeg {side} 1", partial(_rates, plan, data, side, "nvjpeg", 1))
+            results.measure(f"nvjpeg {side} 1", partial(_rates, settings, data, side, "nvjpeg", 1))
 
 
 def _no_nvjpeg() -> str | None:
     try:
         from torchcodec.decoders import decode_jpeg  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:  # the last two: built for another release of PyTorch
+    except (ImportError, OSError, RuntimeError) as error:  # the last two if it was built for another PyTorch release
         return str(error).strip().partition("\n")[0]
     return None
 
 
-def _rates(plan: Plan, data: Dataset, side: int, kind: str, threads: int) -> dict[str, Any]:
+def _rates(settings: BenchSettings, data: Dataset, side: int, kind: str, threads: int) -> dict[str, Any]:
     with open_loader(
         data,
         "train",
-        batch_size=plan.scale.loader_batch,
-        image_size=plan.image_size,
+        batch_size=settings.workload.loader_batch,
+        image_size=settings.image_size,
         backend="native" if kind == "nvjpeg" else kind,
-        device=plan.device,
+        device=settings.device,
         num_workers=threads,
         drop_last=True,
     ) as loader:
         rates = []
-        for number in range(
-            -1, plan.scale.rounds
-        ):  # in the first, files come into the page cache and pipelines are built
+        for number in range(-1, settings.workload.rounds):  # round -1 fills the page cache and builds pipelines
             epochs = itertools.count((number + 1) * 1000)
             batches = nvjpeg(loader, epochs) if kind == "nvjpeg" else endless(loader, epochs)
             with closing(batches):
-                rate = rate_of(batches, plan.scale.seconds, plan.device)
+                rate = rate_of(batches, settings.workload.seconds, settings.device)
             if number >= 0:
                 rates.append(round(rate, 1))
     out = {"loader": kind, "side": side, "threads": threads, "rates": rates}
-    return out | {"batch": plan.scale.loader_batch, "image_size": plan.image_size, "data": data.path.name}
+    return out | {"batch": settings.workload.loader_batch, "image_size": settings.image_size, "data": data.path.name}
 
 
 def endless(loader: Loader, epochs: Iterator[int]) -> Generator[Batch]:
-    """One epoch after another."""
+    """Yields the batches of one epoch after another."""
     for epoch in epochs:
         loader.set_epoch(epoch)
         yield from loader
 
 
 def nvjpeg(loader: Loader, epochs: Iterator[int]) -> Generator[Batch]:
-    """The loader's own crops through TorchCodec and torchvision: decoded, cropped and resized on its device."""
+    """Yields the loader's crops, but decoded, cropped and resized on its device by TorchCodec and torchvision."""
     from torchcodec.decoders import decode_jpeg
     from torchvision.transforms.v2 import functional as F
 
@@ -107,8 +105,8 @@ def nvjpeg(loader: Loader, epochs: Iterator[int]) -> Generator[Batch]:
 
 
 def rate_of(batches: Iterator[Batch], seconds: float, device: torch.device) -> float:
-    """Images a second for so long, behind the first ``HEAD`` batches; the last copy has arrived by then."""
-    for _ in range(HEAD):
+    """Returns images/s over ``seconds``, after ``WARMUP_BATCHES`` batches; waits for the last copy to the device."""
+    for _ in range(WARMUP_BATCHES):
         next(batches)
     _wait(device)
     count, started = 0, time.perf_counter()
@@ -124,17 +122,20 @@ def _wait(device: torch.device) -> None:
 
 
 def rows(measured: Measured) -> list[Row]:
-    """Native by threads against what training asks for; peers against native at as many threads, or at most."""
-    native = {(one["side"], one["threads"]): one for one in good(measured) if one["loader"] == "native"}
+    """Returns the rates of native against the target, and those of the peers against native with the same threads.
+
+    nvjpeg is compared with native at its most threads.
+    """
+    native = {(one["side"], one["threads"]): one for one in successful(measured) if one["loader"] == "native"}
     most = max((threads for _, threads in native), default=0)
     out = []
-    for one in sorted(good(measured), key=lambda one: (one["side"], one["loader"] != "native", one["threads"])):
+    for one in sorted(successful(measured), key=lambda one: (one["side"], one["loader"] != "native", one["threads"])):
         rate, threads = median(one), one["threads"]
-        what = f"loader {one['loader']}, stored side {one['side']}, {threads} thread{'s' * (threads > 1)}"
+        what = f"loader {one['loader']}, longer side {one['side']}, {threads} thread{'s' * (threads > 1)}"
         figure, aim = f"{rate:,.0f} images/s", one["loader"] == "native" and threads == most
         beside = native.get((one["side"], most if one["loader"] == "nvjpeg" else threads))
         if one["loader"] != "native" and beside:
-            figure += f"; native is {median(beside) / rate:.2f} ×"
-        met = rate >= ENOUGH if aim else None
-        out.append(Row(what, figure, f"{ENOUGH:,}" if aim else "", met, len(one["rates"])))
+            figure += f"; native is {median(beside) / rate:.2f} × as fast"
+        met = rate >= TARGET if aim else None
+        out.append(Row(what, figure, f"{TARGET:,}" if aim else "", met, len(one["rates"])))
     return out

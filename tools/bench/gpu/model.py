@@ -1,7 +1,8 @@
-"""Part "model": the training step on a batch that lies on the device, without a loader.
+"""Part "model": the training step on a batch in the device's memory, without a loader.
 
-eager, through torch.compile as the loop does it, and that captured whole (forward, loss, backward, SGD, average) as one
-CUDA graph. The graph is an experiment: learning rate and the average's weight are frozen in it, so the loop has none.
+Three modes: eager; torch.compile, as in the training loop; and the compiled step captured as one CUDA graph (forward,
+loss, backward, SGD, EMA). The graph is an experiment that the training loop does not use, because it freezes the
+learning rate and the weight of the EMA.
 """
 
 from __future__ import annotations
@@ -15,48 +16,49 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from imgtool.bench.gpu.plan import Plan
-from imgtool.bench.gpu.record import Record
-from imgtool.bench.gpu.table import Measured, Row, good, median
+from imgtool.bench.gpu.results import PartResults
+from imgtool.bench.gpu.settings import BenchSettings
+from imgtool.bench.gpu.table import Measured, Row, median, successful
 from imgtool.training import recipes
 from imgtool.training.engine.ema import EMA
 from imgtool.training.engine.meters import TRAINING_PASSES, peak_flops
-from imgtool.training.engine.step import Step, compiled, make_loss, make_optimizer
+from imgtool.training.engine.step import Step, compiled, make_batch_loss, make_optimizer
 from imgtool.training.models import losses, yolov8
+from imgtool.training.models.flops import flops
 
 Work = Callable[[], object]
 MODES = ("eager", "compile", "compile + graph")
 CLASSES = 1000
 ESTIMATES = {"n": (72e3, 92e3), "s": (33e3, 40e3), "m": (14.5e3, 17e3), "l": (7.7e3, 8.9e3), "x": (5.5e3, 6.3e3)}
-"""Images/s at 224 pixels by the bytes that a step must move: operation by operation, and with all that can be fused."""
-ENOUGH = 0.5  # of the estimate; below it the kernels are recorded
-WARM = 5  # steps before the first round
-TRACED, KERNELS = 3, 12  # steps traced, kernels kept
+"""Estimated images/s at 224 pixels if memory bandwidth is the limit: without fusion, and with all possible fusion."""
+TARGET = 0.5  # of the estimate; below it, the kernels are recorded
+WARMUP_STEPS = 5  # before the first round
+TRACED_STEPS, KERNELS = 3, 12  # steps to trace; kernels to record
 
 
-def measure(plan: Plan, record: Record) -> None:
-    torch.backends.cudnn.benchmark = True  # as the loop does
-    first, *others = plan.scale.image_sizes
-    configurations = [(size, first) for size in plan.scale.sizes]
-    configurations += [("n", image_size) for image_size in others if "n" in plan.scale.sizes]
-    for batch in plan.scale.batches:
+def measure(settings: BenchSettings, results: PartResults) -> None:
+    torch.backends.cudnn.benchmark = True  # as in the training loop
+    first, *others = settings.workload.image_sizes
+    configurations = [(size, first) for size in settings.workload.sizes]
+    configurations += [("n", image_size) for image_size in others if "n" in settings.workload.sizes]
+    for batch in settings.workload.batches:
         for size, image_size in configurations:
-            _measure_one(plan, record, size, image_size, batch)
+            _measure_one(settings, results, size, image_size, batch)
 
 
-def _measure_one(plan: Plan, record: Record, size: str, image_size: int, batch: int) -> None:
-    training = cache(lambda: Training(size, image_size, batch, plan.device))
-    for mode in MODES if plan.device.type == "cuda" else MODES[:1]:
-        record.measure(f"{size} {image_size} {batch} {mode}", partial(_rates, plan, training, mode))
+def _measure_one(settings: BenchSettings, results: PartResults, size: str, image_size: int, batch: int) -> None:
+    training = cache(lambda: Training(size, image_size, batch, settings.device))
+    for mode in MODES if settings.device.type == "cuda" else MODES[:1]:
+        results.measure(f"{size} {image_size} {batch} {mode}", partial(_rates, settings, training, mode))
     training.cache_clear()
     gc.collect()
-    if plan.device.type == "cuda":
-        torch.compiler.reset()  # compiled code is kept a function, eight times; behind that torch falls back to eager
+    if settings.device.type == "cuda":
+        torch.compiler.reset()  # after recompiling a function 8 times, torch would fall back to eager
         torch.cuda.empty_cache()
 
 
 class Training:
-    """A model in training, its optimiser and average, and a batch of random images, all on the device."""
+    """A model in training, its optimiser and EMA, and a batch of random images, all on the device."""
 
     def __init__(self, size: str, image_size: int, batch: int, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -66,34 +68,35 @@ class Training:
         self.model = self.model.to(memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(self.model, self.recipe, device)
         self.ema = EMA(self.model, 0.99)
-        self.loss_of = make_loss(self.model, losses.CrossEntropy(CLASSES, self.recipe.label_smoothing), device)
+        criterion = losses.CrossEntropy(CLASSES, self.recipe.label_smoothing)
+        self.batch_loss = make_batch_loss(self.model, criterion, device)
         shape = (batch, 3, image_size, image_size)
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8).to(device, memory_format=torch.channels_last)
         self.labels = torch.randint(0, CLASSES, (batch,)).to(device)
-        self.notes: list[str] = []  # of the compiler
-        self.fast = cache(lambda: compiled(self.loss_of, device, self.notes.append, self.model))
+        self.notes: list[str] = []  # messages of the compiler
+        self.fast = cache(lambda: compiled(self.batch_loss, device, self.notes.append, self.model))
 
     def work(self, mode: str) -> Work:
-        """What does a step in this mode, ready to be timed."""
-        self.optimizer.zero_grad(set_to_none=True)  # what an earlier mode may have left when its memory ran out
-        loss_of = self.loss_of if mode == "eager" else self.fast()
-        step = Step(loss_of, self.model, self.optimizer, self.ema)
+        """Returns a function that runs one step in this mode, warmed up."""
+        self.optimizer.zero_grad(set_to_none=True)  # an earlier mode may have left gradients when its memory ran out
+        batch_loss = self.batch_loss if mode == "eager" else self.fast()
+        step = Step(batch_loss, self.model, self.optimizer, self.ema)
         part = (self.images, self.labels, None)
 
         def work() -> object:
             return step([part])
 
-        for _ in range(WARM if self.device.type == "cuda" else 1):
+        for _ in range(WARMUP_STEPS if self.device.type == "cuda" else 1):
             work()
         return captured(work) if "graph" in mode else work
 
 
 def captured(work: Work) -> Work:
-    """The kernels of ``work``, which has run before, as one CUDA graph."""
+    """Captures the kernels of ``work``, which must have run before, in one CUDA graph."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # so that what is made lazily a stream is made outside the capture
-        for _ in range(WARM):
+    with torch.cuda.stream(side):  # so that what is initialised once per stream is initialised outside the capture
+        for _ in range(WARMUP_STEPS):
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
@@ -102,9 +105,9 @@ def captured(work: Work) -> Work:
     return graph.replay
 
 
-def _rates(plan: Plan, made: Callable[[], Training], mode: str) -> dict[str, Any]:
-    """Images/s a round, their MFU, memory, and below half of the estimate the kernels that take the time."""
-    training, device, scale = made(), plan.device, plan.scale
+def _rates(settings: BenchSettings, made: Callable[[], Training], mode: str) -> dict[str, Any]:
+    """Measures images/s per round, MFU and memory; below the target also the kernels that take the most time."""
+    training, device, workload = made(), settings.device, settings.workload
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -113,28 +116,28 @@ def _rates(plan: Plan, made: Callable[[], Training], mode: str) -> dict[str, Any
     _wait(device)
     out: dict[str, Any] = {"size": training.size, "image_size": training.image_size, "batch": training.batch}
     out |= {"mode": mode, "rates": [], "ready_seconds": round(time.perf_counter() - started, 2)}
-    for _ in range(scale.rounds):
-        seconds = seconds_of(lambda: [work() for _ in range(scale.steps)], device)
-        out["rates"].append(round(scale.steps * training.batch / seconds, 1))
+    for _ in range(workload.rounds):
+        seconds = seconds_of(lambda: [work() for _ in range(workload.steps)], device)
+        out["rates"].append(round(workload.steps * training.batch / seconds, 1))
     rate, peak = median(out), peak_flops(device)
-    flops = yolov8.flops(training.model, training.image_size)
-    out["mfu"] = round(rate * TRAINING_PASSES * flops / peak, 4) if peak else None
+    operations = flops(training.model, training.image_size)
+    out["mfu"] = round(rate * TRAINING_PASSES * operations / peak, 4) if peak else None
     out["memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else None
     out["of_estimate"] = round(rate / estimate(training.size, training.image_size, mode), 3)
     if training.notes:
         out["notes"] = list(training.notes)
-    if out["of_estimate"] < ENOUGH:
+    if out["of_estimate"] < TARGET:
         out |= kernels(work, device)
     return out
 
 
 def estimate(size: str, image_size: int, mode: str = MODES[-1]) -> float:
-    """Images/s, scaled with the pixels from 224."""
+    """Returns the estimated images/s, scaled from 224 pixels by the number of pixels."""
     return ESTIMATES[size][mode != "eager"] * (224 / image_size) ** 2
 
 
 def seconds_of(work: Work, device: torch.device) -> float:
-    """By the device's own clock where it is a GPU."""
+    """Returns the seconds that ``work`` takes, by the GPU's clock if the device is one."""
     if device.type != "cuda":
         started = time.perf_counter()
         work()
@@ -148,12 +151,12 @@ def seconds_of(work: Work, device: torch.device) -> float:
 
 
 def kernels(work: Work, device: torch.device) -> dict[str, Any]:
-    """The kernels that a step spends most time in, and how much of the time any is running (``busy``, 0..1)."""
+    """Returns the kernels that take most of the time, and ``busy``, the fraction of the time that any kernel runs."""
     cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     with profile(activities=activities) as trace:
         started = time.perf_counter()
-        for _ in range(TRACED):
+        for _ in range(TRACED_STEPS):
             work()
         _wait(device)
         microseconds = (time.perf_counter() - started) * 1e6
@@ -167,9 +170,9 @@ def kernels(work: Work, device: torch.device) -> dict[str, Any]:
     rows = [
         {
             "name": name[:120],
-            "ms": round(time / 1e3 / TRACED, 3),
+            "ms": round(time / 1e3 / TRACED_STEPS, 3),
             "share": round(time / total, 3),
-            "calls": count / TRACED,
+            "calls": count / TRACED_STEPS,
         }
         for time, count, name in sorted(took, reverse=True)[:KERNELS]
     ]
@@ -182,15 +185,15 @@ def _wait(device: torch.device) -> None:
 
 
 def rows(measured: Measured) -> list[Row]:
-    """The fastest of each size and image size, beside eager at the same batch."""
+    """Returns the fastest mode for each size and image size, with eager at the same batch size for comparison."""
     best: dict[tuple[str, int], dict[str, Any]] = {}
-    for one in good(measured):
+    for one in successful(measured):
         key = one["size"], one["image_size"]
         if key not in best or median(one) > median(best[key]):
             best[key] = one
     out = []
     for (size, image_size), one in sorted(best.items(), key=lambda item: ("nsmlx".index(item[0][0]), -item[0][1])):
-        rate, aim = median(one), ENOUGH * estimate(size, image_size)
+        rate, aim = median(one), TARGET * estimate(size, image_size)
         figure = f"{rate:,.0f} images/s"
         if one["mfu"] is not None:
             figure += f", MFU {one['mfu']:.1%}, {one['memory_gb']:.1f} GB"
@@ -198,5 +201,5 @@ def rows(measured: Measured) -> list[Row]:
         if one["mode"] != "eager" and "rates" in eager:
             figure += f"; eager {median(eager):,.0f}"
         what = f"step of {size} at {image_size}, batch {one['batch']}, {one['mode']}"
-        out.append(Row(what, figure, f"{aim:,.0f}, half of the roofline's", rate >= aim, len(one["rates"])))
+        out.append(Row(what, figure, f"{aim:,.0f}, half of the roofline estimate", rate >= aim, len(one["rates"])))
     return out

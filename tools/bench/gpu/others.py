@@ -1,4 +1,4 @@
-"""Parts that other programs measure: "tests" (pytest) and "inference" (imgtool bench inference)."""
+"""Parts that run another program: "tests" (pytest) and "inference" (imgtool bench inference)."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from imgtool.bench.gpu.plan import Plan
 from imgtool.bench.gpu.process import imgtool, last_line, run
-from imgtool.bench.gpu.record import Record, checkout
-from imgtool.bench.gpu.table import Measured, Row, good
+from imgtool.bench.gpu.results import PartResults, checkout
+from imgtool.bench.gpu.settings import BenchSettings
+from imgtool.bench.gpu.table import Measured, Row, successful
 from imgtool.wordnet.errors import ImgtoolError
 
 DEVICE = "IMGTOOL_TEST_DEVICE"  # tests/gpu/conftest.py reads it
 
 
-def measure_tests(plan: Plan, record: Record) -> None:
+def measure_tests(settings: BenchSettings, results: PartResults) -> None:
     root = checkout()
     if root is None or importlib.util.find_spec("pytest") is None:
-        record.absent("tests/gpu", "needs a checkout and pytest")
+        results.absent("tests/gpu", "needs a checkout and pytest")
         return
-    record.measure("tests/gpu", lambda: _test(plan, record, root))
+    results.measure("tests/gpu", lambda: _test(settings, results, root))
 
 
-def _test(plan: Plan, record: Record, root: Path) -> dict[str, Any]:
-    report, log = (plan.work / "tests.xml").resolve(), (plan.work / "tests.log").resolve()
+def _test(settings: BenchSettings, results: PartResults, root: Path) -> dict[str, Any]:
+    report, log = (settings.work / "tests.xml").resolve(), (settings.work / "tests.log").resolve()
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    run(command, record.left, log, root, {**os.environ, DEVICE: str(plan.device)})
+    run(command, results.seconds_left, log, root, {**os.environ, DEVICE: str(settings.device)})
     if not report.exists():
         raise ImgtoolError(f"pytest: {last_line(log)} ({log})")
     return outcomes(report)
 
 
 def outcomes(report: Path) -> dict[str, Any]:
-    """Of a JUnit file: how many passed, and of the others what was said."""
+    """Reads a JUnit file: the number of passed tests, and the messages of failed and skipped ones."""
     passed, failed, skipped = 0, {}, {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname', '').split('.')[-1]}::{case.get('name')}"
@@ -56,26 +56,26 @@ def outcomes(report: Path) -> dict[str, Any]:
 
 def test_rows(measured: Measured) -> list[Row]:
     out = []
-    for one in good(measured):
+    for one in successful(measured):
         wrong = len(one["failures"])
         figure = f"{one['passed']} passed, {wrong} failed, {len(one['skipped'])} skipped"
-        out.append(Row("pytest tests/gpu", figure, "none fails", not wrong and one["passed"] > 0))
+        out.append(Row("pytest tests/gpu", figure, "no failures", not wrong and one["passed"] > 0))
     return out
 
 
-def measure_inference(plan: Plan, record: Record) -> None:
-    for size in plan.scale.sizes:
-        record.measure(size, partial(_infer, plan, record, size))
+def measure_inference(settings: BenchSettings, results: PartResults) -> None:
+    for size in settings.workload.sizes:
+        results.measure(size, partial(_infer, settings, results, size))
 
 
-def _infer(plan: Plan, record: Record, size: str) -> dict[str, Any]:
-    """`imgtool bench inference` of a size, its JSON as it is."""
-    found, log = (plan.work / f"inference-{size}.json").resolve(), plan.work / f"inference-{size}.log"
+def _infer(settings: BenchSettings, results: PartResults, size: str) -> dict[str, Any]:
+    """Runs `imgtool bench inference` for a size and returns its JSON."""
+    found, log = (settings.work / f"inference-{size}.json").resolve(), settings.work / f"inference-{size}.log"
     found.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
-    command = imgtool("bench", "inference", "--device", plan.device.type, "--sizes", size, "--json", str(found))
-    command += ["--imgsz", str(plan.image_size), "--rounds", str(plan.scale.rounds)]
-    code = run(command, record.left, log)
+    command = imgtool("bench", "inference", "--device", settings.device.type, "--sizes", size, "--json", str(found))
+    command += ["--imgsz", str(settings.image_size), "--rounds", str(settings.workload.rounds)]
+    code = run(command, results.seconds_left, log)
     if code or not found.exists():
         raise ImgtoolError(f"imgtool bench inference ended with exit code {code}: {last_line(log)} ({log})")
     result: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
@@ -83,15 +83,15 @@ def _infer(plan: Plan, record: Record, size: str) -> dict[str, Any]:
 
 
 def inference_rows(measured: Measured) -> list[Row]:
-    """Milliseconds of one image, images a second of more, the fastest runtime first."""
+    """Returns milliseconds for a single image, images/s for larger batches, the fastest runtime first."""
     out = []
-    for timing in [timing for one in good(measured) for timing in one["result"]["timings"]]:
+    for timing in [timing for one in successful(measured) for timing in one["result"]["timings"]]:
         batch, rounds = timing["batch"], timing["milliseconds"]
         medians = sorted((statistics.median(values), runtime) for runtime, values in rounds.items() if values)
-        told = [
+        speeds = [
             f"{runtime} " + (f"{batch / ms * 1e3:,.0f} images/s" if batch > 1 else f"{ms:.2f} ms")
             for ms, runtime in medians
         ]
         runs = min(map(len, rounds.values()), default=0)
-        out.append(Row(f"inference of {timing['size']}, batch {batch}", "; ".join(told), runs=runs))
+        out.append(Row(f"inference of {timing['size']}, batch {batch}", "; ".join(speeds), runs=runs))
     return out

@@ -1,4 +1,4 @@
-"""Child processes of the parts: ended when their time is up, watched on the GPU while they run."""
+"""Runs the child processes of the parts within a time limit, and monitors the GPU while they run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from imgtool.bench.gpu.record import OutOfTime, smi
+from imgtool.bench.gpu.results import OutOfTime, smi
 
-GRACE = 60.0  # seconds that a training may take to save its step when it is told to stop
-NOTHING_LEFT = 1.0
+GRACE = 60.0  # seconds that a training gets to save a checkpoint after SIGTERM
+MIN_SECONDS = 1.0  # with less time left, nothing is started
 
 
 def imgtool(*arguments: str) -> list[str]:
@@ -25,9 +25,14 @@ def run(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> int:
-    """Runs the command, its output into ``log``, and returns its exit code. When its seconds are over, or this process
-    is interrupted, it is told to stop (SIGTERM) and waited for; the former raises OutOfTime."""
-    if seconds < NOTHING_LEFT:
+    """Runs a command with its output appended to ``log``, and returns its exit code.
+
+    When ``seconds`` are over, or this process is interrupted, sends SIGTERM and waits for the command to end.
+
+    Raises:
+        OutOfTime: the seconds are over.
+    """
+    if seconds < MIN_SECONDS:
         raise OutOfTime
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as output:
@@ -47,14 +52,16 @@ def run(
 
 
 def last_line(log: Path) -> str:
-    """Of what a command said, for an error."""
+    """Returns the last line of a command's output, for an error message."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "it ended without a word"
+    return lines[-1] if lines else "it printed nothing"
 
 
 class Utilisation:
-    """While entered, asks nvidia-smi every ``interval`` seconds how busy the first GPU is, in percent of the time
-    of its last sample; validation and checkpoints count, too. ``results`` tells how many epochs were done then."""
+    """Samples the utilisation of the first GPU, in percent, from nvidia-smi while the context is entered.
+
+    It includes validation and checkpoints. The lines of ``results`` (results.csv) give the number of finished epochs.
+    """
 
     def __init__(self, results: Path, interval: float = 0.5) -> None:
         self.results, self.interval = results, interval
@@ -70,8 +77,8 @@ class Utilisation:
             lines = self.results.read_text().count("\n") if self.results.exists() else 0
             self.samples.append((max(lines - 1, 0), int(answer)))
 
-    def behind(self, epochs: int) -> list[int]:
-        """The samples taken when so many epochs were done."""
+    def after(self, epochs: int) -> list[int]:
+        """Returns the samples taken after this many epochs."""
         return [percent for done, percent in self.samples if done >= epochs]
 
     def __enter__(self) -> Utilisation:

@@ -1,4 +1,4 @@
-"""A row a figure, from the JSON files alone: what was measured, what was aimed at, whether it is met."""
+"""Makes a table from the JSON files: one row per measurement, with its target and whether it was met."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imgtool.bench.gpu.record import read
+from imgtool.bench.gpu.results import read
 
 Measured = dict[str, dict[str, Any]]
 
 
 class Row(NamedTuple):
-    """``met`` is None where nothing is aimed at; ``runs`` is how many measurements the figure is a median of."""
+    """A row of the table. ``met`` is None if there is no target; ``figure`` is a median of ``runs`` measurements."""
 
     what: str
     figure: str
@@ -26,35 +26,35 @@ def median(one: dict[str, Any]) -> float:
     return statistics.median(one["rates"])
 
 
-def good(measured: Measured) -> list[dict[str, Any]]:
-    """The measurements that did not fail."""
+def successful(measured: Measured) -> list[dict[str, Any]]:
+    """Returns the measurements that did not fail."""
     return [one for one in measured.values() if "failed" not in one]
 
 
 def table(out: Path, parts: Iterable[tuple[str, Callable[[Measured], list[Row]]]]) -> str:
-    """Markdown, a section a device and a line on what is missing. Figures of a rehearsal get no verdict."""
+    """Returns Markdown: one section per device, and a line with the missing parts. A rehearsal meets no target."""
     sections: dict[str, list[str]] = {}
     missing = []
     for part, rows_of in parts:
-        record = read(out / f"gpu-{part}.json")
-        if record is None or not record["measured"]:
+        results = read(out / f"gpu-{part}.json")
+        if results is None or not results["measured"]:
             missing.append(part)
             continue
         lines = sections.setdefault(
-            _heading(record), ["| | measured | target | | runs |", "| --- | ---: | --- | --- | ---: |"]
+            _heading(results), ["| | measured | target | | runs |", "| --- | ---: | --- | --- | ---: |"]
         )
-        for row in rows_of(record["measured"]):
+        for row in rows_of(results["measured"]):
             verdict = "" if row.met is None else "met" if row.met else "missed"
-            if record["rehearsal"] and verdict:
+            if results["rehearsal"] and verdict:
                 verdict = "rehearsal"
             lines.append(f"| {row.what} | {row.figure} | {row.target} | {verdict} | {row.runs} |")
-        for name, one in record["measured"].items():
+        for name, one in results["measured"].items():
             if "failed" in one:
                 lines.append(f"| {part}: {name} | {_cell(one['failed'])} | | failed | |")
-        for name, reason in record["absent"].items():
-            lines.append(f"| {part}: {name} | not here: {_cell(reason)} | | | |")
-        if not record["complete"]:
-            missing.append(f"{part} (in part)")
+        for name, reason in results["absent"].items():
+            lines.append(f"| {part}: {name} | not available: {_cell(reason)} | | | |")
+        if not results["complete"]:
+            missing.append(f"{part} (incomplete)")
     text = "\n\n".join(f"{heading}\n\n" + "\n".join(lines) for heading, lines in sections.items())
     if missing:
         text += f"{chr(10) * 2 if text else ''}not measured yet: {', '.join(missing)}"
@@ -65,11 +65,11 @@ def _cell(text: str) -> str:
     return text[:100].replace("|", "/")
 
 
-def _heading(record: dict[str, Any]) -> str:
-    if record["rehearsal"]:
+def _heading(results: dict[str, Any]) -> str:
+    if results["rehearsal"]:
         return "A rehearsal on the CPU: these figures say nothing about a GPU."
-    versions = record["versions"]
+    versions = results["versions"]
     return (
-        f"{record['device']}, driver {record['driver']}, CUDA {record['cuda']}, torch {versions['torch']}; "
-        f"{record['machine']}"
+        f"{results['device']}, driver {results['driver']}, CUDA {results['cuda']}, torch {versions['torch']}; "
+        f"{results['machine']}"
     )

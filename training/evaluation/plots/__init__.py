@@ -1,1 +1,1 @@
-"""Plots of an evaluation: confusion matrix and mosaics of images. Drawn without a display."""
+"""Plots of an evaluation: confusion matrix and image mosaics. They need no display."""

@@ -1,4 +1,4 @@
-"""Images side by side with captions below: the first training batches, the surest mistakes."""
+"""Grids of images with captions: the first training batches, the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from imgtool.pipelines.storage.atomic import atomic_write
 from imgtool.training.recipes.augment import Mixed
 
 SMALLEST_TILE, LARGEST_TILE, GAP = 128, 224, 6  # pixels
-LETTER = 12  # pixels, of the captions
+FONT_SIZE = 12  # of the captions, in pixels
 PAPER, INK, SOFT = (255, 255, 255), (28, 32, 36), (102, 112, 121)
-BATCHES, SHOWN = 3, 16  # training batches that are drawn, images of each
+BATCHES, IMAGES_PER_BATCH = 3, 16  # training batches that are drawn, and images of each
 
 
 def save_mosaic(path: Path, images: Tensor, captions: Sequence[str]) -> None:
-    """Writes ``images`` (uint8 [N, 3, H, W], any device) as a near-square grid in a JPEG, N at least 1.
+    """Writes ``images`` (uint8 [N, 3, H, W] on any device, N ≥ 1) as a near-square grid to a JPEG.
 
-    ``captions``: one an image, of one or more lines each; a line too long for its image is cut short. Small
-    images are enlarged by a whole factor, without smoothing, so that their own pixels can be seen.
+    ``captions`` has one caption per image, of one or more lines; a line wider than its image is truncated. Small images
+    are enlarged by an integer factor without smoothing, so that their pixels are visible.
 
-    Raises OSError when it cannot be written.
+    Raises OSError when the file cannot be written.
     """
     pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     height, width = _tile(*pixels.shape[1:3])
     lines = [caption.split("\n") for caption in captions]
-    strip = max(map(len, lines)) * (LETTER + 4) + 4
+    strip = max(map(len, lines)) * (FONT_SIZE + 4) + 4
     columns = math.ceil(math.sqrt(len(pixels)))
     rows = math.ceil(len(pixels) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + strip + GAP) + GAP), PAPER)
@@ -40,17 +40,17 @@ def save_mosaic(path: Path, images: Tensor, captions: Sequence[str]) -> None:
     enlarged = height >= pixels.shape[1]
     for i, (tile, texts) in enumerate(zip(pixels, lines, strict=True)):
         x, y = GAP + i % columns * (width + GAP), GAP + i // columns * (height + strip + GAP)
-        how = Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR
-        sheet.paste(Image.fromarray(np.ascontiguousarray(tile)).resize((width, height), how), (x, y))
+        resampling = Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR
+        sheet.paste(Image.fromarray(np.ascontiguousarray(tile)).resize((width, height), resampling), (x, y))
         for n, text in enumerate(texts):
-            at = (x + 1, y + height + 3 + n * (LETTER + 4))
-            draw.text(at, _shorten(text, width - 2), INK if n == 0 else SOFT, _font())
+            position = (x + 1, y + height + 3 + n * (FONT_SIZE + 4))
+            draw.text(position, _shorten(text, width - 2), INK if n == 0 else SOFT, _font())
     with atomic_write(path) as temporary:
         sheet.save(temporary, "JPEG", quality=88)
 
 
 def _tile(height: int, width: int) -> tuple[int, int]:
-    """Height and width at which images of this size are shown."""
+    """Returns the height and width at which images of this size are drawn."""
     longer = max(height, width)
     if longer > LARGEST_TILE:
         return max(round(height * LARGEST_TILE / longer), 1), max(round(width * LARGEST_TILE / longer), 1)
@@ -60,14 +60,14 @@ def _tile(height: int, width: int) -> tuple[int, int]:
 
 @cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """matplotlib's own font file, which has more alphabets than Pillow's."""
+    """Returns DejaVu Sans from matplotlib, which covers more alphabets than Pillow's default font."""
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", LETTER)
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", FONT_SIZE)
 
 
 def _shorten(text: str, width: int) -> str:
-    """As much of ``text`` as ``width`` pixels hold."""
+    """Truncates ``text`` with an ellipsis to at most ``width`` pixels."""
     if _font().getlength(text) <= width:
         return text
     while text and _font().getlength(text + "…") > width:
@@ -76,30 +76,31 @@ def _shorten(text: str, width: int) -> str:
 
 
 class BatchMosaics:
-    """Draws the first training batches, as the network sees them: train_batch0.jpg, train_batch1.jpg, train_batch2.jpg.
+    """Draws the first training batches as the network gets them: train_batch0.jpg, train_batch1.jpg, train_batch2.jpg.
 
-    The loop calls it with every batch, after augmentation; behind the first few of the first epoch a call does
-    nothing, and before it copies a few images from the device. What goes wrong here is said and training goes on.
+    The loop calls it with every batch, after augmentation. For the first `BATCHES` batches of the first epoch it copies
+    a few images from the device; after that a call does nothing. An error becomes a line in the log, and training
+    continues.
 
-    ``names``: of the classes, by index. ``say`` takes a line for the log.
+    ``names`` are the names of the classes by index; ``say`` writes a line to the log.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], say: Callable[[str], None]) -> None:
         self.folder, self.names, self.say = folder, names, say
 
     def __call__(self, epoch: int, step: int, images: Tensor, labels: Tensor, mixed: Mixed | None = None) -> None:
-        """``epoch`` from 0 and ``step`` from 1; ``images`` uint8 [N, 3, H, W] and ``labels`` int64 [N] on a device."""
+        """Takes ``epoch`` (from 0), ``step`` (from 1), ``images`` uint8 [N, 3, H, W] and ``labels`` int64 [N]."""
         if epoch > 0 or step > BATCHES:
             return
         path = self.folder / f"train_batch{step - 1}.jpg"
         try:
-            save_mosaic(path, images[:SHOWN], batch_captions(self.names, labels[:SHOWN], mixed))
+            save_mosaic(path, images[:IMAGES_PER_BATCH], batch_captions(self.names, labels[:IMAGES_PER_BATCH], mixed))
         except Exception as error:
-            self.say(f"{path} could not be drawn, training goes on: {error}")
+            self.say(f"cannot draw {path}, training continues without it: {error}")
 
 
 def batch_captions(names: Sequence[str], labels: Tensor, mixed: Mixed | None = None) -> list[str]:
-    """A caption an image: its class, or both classes with their shares where images are mixed."""
+    """Returns one caption per image: its class, or for mixed images both classes with their shares."""
     own = [names[label] for label in labels.tolist()]
     if mixed is None:
         return own

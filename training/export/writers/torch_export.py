@@ -1,4 +1,4 @@
-"""torch.export's own archive (.pt2), for AOTInductor, ExecuTorch and others that compile it further."""
+"""Writes a torch.export archive (.pt2), which AOTInductor, ExecuTorch and others compile further."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from imgtool.training.export.graph import Deployed
-from imgtool.training.export.plan import Plan
-from imgtool.training.runtimes.libraries import quietly
+from imgtool.training.export.graph import ExportModule
+from imgtool.training.export.settings import ExportSettings
+from imgtool.training.runtimes.libraries import without_warnings
 from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.torch_export import METADATA
 
 
-def write(deployed: Deployed, plan: Plan, about: ModelMetadata, path: Path) -> None:
-    with quietly():
-        program = torch.export.export(deployed, (plan.example(),), dynamic_shapes=(plan.dynamic_shapes(),))
+def write(module: ExportModule, settings: ExportSettings, metadata: ModelMetadata, path: Path) -> None:
+    with without_warnings():
+        program = torch.export.export(module, (settings.example(),), dynamic_shapes=(settings.dynamic_shapes(),))
         with open(path, "wb") as file:
-            torch.export.save(program, file, extra_files={METADATA: json.dumps(about.to_strings())})
+            torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata.to_strings())})

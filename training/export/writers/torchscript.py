@@ -1,4 +1,4 @@
-"""TorchScript, run by torch, from C++ too."""
+"""Writes TorchScript, which torch runs from Python and C++."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from imgtool.training.export.graph import Deployed
-from imgtool.training.export.plan import Plan
-from imgtool.training.runtimes.libraries import quietly
+from imgtool.training.export.graph import ExportModule
+from imgtool.training.export.settings import ExportSettings
+from imgtool.training.runtimes.libraries import without_warnings
 from imgtool.training.runtimes.metadata import ModelMetadata
 from imgtool.training.runtimes.torchscript import METADATA
 
 
-def write(deployed: Deployed, plan: Plan, about: ModelMetadata, path: Path) -> None:
-    with quietly(), torch.inference_mode():
-        if deployed.preprocess is not None:
-            deployed.preprocess = torch.jit.script(deployed.preprocess)  # a trace would keep one size of images
-        traced = torch.jit.freeze(torch.jit.trace(deployed.eval(), plan.example(), check_trace=False))
-        torch.jit.save(traced, str(path), _extra_files={METADATA: json.dumps(about.to_strings())})
+def write(module: ExportModule, settings: ExportSettings, metadata: ModelMetadata, path: Path) -> None:
+    with without_warnings(), torch.inference_mode():
+        if module.preprocess is not None:
+            module.preprocess = torch.jit.script(module.preprocess)  # tracing would fix the size of the images
+        traced = torch.jit.freeze(torch.jit.trace(module.eval(), settings.example(), check_trace=False))
+        torch.jit.save(traced, str(path), _extra_files={METADATA: json.dumps(metadata.to_strings())})

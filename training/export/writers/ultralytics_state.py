@@ -1,4 +1,4 @@
-"""The state_dict of Ultralytics' ClassificationModel: weights to go on with there."""
+"""Writes the state_dict of Ultralytics' ClassificationModel, to continue there with the weights."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ from imgtool.wordnet.errors import CheckpointError, InputError
 
 
 def write(model: TrainedModel, out: Path) -> list[Path]:
-    """The state_dict of Ultralytics' ClassificationModel, plain tensors in float32, and beside it, with the ending
-    .json, what a state_dict cannot hold: their architecture file, number of classes, image size, and the classes.
+    """Writes the state_dict (float32 tensors) to ``out``, and a .json next to it. Returns both paths.
 
-        about = json.load(open("out.json"))
-        model = ClassificationModel(about["yaml"], nc=about["nc"])
-        model.load_state_dict(torch.load("out.pt"))           # strict: every key is there
-        model.names = dict(enumerate(about["names"]))
+    The .json has what a state_dict lacks: architecture file, number of classes, image size, and the classes.
+
+        info = json.load(open("out.json"))
+        model = ClassificationModel(info["yaml"], nc=info["nc"])
+        model.load_state_dict(torch.load("out.pt"))           # strict: all keys match
+        model.names = dict(enumerate(info["names"]))
+
+    Raises CheckpointError for a network that Ultralytics does not have, InputError if ``out`` ends in .json.
     """
     network = model.network
     if not isinstance(network, ClassificationModel):
-        raise CheckpointError(f"{model.size} is none of Ultralytics' networks, so they cannot load its weights")
+        raise CheckpointError(
+            f"Ultralytics has no network {model.size}: ultralytics-state is only for sizes n, s, m, l and x"
+        )
     if network.num_classes != len(model.wnids):
         raise CheckpointError(
-            f"a model trained with loss {model.loss} gives {network.num_classes} outputs for "
-            f"{len(model.wnids)} classes, which no other program can read"
+            f"Ultralytics cannot use a model trained with loss {model.loss}: it has {network.num_classes} outputs for "
+            f"{len(model.wnids)} classes"
         )
     if out.suffix == ".json":
-        raise InputError(f"{out} is where the classes go, beside the weights: give --out the ending .pt")
-    about = {
+        raise InputError(
+            f"--out {out}: the .json is for the classes, next to the weights: give a name that ends in .pt"
+        )
+    info = {
         "yaml": f"yolov8{model.size}-cls.yaml",
         "nc": network.num_classes,
         "imgsz": model.imgsz,
@@ -42,5 +49,5 @@ def write(model: TrainedModel, out: Path) -> list[Path]:
     with atomic_write(out) as temporary, open(temporary, "wb") as file:
         torch.save({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, file)
     sidecar = out.with_suffix(".json")
-    write_text(sidecar, json.dumps(about, indent=1) + "\n")
+    write_text(sidecar, json.dumps(info, indent=1) + "\n")
     return [out, sidecar]

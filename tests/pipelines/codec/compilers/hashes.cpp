@@ -1,5 +1,5 @@
-// Prints, for each JPEG file, a hash of the bytes that each job of the codec makes of it: the same on every processor,
-// from every compiler and with every instruction set. Without Python, so that it can be built for another processor.
+// Prints, for each JPEG file, a hash of the bytes that each job of the codec makes from it. The hashes are the same on
+// every processor, with every compiler and instruction set. Uses no Python, so that it can be built for other processors.
 //
 //     hashes INSTRUCTION_SET FILE...
 #include <cstdio>
@@ -25,7 +25,7 @@ uint64_t hash_of(const void* data, size_t size) {
   return hash;
 }
 
-// A line with the hash of what the job returns, a container of bytes, or with its error.
+// Prints a line with the hash of the bytes that the job returns, or with its error.
 template <class Job>
 void report(const std::string& name, Job job) {
   try {

@@ -1,4 +1,4 @@
-"""``imgtool bench loader --data X``: can this machine feed that model, and what holds it up?"""
+"""``imgtool bench loader --data X``: can this machine feed that model, and what is the bottleneck?"""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from imgtool.pipelines.loaders.samples import Samples
 from imgtool.pipelines.threads import available_cpus
 
 
-def verdict(data: Dataset, size: str, imgsz: int, batch: int, seconds: float) -> dict[str, Any]:
-    """Measures reading alone, the native loader on all cores, and the model's training step, each for so many seconds;
-    prints what is slowest."""
+def find_bottleneck(data: Dataset, size: str, imgsz: int, batch: int, seconds: float) -> dict[str, Any]:
+    """Measures reading alone, the native loader on all cores, and the model's training step; prints the slowest.
+
+    Args:
+        seconds: the time for each measurement.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cores = available_cpus()
-    read, megabytes = reading(data, seconds)
-    feed = loading(data, imgsz, batch, cores, seconds)
-    step = stepping(size, imgsz, batch if device == "cuda" else 16, device, data.num_classes, seconds)
-    click.echo(f"reading the stored bytes in random order: {read:,.0f} img/s, {megabytes:,.0f} MB/s, one thread")
-    click.echo(f"native loader, {cores} threads, crops at {imgsz}: {feed:,.0f} img/s")
-    click.echo(f"model {size}, training step on {device}: {step:,.0f} img/s")
+    read, megabytes = read_rate(data, seconds)
+    feed = load_rate(data, imgsz, batch, cores, seconds)
+    step = step_rate(size, imgsz, batch if device == "cuda" else 16, device, data.num_classes, seconds)
+    click.echo(f"reading the stored bytes in random order: {read:,.0f} images/s, {megabytes:,.0f} MB/s, one thread")
+    click.echo(f"native loader, {cores} threads, crops at {imgsz}: {feed:,.0f} images/s")
+    click.echo(f"model {size}, training step on {device}: {step:,.0f} images/s")
     if feed >= 1.1 * step:
-        says = f"the model: the loader could feed {feed / step:.1f} of it"
+        bottleneck = f"the model: the loader could feed {feed / step:.1f} of them"
     elif read < 1.2 * feed:
-        says = "the disk: the images are not in memory and come from it no faster than they are decoded"
+        bottleneck = "the disk: the images are not in the page cache, and reading them is no faster than decoding them"
     else:
-        says = (
-            f"decoding: {step / feed:.1f} times the cores would feed the model; smaller images (--max-side), "
-            "--store jpeg-indexed or --store raw make each cheaper"
+        bottleneck = (
+            f"decoding: feeding the model would take {step / feed:.1f} times the cores; prepare with a smaller "
+            "--max-side, --store jpeg-indexed or --store raw to make each image cheaper"
         )
-    click.echo(f"slowest is {says}")
+    click.echo(f"the bottleneck is {bottleneck}")
     return {
         "bench": "loader --data",
         "machine": f"{machine.describe()}, {device}",
@@ -48,8 +51,8 @@ def verdict(data: Dataset, size: str, imgsz: int, batch: int, seconds: float) ->
     }
 
 
-def reading(data: Dataset, seconds: float) -> tuple[float, float]:
-    """Images and MB a second of touching every page of random samples' bytes."""
+def read_rate(data: Dataset, seconds: float) -> tuple[float, float]:
+    """Returns images/s and MB/s of reading every memory page of the stored bytes, in random order."""
     samples = Samples(data, "train")
     order = np.random.default_rng().permutation(len(samples))
     total, count, started = 0, 0, time.perf_counter()
@@ -63,8 +66,8 @@ def reading(data: Dataset, seconds: float) -> tuple[float, float]:
     return count / took, total / took / 1e6
 
 
-def loading(data: Dataset, imgsz: int, batch: int, threads: int, seconds: float) -> float:
-    """Images a second of the native loader."""
+def load_rate(data: Dataset, imgsz: int, batch: int, threads: int, seconds: float) -> float:
+    """Returns images/s of the native loader."""
     count = 0
     batch = min(batch, data.num_samples("train"))
     with open_loader(data, "train", batch_size=batch, image_size=imgsz, num_workers=threads, drop_last=True) as loader:
@@ -79,8 +82,8 @@ def loading(data: Dataset, imgsz: int, batch: int, threads: int, seconds: float)
     raise AssertionError("never reached")
 
 
-def stepping(size: str, imgsz: int, batch: int, device: str, classes: int, seconds: float) -> float:
-    """Images a second of forward, backward and update on a batch that is there already."""
+def step_rate(size: str, imgsz: int, batch: int, device: str, classes: int, seconds: float) -> float:
+    """Returns images/s of forward pass, backward pass and update on a batch in memory."""
     from imgtool.training.models import yolov8
 
     model = yolov8.build(size, classes).to(device).to(memory_format=torch.channels_last).train()

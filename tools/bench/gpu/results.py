@@ -1,4 +1,4 @@
-"""What a part has measured, in a file that is whole after every measurement: one that is cut off keeps what it had."""
+"""The measurements of a part, in a file that is written after each one, so that an interrupted part keeps them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 import torch
 
 from imgtool.bench import machine
-from imgtool.bench.gpu.plan import Plan
+from imgtool.bench.gpu.settings import BenchSettings
 from imgtool.pipelines.storage.atomic import write_text
 from imgtool.wordnet.errors import InputError
 
@@ -23,47 +23,50 @@ PACKAGES = ("imgtool", "torch", "torchvision", "torchcodec", "triton", "nvidia-d
 
 
 class OutOfTime(Exception):
-    """The part has used up its seconds; what it has measured is kept."""
+    """Raised when the time limit of a part is reached. Its measurements are kept."""
 
 
-class Record:
-    """The file ``out``/gpu-PART.json: ``measured`` is a dict a measurement, by name, with its date and commit.
+class PartResults:
+    """The file ``out``/gpu-PART.json. ``measured`` has one dict per measurement, by name, with date and commit.
 
-    Raises InputError if the file has figures of another device: those are never replaced.
+    Raises:
+        InputError: the file has measurements of another device, which are never replaced.
     """
 
-    def __init__(self, part: str, plan: Plan) -> None:
-        self.path = plan.out / f"gpu-{part}.json"
-        self.plan, self.started, self.longest = plan, time.monotonic(), 0.0
-        self.troubles: list[str] = []
+    def __init__(self, part: str, settings: BenchSettings) -> None:
+        self.path = settings.out / f"gpu-{part}.json"
+        self.settings, self.started, self.longest = settings, time.monotonic(), 0.0
+        self.failures: list[str] = []
         self.measured: dict[str, dict[str, Any]] = {}
-        self.content: dict[str, Any] = {"bench": "gpu", "part": part, "complete": False, **facts(plan.device)}
+        self.content: dict[str, Any] = {"bench": "gpu", "part": part, "complete": False, **facts(settings.device)}
         if before := read(self.path):
             if before["device"] != self.content["device"]:
                 raise InputError(
-                    f"{self.path} has figures of {before['device']}, this is {self.content['device']}: choose another "
-                    "--out, or move the file away"
+                    f"{self.path} has measurements of {before['device']}, but this is {self.content['device']}: choose "
+                    "another --out, or move the file away"
                 )
             self.measured = before["measured"]
         self.content |= {"absent": {}, "measured": self.measured}
         self.write()
 
     @property
-    def left(self) -> float:
-        """Seconds until the part's time is over."""
-        return self.plan.limit - (time.monotonic() - self.started)
+    def seconds_left(self) -> float:
+        """Seconds until the part's time limit."""
+        return self.settings.limit - (time.monotonic() - self.started)
 
     def measure(self, name: str, job: Callable[[], dict[str, Any]]) -> None:
-        """Does ``job`` and keeps what it returns, unless that is there already from an earlier call.
+        """Runs ``job`` and stores its result, unless an earlier call has measured it.
 
-        What goes wrong is kept as well, as ``failed``, so that the others still get their turn. Raises OutOfTime when
-        less is left than the longest measurement so far has taken.
+        An error is stored as ``failed``, so that the next measurements can run.
+
+        Raises:
+            OutOfTime: less time is left than the longest measurement has taken.
         """
         known = self.measured.get(name)
-        if known and not self.plan.again and known.get("failed", OUT_OF_MEMORY) == OUT_OF_MEMORY:
-            click.echo(f"{name}: measured already, commit {known['commit']}; --again measures anew")
+        if known and not self.settings.again and known.get("failed", OUT_OF_MEMORY) == OUT_OF_MEMORY:
+            click.echo(f"{name}: already measured at commit {known['commit']}; --again repeats it")
             return
-        if self.left < self.longest:
+        if self.seconds_left < self.longest:
             raise OutOfTime
         started = time.monotonic()
         try:
@@ -74,25 +77,25 @@ class Record:
             result = {"failed": OUT_OF_MEMORY}
         except Exception as error:
             result = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
-            self.troubles.append(f"{name}: {result['failed']}")
+            self.failures.append(f"{name}: {result['failed']}")
         self.longest = max(self.longest, time.monotonic() - started)
         self.put(name, result)
 
     def put(self, name: str, result: dict[str, Any]) -> None:
-        self.measured[name] = {**result, "date": _now(), "commit": self.plan.commit}
+        self.measured[name] = {**result, "date": _now(), "commit": self.settings.commit}
         self.write()
-        told = {key: value for key, value in result.items() if key not in ("kernels", "result")}
-        brief = (f"{key} {_brief(value)}" for key, value in told.items() if str(value) not in name.split())
+        shown = {key: value for key, value in result.items() if key not in ("kernels", "result")}
+        brief = (f"{key} {_brief(value)}" for key, value in shown.items() if str(value) not in name.split())
         click.echo(f"{name}: {', '.join(brief) or 'done'}")
 
     def absent(self, name: str, reason: str) -> None:
-        """A peer that is not on this machine."""
+        """Stores and prints why a peer is not available on this machine."""
         self.content["absent"][name] = reason
-        click.echo(f"{name}: not here: {reason}")
+        click.echo(f"{name}: not available: {reason}")
         self.write()
 
     def finish(self) -> None:
-        self.content["complete"] = not self.troubles
+        self.content["complete"] = not self.failures
         self.write()
 
     def write(self) -> None:
@@ -102,24 +105,28 @@ class Record:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A record's content; None if there is no such file. Raises InputError for a file of something else."""
+    """Reads the results of a part; None if there is no such file.
+
+    Raises:
+        InputError: the file is something else.
+    """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise InputError(f"{path} is no record of imgtool bench gpu: {error}") from None
+        raise InputError(f"{path} was not written by imgtool bench gpu: {error}") from None
     if not isinstance(content, dict) or content.get("bench") != "gpu":
-        raise InputError(f"{path} is no record of imgtool bench gpu: move it away")
+        raise InputError(f"{path} was not written by imgtool bench gpu: move it away")
     return content
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """The device, its driver and memory, the host, and the versions that the figures depend on."""
+    """Describes the device, driver, memory and host, and the versions that the measurements depend on."""
     out: dict[str, Any] = {"device": f"{device.type} (a rehearsal)", "rehearsal": True}
     if device.type == "cuda":
-        about = torch.cuda.get_device_properties(device)
-        out = {"device": about.name, "rehearsal": False, "memory_gib": round(about.total_memory / 2**30, 1)}
+        properties = torch.cuda.get_device_properties(device)
+        out = {"device": properties.name, "rehearsal": False, "memory_gib": round(properties.total_memory / 2**30, 1)}
         out |= {"driver": smi("driver_version"), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     versions = {}
     for name in PACKAGES:
@@ -127,12 +134,12 @@ def facts(device: torch.device) -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    versions["torch"] = torch.__version__  # with its build
+    versions["torch"] = torch.__version__  # with the build tag
     return out | {"machine": machine.describe(), "versions": versions}
 
 
 def smi(query: str) -> str | None:
-    """What nvidia-smi answers to the query, of the first GPU; None where it is missing."""
+    """Queries nvidia-smi about the first GPU; None if it is not available."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
@@ -142,13 +149,13 @@ def smi(query: str) -> str | None:
 
 
 def checkout() -> Path | None:
-    """The folder of the checkout that this package is installed from; None for a wheel."""
+    """Returns the root of the checkout that this package is installed from; None for a wheel."""
     root = Path(__file__).resolve().parents[3]
     return root if (root / "tests" / "gpu").is_dir() else None
 
 
 def commit() -> str:
-    """Of the checkout, with a + if it has been changed since; "unknown" outside one."""
+    """Returns the commit of the checkout, with a + if files are modified; "unknown" outside a checkout."""
     try:
         command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+"]
         done = subprocess.run(command, cwd=checkout(), capture_output=True, text=True, timeout=20)

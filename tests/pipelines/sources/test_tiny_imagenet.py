@@ -1,0 +1,101 @@
+"""Tiny-ImageNet as a folder and as a tar, whole, truncated and contradictory."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+from PIL import Image
+
+from imgtool.pipelines.archives.reader import LocatorReader
+from imgtool.pipelines.sources import open_source
+from imgtool.wordnet.errors import SourceError, TruncatedSourceError
+
+
+def bytes_of(source, record) -> bytes:
+    with LocatorReader(source.root) as reader:
+        return reader.read(record.locator)
+
+
+def make_tiny(root, wnids=("n02124075", "n01443537"), images=3):
+    """Writes a small Tiny-ImageNet tree whose wnids.txt is not sorted."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (9, 99, 199)).save(buffer, "JPEG")
+    (root / "val/images").mkdir(parents=True)
+    (root / "wnids.txt").write_text("\n".join(wnids) + "\n")
+    annotations = ""
+    for number, wnid in enumerate(wnids):
+        folder = root / "train" / wnid / "images"
+        folder.mkdir(parents=True)
+        boxes = ""
+        for i in range(images):
+            (folder / f"{wnid}_{i}.JPEG").write_bytes(buffer.getvalue())
+            boxes += f"{wnid}_{i}.JPEG\t{i}\t1\t60\t62\n"
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(boxes)
+        (root / "val/images" / f"val_{number}.JPEG").write_bytes(buffer.getvalue())
+        annotations += f"val_{number}.JPEG\t{wnid}\t0\t{number}\t50\t51\n"
+    (root / "val/val_annotations.txt").write_text(annotations)
+    (root / "test/images").mkdir(parents=True)
+    (root / "test/images/test_0.JPEG").write_bytes(buffer.getvalue())
+
+
+def test_tiny_imagenet_as_folder_and_as_tar(tmp_path):
+    root = tmp_path / "tiny-imagenet-200"
+    make_tiny(root)
+    with tarfile.open(tmp_path / "tiny.tar", "w") as archive:
+        archive.add(root, "tiny-imagenet-200")
+    sources = [open_source(root), open_source(tmp_path / "tiny.tar")]
+    for source in sources:
+        assert source.layout == "tiny-imagenet"
+        assert source.wnids == ["n01443537", "n02124075"]
+        train = {r.key: r for r in source.records("train")}
+        assert len(train) == 6
+        assert train["n02124075_2"].wnids == ("n02124075",)
+        assert tuple(train["n02124075_2"].boxes[0]) == ("n02124075", 2, 1, 60, 62)
+        val = {r.key: r for r in source.records("val")}
+        assert val["val_1"].wnids == ("n01443537",)
+        assert tuple(val["val_1"].boxes[0])[1:] == (0, 1, 50, 51)
+        assert bytes_of(source, val["val_1"])[:2] == b"\xff\xd8"
+
+
+def test_a_truncated_tar_yields_only_labelled_images(tmp_path):
+    root = tmp_path / "tiny"
+    make_tiny(root)
+    path = tmp_path / "tiny.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("wnids.txt", "train", "val/images", "val/val_annotations.txt"):
+            archive.add(root / name, f"tiny/{name}")
+    whole = {split: list(open_source(path).records(split)) for split in ("train", "val")}
+    with open(path, "r+b") as file:
+        file.truncate(whole["val"][1].locator.offset + 10)
+    source = open_source(path)
+    for split, expected in (("train", whole["train"]), ("val", [])):
+        found = []
+        with pytest.raises(TruncatedSourceError, match=r"tiny\.tar is truncated"):
+            for record in source.records(split):
+                found.append(record)
+        assert found == expected
+
+
+def test_an_image_without_a_label_is_named(tmp_path):
+    make_tiny(tmp_path / "t")
+    (tmp_path / "t/val/val_annotations.txt").write_text("val_0.JPEG\tn02124075\t0\t0\t50\t51\n")
+    with pytest.raises(SourceError, match=r"val/images/val_1\.JPEG has no line"):
+        list(open_source(tmp_path / "t").records("val"))
+
+
+def test_a_malformed_line_is_named(tmp_path):
+    make_tiny(tmp_path / "t")
+    (tmp_path / "t/val/val_annotations.txt").write_text("val_0.JPEG\tn02124075\t0\tzero\t50\t51\n")
+    with pytest.raises(SourceError, match="line 1"):
+        list(open_source(tmp_path / "t").records("val"))
+
+
+def test_the_real_tiny_imagenet(tiny):
+    source = open_source(tiny)
+    assert len(source.wnids) == 100
+    train, val = (list(source.records(split)) for split in source.splits)
+    assert (len(train), len(val)) == (20_000, 5_000)
+    assert len({r.wnids[0] for r in val}) == 100
+    assert all(len(r.boxes) == 1 for r in train + val)

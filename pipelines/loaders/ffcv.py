@@ -25,7 +25,7 @@ from imgtool.pipelines.loaders.samples import Samples
 from imgtool.pipelines.loaders.sampling import Request
 from imgtool.wordnet.errors import InputError
 
-INSTALL = "install it as CONTRIBUTING.md says (ffcv==1.0.2, an sdist that needs OpenCV's headers)"
+INSTALL = "install it as docs/ffcv.md says (ffcv==1.0.2, an sdist that needs OpenCV's headers)"
 AHEAD = 2
 """Batches made before they are asked for."""
 

@@ -35,6 +35,6 @@ def test_different_answers_stop_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert done.exit_code == 1 and "answers of imgtool and NLTK differ: lca" in done.output
 
 
-def test_no_wordnet(tmp_path: Path) -> None:
+def test_missing_wordnet_is_an_error(tmp_path: Path) -> None:
     done = CliRunner().invoke(bench, ["wordnet", "--wordnet", str(tmp_path)])
     assert done.exit_code == 1 and "wordnet-base" in done.output

@@ -28,8 +28,8 @@ from imgtool.wordnet.graph.label_map import LabelMap
 
 @dataclass(frozen=True)
 class Execution:
-    """How a training is executed: hardware, loader, files. Of its fields only ``order``, ``precision`` and ``sync_bn``
-    influence the weights; everything else that does is in the recipe.
+    """How a training is executed: hardware, loader, files. Apart from rounding and skipped samples or steps, only
+    ``order``, ``precision`` and ``sync_bn`` influence the weights; the other fields do not.
 
     ``backend``, ``order``, ``on_error`` and ``workers`` are options of imgtool.pipelines.loaders.open_loader;
     ``precision``, ``compile``, ``on_nan``, ``save_steps``, ``keep`` and ``profile`` are fields of

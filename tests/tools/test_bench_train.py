@@ -1,4 +1,4 @@
-"""The training benchmark runs and says what it measured; nothing timed is asserted."""
+"""The training benchmark runs and reports its measurements; no time is asserted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_overhead(tmp_path: Path) -> None:
     options = ["--rounds", "2", "--steps", "2", "--batch", "4", "--imgsz", "32", "--json", str(file)]
     done = CliRunner().invoke(bench, ["train", "--only", "overhead", *options])
     assert done.exit_code == 0, done.output
-    assert "the loop runs at" in done.output
+    assert "the training loop reaches" in done.output
     result = json.loads(file.read_text())
     assert result["bench"] == "train" and result["machine"] and "torch" in result["versions"]
     assert set(result["overhead"]) == set(KINDS)
@@ -26,13 +26,13 @@ def test_overhead(tmp_path: Path) -> None:
     assert "ultralytics" not in result and "torchvision" not in result
 
 
-def test_images_are_asked_for() -> None:
+def test_images_are_required() -> None:
     done = CliRunner().invoke(bench, ["train", "--only", "torchvision"])
     assert done.exit_code == 2 and "--src" in done.output
 
 
 def test_summary_of_a_curve(tmp_path: Path) -> None:
-    """The first epoch, in which things start, is no part of the median; best and last are told apart."""
+    """The median excludes the first epoch, which includes start-up; best and last top-1 are separate."""
     rows = [(1, 10.0, 2.0, 0.1), (2, 14.0, 1.5, 0.3), (3, 17.0, 1.2, 0.2), (4, 22.0, 1.1, 0.25)]
     names = "epoch,             time,train/loss,metrics/accuracy_top1"
     (tmp_path / "results.csv").write_text("\n".join([names, *(",".join(map(str, row)) for row in rows)]) + "\n")

@@ -50,8 +50,8 @@ def wordnet_folder() -> Path:
 def nltk_wordnet(wordnet_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """NLTK's reader of WordNet 3.0's nouns.
 
-    Debian's folder lacks lexnames, and NLTK opens only files within its own data path: so it gets a folder of its
-    own. The other parts of speech are left empty, for nothing here asks for them and they take seconds to read.
+    It gets a separate folder, because Debian's folder lacks lexnames, and NLTK opens only files within its data path.
+    The other parts of speech are empty, because the tests do not use them and they take seconds to read.
     """
     reader = pytest.importorskip("nltk.corpus.reader.wordnet")
     data = pytest.importorskip("nltk.data")

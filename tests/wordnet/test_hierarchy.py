@@ -75,7 +75,7 @@ def test_is_a(h: Hierarchy, full: Hierarchy) -> None:
     assert full.is_a("sun.n.01", "star.n.01")  # an instance
 
 
-def test_instances_are_told_from_kinds(full: Hierarchy) -> None:
+def test_instances_are_not_kinds(full: Hierarchy) -> None:
     sun, star = full["sun.n.01"], full["star.n.01"]
     assert sun.parents == () and sun.instance_of == (star,)
     assert sun in star.instances and sun not in star.children

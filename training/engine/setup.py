@@ -46,7 +46,8 @@ class Setup:
 
 @dataclass(frozen=True)
 class Options:
-    """How a training is executed. Only ``seed`` and ``precision`` influence the weights."""
+    """How a training is executed. Apart from rounding and skipped steps, only ``seed`` and ``precision`` influence the
+    weights."""
 
     seed: int = 0  # of the batch augmentation
     precision: str = "auto"  # auto (bf16 on CUDA from Ampere on, else fp32), bf16, fp16 or fp32

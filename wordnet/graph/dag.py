@@ -110,7 +110,8 @@ class Dag:
         """Returns all common ancestors of `a[i]` and `b[i]`, for every i.
 
         Args:
-            a, b: nodes, integers [pairs].
+            a: nodes, integers [pairs].
+            b: likewise.
 
         Returns:
             Three parallel arrays: the pair, int64, ascending; the common ancestor, int32, ascending within a pair; the

@@ -93,15 +93,15 @@ bool ScanReader::Table::make(const JHUFF_TBL& from, bool dc) {
       e = {0, kLarger, a.length, a.advance, 0, a.size};
       continue;
     }
-    auto behind = [i](int n) { return static_cast<uint64_t>(i) << (64 - kLookup + n); };
-    const auto value = static_cast<int16_t>(value_of(behind(0), a.length, a.size));
+    auto bits_after = [i](int n) { return static_cast<uint64_t>(i) << (64 - kLookup + n); };
+    const auto value = static_cast<int16_t>(value_of(bits_after(0), a.length, a.size));
     e = {static_cast<uint8_t>(used), a.advance, static_cast<uint8_t>(used), a.advance, value, value};
     if (dc || a.advance == kEndOfBlock || used == kLookup) continue;
     const Symbol b = symbols[i << used & ((1u << kLookup) - 1)];
     if (!b.length || used + b.length + b.size > kLookup) continue;
     e.bits = static_cast<uint8_t>(used + b.length + b.size);
     e.advance = static_cast<uint8_t>(a.advance + b.advance);
-    e.second = static_cast<int16_t>(value_of(behind(used), b.length, b.size));
+    e.second = static_cast<int16_t>(value_of(bits_after(used), b.length, b.size));
   }
   return valid;
 }

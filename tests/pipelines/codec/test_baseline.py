@@ -74,7 +74,7 @@ def test_real_grey_images_are_coded_as_libjpeg_does(mini):
     strength=st.sampled_from([0, 9, 99]),
 )
 @settings(max_examples=100)
-def test_the_same_quality_changes_nothing(width, height, quality, strength):
+def test_recoding_at_the_same_quality_changes_nothing(width, height, quality, strength):
     data = saved(noise(width, height, "RGB", strength), quality=quality, subsampling=2)
     assert codec.recode(data, quality=quality).data == data
 
@@ -98,7 +98,7 @@ def test_smooth_chroma_is_halved_without_loss(size, quality):
     subsampling=st.integers(0, 2),
 )
 @settings(max_examples=300)
-def test_damage_is_never_passed_on(at, junk, cut, subsampling):
+def test_damage_is_never_stored(at, junk, cut, subsampling):
     """Damaged bytes give a complete image or an error, never a damaged file."""
     data = bytearray(saved(noise(90, 70, "RGB", 30), quality=90, subsampling=subsampling))
     data[at : at + len(junk)] = junk

@@ -100,7 +100,7 @@ def test_a_crop_is_close_to_that_of_a_full_decode(draw_image, encoded, sampling)
     assert np.mean(off) < 2
 
 
-def test_resize_is_pillows(draw_image):
+def test_resize_equals_pillow(draw_image):
     """Equal to Pillow's bilinear, except for 1/255 where Pillow resamples columns first."""
     pixels = draw_image(301, 233)
     for box, size in [((0, 0, 301, 233), (64, 64)), ((20, 30, 200, 100), (224, 224)), ((5, 5, 37, 180), (96, 50))]:
@@ -119,7 +119,7 @@ def test_a_window_is_part_of_the_whole_resize(draw_image):
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (224, 224), (100, 333), (225, 224)])
-def test_center_crop_is_torchvisions(draw_image, width, height):
+def test_center_crop_equals_torchvision(draw_image, width, height):
     from torchvision.transforms import v2
 
     image = Image.fromarray(draw_image(width, height))
@@ -198,14 +198,14 @@ def test_no_image_is_an_error(data):
         assert "\n" not in str(error.value)
 
 
-def test_damaged_data_is_kept_and_said(draw_image, encoded):
+def test_damaged_data_is_kept_and_reported(draw_image, encoded):
     data = bytearray(encoded(draw_image(640, 480)))
     middle = len(data) // 2
     data[middle : middle + 3] = b"\xff\xd3\x00"  # a misplaced restart marker
     assert "damaged" in codec.recode(bytes(data)).repairs
 
 
-def test_a_bomb_is_refused_by_its_header(draw_image, encoded):
+def test_a_huge_image_is_refused_by_its_header(draw_image, encoded):
     data = bytearray(encoded(draw_image()))
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = struct.pack(">HH", 65500, 65500)
@@ -282,7 +282,7 @@ def test_the_batch_stays_inside_its_buffers(draw_image, encoded):
         decode_batch(pool, [data], zero, huge, size, args[0], args[1], np.zeros((2, 32, 32, 3), np.uint8))
 
 
-def test_what_others_put_before_pillows_open(monkeypatch):
+def test_pillow_patched_by_another_package(monkeypatch):
     """Ultralytics, once imported, makes Pillow raise ModuleNotFoundError for unknown bytes."""
     from PIL import Image
 

@@ -106,7 +106,7 @@ def test_the_same_bytes_on_aarch64(build: Any, expected: list[str], jpegs: list[
     needs(CROSS, QEMU)
     library = JPEG / "lib/aarch64-linux-gnu/libjpeg.a"
     if not library.exists():
-        pytest.skip(f"{library} is not here: make test-compilers unpacks it")
+        pytest.skip(f"{library} is missing: make test-compilers unpacks it")
     include = [f"-I{JPEG}/include", f"-I{JPEG}/include/aarch64-linux-gnu"]
     got = hashes([QEMU, build(CROSS, "-static", *include, str(library)), "default"], jpegs)
     # Values beyond 16 bits: libjpeg-turbo decodes them differently on each processor, our decoder does not.

@@ -50,7 +50,7 @@ def test_any_buffer_is_read(jpeg, kind):
     np.testing.assert_array_equal(pixels, _native.decode(jpeg, 0, 0, True)[0])
 
 
-def test_what_is_no_buffer_is_refused(jpeg):
+def test_other_objects_than_buffers_are_refused(jpeg):
     with pytest.raises((BufferError, ValueError), match="contiguous"):
         _native.probe(memoryview(jpeg)[::2])
     with pytest.raises(TypeError):
@@ -59,7 +59,7 @@ def test_what_is_no_buffer_is_refused(jpeg):
         _native.probe(b"")
 
 
-def test_pixels_outlive_all_else(jpeg):
+def test_pixels_outlive_the_input(jpeg):
     expected = np.asarray(Image.open(io.BytesIO(jpeg)))
     views = [_native.decode(jpeg, 0, 0, True)[0][2:].T for _ in range(50)]
     gc.collect()
@@ -71,7 +71,7 @@ def test_pixels_outlive_all_else(jpeg):
 
 
 @pytest.mark.parametrize("bound", [2**31, -(2**31) - 1, 2**40])
-def test_numbers_that_c_would_cut_off_are_refused(jpeg, bound):
+def test_numbers_beyond_int_are_refused(jpeg, bound):
     with pytest.raises(ValueError, match=f"{bound} is out of range"):
         _native.decode(jpeg, bound, 0, True)
     with pytest.raises(ValueError, match=f"{bound} is out of range"):
@@ -98,7 +98,7 @@ def test_a_batch_refuses_another_type_order_or_shape(jpeg, name):
             _native.Batch(pool, buffers, **given | {name: given[name][:1]})
 
 
-def test_a_batch_writes_only_where_it_may(jpeg):
+def test_a_batch_needs_a_writable_output(jpeg):
     given = arrays(jpeg)
     given["out"].flags.writeable = False
     with pytest.raises(ValueError, match="writable"):
@@ -163,7 +163,7 @@ def run(code: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-def test_a_forked_process_decodes_with_threads_of_its_own():
+def test_a_forked_process_decodes_with_its_own_threads():
     """A forked process has copies of the pools, but not their threads."""
     code = """
     import os, sys
@@ -184,7 +184,7 @@ def test_a_forked_process_decodes_with_threads_of_its_own():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of memory is Linux's")
-def test_too_many_threads_are_an_error_in_words():
+def test_too_many_threads_are_a_clear_error():
     code = """
     import resource
     from imgtool.pipelines import codec

@@ -105,7 +105,7 @@ def fit(data: bytes, **options) -> codec.Recoded:
 
 
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS.values())
-def test_what_fits_passes_untouched(draw_image, encoded, subsampling):
+def test_images_that_fit_are_stored_unchanged(draw_image, encoded, subsampling):
     data = encoded(draw_image(), quality=71, subsampling=subsampling, comment=b"kept")
     for options in ({}, {"max_side": 320}, {"short_side": 240}, {"quality": 20, "subsampling": "444"}):
         recoded = fit(data, **options)
@@ -115,7 +115,7 @@ def test_what_fits_passes_untouched(draw_image, encoded, subsampling):
     assert fit(encoded(draw_image(), restart_marker_blocks=4)).how == "passed"
 
 
-def test_a_progressive_one_is_rewritten_with_the_same_pixels(draw_image, encoded):
+def test_a_progressive_image_is_rewritten_with_the_same_pixels(draw_image, encoded):
     for subsampling in SUBSAMPLINGS.values():
         data = encoded(draw_image(321, 243), progressive=True, subsampling=subsampling)
         recoded = fit(data)
@@ -144,7 +144,7 @@ def test_larger_sampling_factors_than_needed_are_reduced(encoded):
     np.testing.assert_array_equal(pillow(recoded.data), pillow(odd))
 
 
-def test_what_does_not_fit_is_recoded(draw_image, encoded):
+def test_images_that_do_not_fit_are_recoded(draw_image, encoded):
     image = Image.fromarray(draw_image())
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_recoded(draw_image, encoded):
     assert fit(encoded(image, exif=turned), exif=False).how == "passed"
 
 
-def test_what_follows_an_image_is_left_behind(draw_image, encoded):
+def test_bytes_after_an_image_are_dropped(draw_image, encoded):
     data = encoded(draw_image())
     recoded = fit(data + b"a second image, or a downloader's page")
     assert (recoded.data, recoded.how) == (data, "transcoded")
@@ -168,7 +168,7 @@ def test_what_follows_an_image_is_left_behind(draw_image, encoded):
 
 @settings(max_examples=60)
 @given(cut=st.integers(1, 20_000))
-def test_a_truncated_image_never_passes(draw_image, encoded, cut):
+def test_a_truncated_image_is_never_stored_unchanged(draw_image, encoded, cut):
     data = encoded(draw_image(), quality=95)
     short = data[: max(len(data) - cut, 0)]
     if cut <= 2:

@@ -51,7 +51,7 @@ def test_a_wrong_loss_is_refused_before_a_run_is_made(drawn_data: Path, tmp_path
 
 def test_a_hierarchical_loss_needs_classes_of_wordnet(drawn_data: Path, tmp_path: Path) -> None:
     labelmap = wordnet.load(Dataset(drawn_data).wnids).labelmap({"animal": "animal.n.01"}, other="other")
-    with pytest.raises(InputError, match="a place in the hierarchy"):
+    with pytest.raises(InputError, match="classes that are in WordNet"):
         Classifier("n").train(drawn_data, name=tmp_path / "run", loss="hxe", labelmap=labelmap, **SHORT)
 
 

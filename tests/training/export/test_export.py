@@ -339,7 +339,7 @@ def test_an_engine_file_holds_its_metadata_before_the_engine(tmp_path: Path) -> 
 
 def test_an_exported_model_cannot_be_trained_or_exported(onnx_file: Path, drawn_data: Path) -> None:
     subject = Classifier(onnx_file, "cpu")
-    with pytest.raises(InputError, match="train from the checkpoint"):
+    with pytest.raises(InputError, match="cannot be trained"):
         subject.train(drawn_data)
     with pytest.raises(InputError, match="is an exported model already"):
         subject.export("torchscript")

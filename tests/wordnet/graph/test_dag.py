@@ -120,7 +120,7 @@ def test_pass_down(parents: list[list[int]], step: int, data: st.DataObject) -> 
 
 
 @given(st.lists(st.lists(st.integers(), max_size=4), min_size=1, max_size=6), st.data())
-def test_gather(lists: list[list[int]], data: st.DataObject) -> None:
+def test_csr_positions(lists: list[list[int]], data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(lists) - 1)))
     values = np.array([value for values in lists for value in values], object)
     indptr = np.cumsum([0] + [len(values) for values in lists])
@@ -128,7 +128,7 @@ def test_gather(lists: list[list[int]], data: st.DataObject) -> None:
     assert values[csr_positions(indptr, np.array(rows, np.int64))].tolist() == expected
 
 
-def test_a_cycle_is_noticed() -> None:
+def test_a_cycle_is_detected() -> None:
     with pytest.raises(ValueError, match="cycle"):
         dag_of([[1], [0]]).depths  # noqa: B018
     with pytest.raises(ValueError, match="cycle"):

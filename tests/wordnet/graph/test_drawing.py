@@ -104,7 +104,7 @@ def test_escapes(full: Hierarchy) -> None:
         assert re.sub(r"\\(.)", r"\1", node[2]) == s.name
 
 
-def test_svg_stands_alone(h: Hierarchy) -> None:
+def test_svg_is_self_contained(h: Hierarchy) -> None:
     svg = h.draw("dog.n.01", format="svg")
     assert svg.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "href" not in svg and "url(" not in svg and "<script" not in svg

@@ -92,7 +92,7 @@ def test_not_a_class(h: Hierarchy, full: Hierarchy) -> None:
 
 
 @given(st.text(max_size=12) | st.integers() | st.floats())
-def test_any_key_is_a_synset_or_an_error_of_ours(key: object) -> None:
+def test_any_key_gives_a_synset_or_an_unknown_synset_error(key: object) -> None:
     h = wordnet.load()
     if key in h:
         assert h[key] in h  # type: ignore[index]

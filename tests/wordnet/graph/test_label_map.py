@@ -114,7 +114,7 @@ def test_apply(of_class: list[int]) -> None:
     assert applied.dtype == torch.int64 and applied.tolist() == [[-1, *of_class]]
 
 
-def test_apply_to_what_are_no_labels() -> None:
+def test_apply_to_wrong_labels() -> None:
     labels = small([0, 1, -1])
     for wrap in (np.asarray, torch.tensor):
         for wrong in ([3], [0, -2]):
@@ -174,7 +174,7 @@ def test_torch_stays_on_its_device(h: Hierarchy) -> None:
         assert (found.shape, found.dtype, found.device.type) == ((3, 2), torch.bfloat16, "meta")
 
 
-def test_aggregate_wrongly(h: Hierarchy) -> None:
+def test_wrong_arguments_of_aggregate(h: Hierarchy) -> None:
     labels = h.labelmap({"dog": "dog.n.01"})
     with pytest.raises(InputError, match=r"\[\.\.\., 1000\].*shape \[2, 999\]"):
         labels.aggregate(np.zeros((2, 999)))

@@ -26,7 +26,7 @@ def test_imagenet22k(fact: Callable[[str], str]) -> None:
     assert len({name.casefold() for name in h.names}) == h.num_classes == 21_841
 
 
-def test_where_the_parent_does_not_suffice(full: Hierarchy) -> None:
+def test_names_that_need_the_nltk_name(full: Hierarchy) -> None:
     here, there = full["landing.n.03"], full["landing.n.04"]
     assert here.parents[0].lemmas[0] == there.parents[0].lemmas[0]
     assert unique_names([here, there]) == ["landing (landing.n.03)", "landing (landing.n.04)"]

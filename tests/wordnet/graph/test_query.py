@@ -74,7 +74,7 @@ def test_any_query(case: tuple[str, set[int]]) -> None:
 
 
 @given(st.lists(leaves, min_size=2, max_size=6), st.data())
-def test_precedence_as_pythons(keys: list[str], data: st.DataObject) -> None:
+def test_precedence(keys: list[str], data: st.DataObject) -> None:
     """`&` binds more tightly than `+`, and `+` more tightly than a comma."""
     operators = [data.draw(st.sampled_from("&+,")) for _ in keys[1:]]
     text = keys[0] + "".join(f" {operator} {key}" for operator, key in zip(operators, keys[1:], strict=True))

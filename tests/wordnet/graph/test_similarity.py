@@ -169,7 +169,7 @@ def test_leaves(h: Hierarchy, full: Hierarchy) -> None:
     assert len(full.leaves) == sum(not (s.children or s.instances) for s in full)
 
 
-def test_wup_has_nltks_warts(full: Hierarchy) -> None:
+def test_wup_has_nltks_quirks(full: Hierarchy) -> None:
     """A synset that a short path leads to may have an ancestor with a longer shortest path."""
     everything = list(full)
     to_itself = full.wup(everything, everything)

@@ -33,7 +33,7 @@ def test_our_own_names_in_any_order(h: wordnet.Hierarchy) -> None:
     assert ilsvrc2012_wnids_of(h.names[::-1]) == h.wnids[::-1]
 
 
-def test_names_that_clash_stand_at_their_place(h: wordnet.Hierarchy) -> None:
+def test_shared_names_are_resolved_by_position(h: wordnet.Hierarchy) -> None:
     first = [h[wnid].lemmas[0] for wnid in h.wnids]
     assert first[134] == first[517] == "crane" and first[638] == first[639] == "maillot"
     assert ilsvrc2012_wnids_of(first) == h.wnids
@@ -42,7 +42,7 @@ def test_names_that_clash_stand_at_their_place(h: wordnet.Hierarchy) -> None:
     assert ilsvrc2012_wnids_of(last) == h.wnids
 
 
-def test_a_list_with_names_of_its_own_in_sorted_order(h: wordnet.Hierarchy) -> None:
+def test_a_list_with_unknown_names_in_sorted_order(h: wordnet.Hierarchy) -> None:
     names = [f"the {name}" if i % 3 == 0 else name for i, name in enumerate(published(h))]
     assert ilsvrc2012_wnids_of(names) == h.wnids
 

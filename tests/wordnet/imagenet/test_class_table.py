@@ -37,7 +37,7 @@ def test_every_value_is_plain_python(h: Hierarchy) -> None:
             assert all(type(item) in plain for item in (value if isinstance(value, list) else [value]))
 
 
-def test_folders_that_are_not_wordnets() -> None:
+def test_folders_that_are_not_in_wordnet() -> None:
     table = class_table(["tench", "n01440764", "n99999999", "Dog"])
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     assert [row["wnid"] for row in rows] == ["Dog", "n01440764", "n99999999", "tench"]
@@ -54,11 +54,11 @@ def test_folders_that_are_not_wordnets() -> None:
     assert rows[1]["ilsvrc2012_id"] == 449
 
 
-def test_no_folder_is_wordnets() -> None:
+def test_no_folder_is_in_wordnet() -> None:
     assert class_table(["no", "yes"])["name"] == ["no", "yes"]
 
 
-def test_wordnets_but_not_one_of_the_1000() -> None:
+def test_in_wordnet_but_not_in_ilsvrc2012() -> None:
     table = class_table(["n02084071", "n09450163"])  # dog; the Sun, an instance
     assert table["ilsvrc2012_id"] == [None, None]
     assert table["hypernyms"][1] == ["n09444100"]  # star

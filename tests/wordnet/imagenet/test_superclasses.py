@@ -22,11 +22,11 @@ from imgtool.wordnet.imagenet.superclasses import MAX_CLASSES, superclass, super
         ("pillow", "cushion"),
     ],
 )
-def test_what_kind_of_thing(key, expected):
+def test_superclass_of_a_class(key, expected):
     assert superclass(wordnet.load()[key]).lemmas[0] == expected
 
 
-def test_ilsvrc2012_falls_into_disjoint_parts():
+def test_ilsvrc2012_is_divided_into_disjoint_superclasses():
     h = wordnet.load()
     found = [superclass(h[index]) for index in range(1000)]
     counts = Counter(s.wnid for s in found)
@@ -37,7 +37,7 @@ def test_ilsvrc2012_falls_into_disjoint_parts():
         assert above.wnid != h[index].wnid
 
 
-def test_the_same_whatever_other_classes_there_are():
+def test_other_classes_do_not_matter():
     h, large = wordnet.load(), wordnet.load("in12k")
     names = dict(zip(large.wnids, superclass_names(tuple(large.wnids)), strict=True))
     of_1k = dict(zip(h.wnids, superclass_names(tuple(h.wnids)), strict=True))

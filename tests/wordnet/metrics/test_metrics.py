@@ -47,7 +47,7 @@ def height_of_lca(h: Hierarchy, a: int, b: int) -> int:
 
 @settings(max_examples=60)
 @given(answers(), st.sampled_from(KINDS), st.booleans())
-def test_against_sets_of_ancestors(
+def test_definitions_by_sets_of_ancestors(
     drawn: tuple[Hierarchy, np.ndarray, np.ndarray], kind: Callable[[Any], Any], tables: bool
 ) -> None:
     h, ranked, labels = drawn
@@ -177,7 +177,7 @@ def test_real(fact: Fact, kind: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_give_what_all_at_once_gives(h: Hierarchy, kind: Callable[[Any], Any]) -> None:
+def test_batches_give_the_same_result_as_one_array(h: Hierarchy, kind: Callable[[Any], Any]) -> None:
     rng = np.random.default_rng(0)
     scores = rng.standard_normal((300, 1000)).astype(np.float32)
     labels = np.where(rng.random(300) < 0.5, scores.argmax(axis=1), rng.integers(0, 1000, 300))
@@ -253,7 +253,7 @@ def test_wrong_k(h: Hierarchy) -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 40), st.integers(0, 99), st.sampled_from(KINDS), st.data())
-def test_equal_scores_go_by_class_index(
+def test_equal_scores_are_ordered_by_class_index(
     n: int, classes: int, seed: int, kind: Callable[[Any], Any], data: st.DataObject
 ) -> None:
     """Which of them a partial sort takes would depend on the processor and the library."""
@@ -265,7 +265,7 @@ def test_equal_scores_go_by_class_index(
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
-def test_nan_is_highest_in_the_order_of_indices(kind, k):
+def test_nan_counts_as_the_highest_score(kind, k):
     rows = np.array([[1, np.nan, 2, 2, 2, 0], [np.nan] * 6, [0, 0, np.nan, 0, np.nan, -np.inf]], np.float32)
     expected = np.array([[1, 2, 3, 4, 0, 5], [0, 1, 2, 3, 4, 5], [2, 4, 0, 1, 3, 5]])
     np.testing.assert_array_equal(np.asarray(metrics.top_k(kind(rows), k)), expected[:, :k])

@@ -31,7 +31,7 @@ def test_published(name: str, fact: Fact) -> None:
     assert len(h["entity.n.01"].classes) == count and [s.name for s in h if s.depth == (0, 0)] == ["entity.n.01"]
 
 
-def test_a_class_may_lie_under_another() -> None:
+def test_a_class_may_be_below_another() -> None:
     h = wordnet.load("in22k")
     dog = h["dog.n.01"]
     assert dog.class_index is not None and dog.class_index in dog.classes and len(dog.classes) > 118
@@ -59,14 +59,14 @@ def test_prepared(prepared: Callable[[list[str]], Path]) -> None:
         assert h.wnids == ["n01440764", "n02084071"] and h.classes(under="dog.n.01").tolist() == [1]
 
 
-def test_prepared_but_not_wordnets(prepared: Callable[[list[str]], Path]) -> None:
+def test_prepared_but_not_in_wordnet(prepared: Callable[[list[str]], Path]) -> None:
     path = prepared(["cats", "n02084071"])
     with pytest.raises(UnknownSynsetError, match=r"1 of 2 classes are not nouns of WordNet 3\.0: cats") as caught:
         wordnet.load(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_unreadable_label_maps(tmp_path: Path) -> None:
+def test_unreadable_class_tables(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "labels.parquet").write_bytes(b"PAR1")
     with pytest.raises(DatasetError, match=r"labels\.parquet: cannot be read"):

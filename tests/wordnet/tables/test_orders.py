@@ -109,7 +109,7 @@ def test_22k_ms_as_published() -> None:
         assert orders.convert(label, "in22k_ms", "in22k") == wnids.index(wnid)
 
 
-def test_what_an_order_does_not_have() -> None:
+def test_classes_that_an_order_does_not_have() -> None:
     with pytest.raises(InputError, match=r"label 0 of order 'tf_slim' is background, which order 'sorted' does not"):
         orders.convert([5, 0], "tf_slim", "sorted")
     assert orders.convert([5, 0], "tf_slim", "sorted", missing=-1).tolist() == [4, -1]
@@ -145,6 +145,6 @@ def test_wrong_labels() -> None:
         orders.convert([0], "tf", "sorted")
 
 
-def test_what_is_returned_is_ones_own() -> None:
+def test_results_are_copies() -> None:
     orders.ilsvrc2012_ids()[:] = 0
     assert orders.ilsvrc2012_ids()[0] == 449

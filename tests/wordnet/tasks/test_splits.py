@@ -44,7 +44,7 @@ def test_breeds(name: str, kind: Any, fact: Fact, h: Hierarchy) -> None:
             assert np.flatnonzero(of_class == label).tolist() == sorted(classes.tolist())
 
 
-def test_breeds_is_not_wordnets(h: Hierarchy) -> None:
+def test_breeds_is_not_in_wordnet(h: Hierarchy) -> None:
     """The reason for the tables: nodes that WordNet lacks, and classes not under their superclass in WordNet."""
     task = breeds("entity13")
     assert task.superclasses[0] == "dummy32"
@@ -236,7 +236,7 @@ def test_bad_keeps_subtrees_whole(h: Hierarchy) -> None:
         assert len(nodes[0] & nodes[1]) <= 1
 
 
-def test_what_cannot_be_split(h: Hierarchy) -> None:
+def test_impossible_splits(h: Hierarchy) -> None:
     task = superclasses(h, count=20)
     with pytest.raises(InputError, match="a single class cannot be split: pillow, scoreboard"):
         subpopulations(h, task)

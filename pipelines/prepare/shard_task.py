@@ -114,44 +114,42 @@ class _Writers:
                 writer.abort()
 
 
-class _Sample(NamedTuple):
-    """A record after recoding: its manifest row, and what is to be stored; None if it is skipped."""
-
-    row: dict[str, Any]
-    recoded: codec.Recoded | None
-
-
 def write_shard(task: ShardTask, report: OnProgress) -> None:
     """Makes one shard and its manifest rows.
 
     Images are read and recoded in the source's order, kept in memory, and then written in stored order. Files are
     written atomically, the rows last. A shard whose samples are all skipped has rows but no files.
     """
-    folder, shard = open_folder(task.out), task.shard
-    samples = []
-    for sample in _samples(task):
-        samples.append(sample)
-        row = sample.row
-        skipped = sample.recoded is None
-        report(1, [Skip(row["key"], row["source"], row["status"].partition(":")[2])] if skipped else [])
-    samples = [samples[i] for i in task.order]
-    files = _write_files(folder, task, samples)
-    entry = {"index": shard.index, "samples": sum(sample.recoded is not None for sample in samples), "files": files}
-    rows = {name: [sample.row[name] for sample in samples] for name in MANIFEST.names}
-    table = pa.table(rows, schema=MANIFEST).replace_schema_metadata({"shard": json.dumps(entry)})
-    write_table(folder, shard.rows_name, table)
+    folder = open_folder(task.out)
+    rows: dict[str, list[Any]] = {name: [] for name in MANIFEST.names}  # columns, so that few objects are kept
+    kept: list[codec.Recoded | None] = []
+    for row, recoded in _samples(task):
+        for name, value in row.items():
+            rows[name].append(value)
+        kept.append(recoded)
+        skips = [] if recoded else [Skip(row["key"], row["source"], row["status"].partition(":")[2])]
+        report(1, skips)
+    files = _write_files(folder, task, rows, kept)
+    entry = {"index": task.shard.index, "samples": sum(map(bool, kept)), "files": files}
+    table = pa.table(rows, schema=MANIFEST).take(task.order)
+    write_table(folder, task.shard.rows_name, table.replace_schema_metadata({"shard": json.dumps(entry)}))
 
 
-def _write_files(folder: Folder, task: ShardTask, samples: list[_Sample]) -> list[dict[str, Any]]:
-    """Writes the shard's files; returns their entries in dataset.json, none if no sample is stored."""
-    stored = [(sample.row, sample.recoded) for sample in samples if sample.recoded]
+def _write_files(
+    folder: Folder, task: ShardTask, rows: dict[str, list[Any]], kept: list[codec.Recoded | None]
+) -> list[dict[str, Any]]:
+    """Writes the shard's files and sets the samples' positions in ``rows``.
+
+    Returns the files' entries in dataset.json, none if no sample is stored.
+    """
+    stored = [(i, recoded) for i in task.order if (recoded := kept[i])]
     if not stored:
         return []
     with contextlib.ExitStack() as stack:
         writers = _Writers(stack, folder, task.shard, task.settings, len(stored))
         try:
-            for row, recoded in stored:
-                row["position"] = writers.add(row["key"], recoded, row["class_index"])
+            for i, recoded in stored:
+                rows["position"][i] = writers.add(rows["key"][i], recoded, task.labels[i])
             writers.close()
         except BaseException:
             writers.abort()
@@ -162,8 +160,8 @@ def _write_files(folder: Folder, task: ShardTask, samples: list[_Sample]) -> lis
         ]
 
 
-def _samples(task: ShardTask) -> Iterator[_Sample]:
-    """Reads and recodes the records, in their order."""
+def _samples(task: ShardTask) -> Iterator[tuple[dict[str, Any], codec.Recoded | None]]:
+    """Reads and recodes the records in their order; yields manifest rows and what to store, None if it is skipped."""
     records = list(from_table(task.records))
     with LocatorReader(task.root) as reader:
         images = reader.read_many(record.locator for record in records)
@@ -180,10 +178,10 @@ def _samples(task: ShardTask) -> Iterator[_Sample]:
             try:
                 if isinstance(data, ImageError):
                     raise data
-                yield _Sample(row, _recode(data, task.settings, row))
+                yield row, _recode(data, task.settings, row)
             except ImageError as error:
                 row["status"] = f"skipped:{error}"
-                yield _Sample(row, None)
+                yield row, None
 
 
 def _recode(data: bytes, settings: Settings, row: dict[str, Any]) -> codec.Recoded:

@@ -26,7 +26,7 @@ SOURCE, IMAGES, SELECTION, OUTPUT, RUN = map(
 @SOURCE(
     "--accept-truncated",
     is_flag=True,
-    help="Store the whole images of an archive that ends early, as a complete data set.",
+    help="Accept a truncated archive: store its complete images and mark the data set complete.",
 )
 @SOURCE("--spool", show_default="inside --out", help="Folder to unpack a compressed archive into during the run.")
 @IMAGES(

@@ -25,16 +25,23 @@ MODEL, DATA, RECIPE, RUN, HARDWARE = map(option_group, ("Model", "Data", "Recipe
 @DATA("--data", default="data/imagenet", show_default=True, help="Folder of a prepared data set.")
 @DATA("--labelmap", help="Label map (JSON file): train on its targets instead of the data set's classes.")
 @DATA(
-    "--order", default="random", show_default=True, help="Sample order: random, or quasi (quasi-random) for slow disks."
+    "--order",
+    type=click.Choice(["random", "quasi"]),
+    default="random",
+    show_default=True,
+    help="Sample order: random, or quasi-random for slow disks.",
 )
 @DATA(
     "--on-error",
+    type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
     help="What to do with a damaged sample: raise stops the run, skip leaves the sample out and counts it.",
 )
 @RECIPE(
-    "--recipe", show_default="the size's; s for --arch", help="A size's recipe (n to x), ultralytics, or a TOML file."
+    "--recipe",
+    show_default="the size's; s for --arch",
+    help="A size's recipe (n to x), ultralytics, or a TOML file with all settings (docs/training.md).",
 )
 @RECIPE("--epochs", type=click.IntRange(1), show_default="the recipe's, 100", help="Passes over the training split.")
 @RECIPE("--imgsz", type=click.IntRange(32), show_default="the recipe's", help="Side of the square input, in pixels.")
@@ -68,7 +75,7 @@ MODEL, DATA, RECIPE, RUN, HARDWARE = map(option_group, ("Model", "Data", "Recipe
     show_default=True,
     help="On a NaN or infinite loss: stop the run, or skip the step and count it.",
 )
-@RUN("--logger", multiple=True, help="Also log to tensorboard or wandb. May be given twice.")
+@RUN("--logger", multiple=True, help="Also log to tensorboard or wandb. May be repeated.")
 @RUN("--no-plots", is_flag=True, help="Do not draw curves, confusion matrix and mistakes at the end.")
 @RUN("--profile", is_flag=True, help="Trace 20 steps and report what limits the speed.")
 @RUN("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -86,14 +93,19 @@ MODEL, DATA, RECIPE, RUN, HARDWARE = map(option_group, ("Model", "Data", "Recipe
 @HARDWARE("--sync-bn", is_flag=True, help="Compute batch norm statistics over the batches of all processes.")
 @HARDWARE(
     "--precision",
+    type=click.Choice(["auto", "bf16", "fp16", "fp32"]),
     default="auto",
     show_default=True,
-    help="auto, bf16, fp16 or fp32. auto: bf16 on GPUs that have it, else fp32.",
+    help="Precision of convolutions and matrix products. auto: bf16 on GPUs that have it, else fp32.",
 )
 @HARDWARE("--compile/--no-compile", default=True, show_default=True, help="Use torch.compile, on CUDA only.")
 @HARDWARE("--workers", type=click.IntRange(1), show_default="the number of cores", help="Number of loader threads.")
 @HARDWARE(
-    "--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision. auto: native."
+    "--backend",
+    type=click.Choice(["auto", "native", "ffcv", "dali", "torchvision"]),
+    default="auto",
+    show_default=True,
+    help="Loader. auto: native.",
 )
 @click.pass_context
 def train(
@@ -124,6 +136,8 @@ def train(
 
     if arch and not is_arch(arch):
         raise click.UsageError(f"--arch {arch!r} is not a network: give timm:NAME or torchvision:NAME")
+    if resume and (size or arch):
+        check_network(options["name"], size or arch)
     data_given = ctx.get_parameter_source("data") is not click.core.ParameterSource.DEFAULT
     model = Classifier(weights or arch or size or "n")
     source = None if resume and not data_given else data
@@ -137,3 +151,14 @@ def train(
     m = results.metrics
     click.echo(f"best of {results.epochs} epochs: top-1 {m.top1:.2%}, top-5 {m.top5:.2%} on {m.images:,} images")
     click.echo(f"{results.run}: weights/best.pt, weights/last.pt, results.csv, run.json, log.txt")
+
+
+def check_network(name: str | None, network: str | None) -> None:
+    """Raises InputError if the run to resume is of another network."""
+    from imgtool.training.runs.run import Run
+    from imgtool.wordnet.errors import InputError
+
+    run = Run.reopen(name)
+    started = run.read_settings()["size"]
+    if network != started:
+        raise InputError(f"cannot resume {run.path} with {network}: the run was started with {started}")

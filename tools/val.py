@@ -30,7 +30,11 @@ MODEL, DATA, OUTPUT, HARDWARE = map(option_group, ("Model", "Data", "Output", "H
 @HARDWARE("--batch", type=click.IntRange(1), show_default="256", help="Images per batch.")
 @HARDWARE("--workers", type=click.IntRange(1), show_default="the number of cores", help="Number of loader threads.")
 @HARDWARE(
-    "--backend", default="auto", show_default=True, help="Loader: native, ffcv, dali or torchvision. auto: native."
+    "--backend",
+    type=click.Choice(["auto", "native", "ffcv", "dali", "torchvision"]),
+    default="auto",
+    show_default=True,
+    help="Loader. auto: native.",
 )
 def val(
     weights: str,

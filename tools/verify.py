@@ -35,7 +35,8 @@ def verify(data: str, deep: bool, workers: int | None, as_json: bool) -> None:
         for fault in proof.faults:
             click.echo(f"{fault.location}: {fault.problem}")
         looked = f"{proof.samples:,} samples, {proof.shards:,} shards, {proof.bytes / 1e6:,.1f} MB"
-        verdict = f"{len(proof.faults):,} faults in" if proof.faults else "is whole:"
-        click.echo(f"{data} {verdict} {looked} {'hashed and decoded' if deep else 'hashed'}")
+        count = len(proof.faults)
+        verdict = f"{count:,} fault{'s' if count > 1 else ''} in" if count else "undamaged,"
+        click.echo(f"{data}: {verdict} {looked} {'hashed and decoded' if deep else 'hashed'}")
     if proof.faults:
         raise SystemExit(1)

@@ -150,7 +150,7 @@ class Classifier:
             if resume or restarted:
                 source = name if name is not None else self.checkpoint
                 run = Run.reopen(source, execution.quiet, mute=not world.is_main)
-                training = job.resumed(run, data, recipe, seed, overrides)
+                training = job.resumed(run, data, recipe, seed, overrides, execution, _labelmap(labelmap))
                 if training.finished is not None:
                     run.say(f"nothing to resume: {run.path} has finished its {training.recipe.epochs} epochs")
                     self.trained = open_model(run.best)

@@ -77,7 +77,7 @@ def reopen_run(run: Run, saved: dict[str, Any], epochs: int) -> Run:
 def build_network(job: Job, outputs: int, rank: int, say: Callable[[str], None]) -> nn.Module:
     """Returns the network of a new training: initialised from the job's seed, or with the weights of a trained model.
 
-    If the classes differ, the last layer is initialised again, and ``say`` is given a line about it.
+    If the classes differ, the last layer is initialised again, and ``say`` logs it.
     """
     torch.manual_seed(job.seed)
     model, recipe = job.model, job.recipe
@@ -139,8 +139,11 @@ def execute(
         )
         try:
             best = loop.train(setup, run, device, options, job.saved)
-        except KeyboardInterrupt:
-            run.say(f"stopped: --resume continues after the last step saved in {run.last}")
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                run.say(f"stopped: --resume continues after the last step saved in {run.last}")
+            if run.logger is not None:
+                run.logger.close()
             raise
     if train_loader.skipped:
         run.say(f"{train_loader.skipped} damaged samples were skipped")

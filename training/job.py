@@ -13,6 +13,7 @@ import torch
 from imgtool.pipelines.dataset import Dataset
 from imgtool.training import recipes
 from imgtool.training.checkpoints import checkpoint
+from imgtool.training.engine.step import autocast_type
 from imgtool.training.evaluation.evaluate import Metrics
 from imgtool.training.evaluation.splits import DATA, check_splits
 from imgtool.training.models.trained import TrainedModel
@@ -57,11 +58,12 @@ class Execution:
     def split(cls, options: dict[str, Any]) -> "tuple[Execution, dict[str, Any]]":
         """Returns an Execution of those options that are its fields, and the other options, which are the recipe's.
 
-        Raises InputError for an unknown logger.
+        Raises InputError for an unknown logger or precision.
         """
         names = {field.name for field in fields(cls)}
         execution = cls(**{name: value for name, value in options.items() if name in names})
         as_list(execution.logger)
+        autocast_type(execution.precision, torch.device("cpu"))
         return execution, {name: value for name, value in options.items() if name not in names}
 
     def resolve_device(self, world: World) -> torch.device:
@@ -151,7 +153,10 @@ def new(
     execution: Execution,
 ) -> Job:
     """Returns a new training. Without ``batch`` in ``overrides``, a small data set gets a smaller batch than the
-    recipe's."""
+    recipe's.
+
+    Raises InputError for a ``batch`` larger than the training split.
+    """
     if recipe is None:
         recipe = model.size if model.size in recipes.names() else recipes.DEFAULT
     settings = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
@@ -161,8 +166,14 @@ def new(
     if settings.label_smoothing and not settings.loss.startswith("ce"):
         settings = settings.override(label_smoothing=0.0)  # only cross-entropy has it; run.json records what was used
     notes: tuple[str, ...] = ()
+    samples = dataset.num_samples("train")
+    if overrides.get("batch") is not None and settings.batch > samples:
+        raise InputError(
+            f"--batch {settings.batch:,} is larger than the training split of {dataset.path}, which has {samples:,} "
+            "samples: give a smaller batch"
+        )
     if overrides.get("batch") is None:
-        before, settings = settings.batch, settings.fit_batch(dataset.num_samples("train"))
+        before, settings = settings.batch, settings.fit_batch(samples)
         if settings.batch != before:
             notes = (
                 f"batch {settings.batch} instead of {before}, because the data set is small; --batch overrides it",
@@ -177,17 +188,23 @@ def resumed(
     recipe: Any = None,
     seed: int | None = None,
     overrides: dict[str, Any] | None = None,
+    execution: Execution | None = None,
+    labelmap: LabelMap | None = None,
 ) -> Job:
     """Returns the training of a run, to be resumed from its latest undamaged checkpoint.
 
-    A resumed run keeps its settings. Raises InputError for a recipe, seed or override that differs from them,
-    DatasetError for another data set.
+    A resumed run keeps its settings. Raises InputError for a recipe, seed, override, label map, precision or sync_bn
+    that differs from them, DatasetError for another data set.
     """
     settings, saved = run.read_settings(), run.load_last()
     saved_recipe = recipes.from_dict(saved["recipe"])
     saved_recipe.override(**(overrides or {}))  # raises InputError for unknown settings and bad values
-    before = saved_recipe.to_dict() | {"seed": settings["seed"]}
-    for key, value in {"seed": seed, **(overrides or {})}.items():
+    before = saved_recipe.to_dict() | {key: settings[key] for key in ("seed", "precision", "sync_bn")}
+    given = {"seed": seed, **(overrides or {})}
+    for key in ("precision", "sync_bn"):  # a default is not a request
+        if execution is not None and getattr(execution, key) != getattr(Execution(), key):
+            given[key] = getattr(execution, key)
+    for key, value in given.items():
         if value is not None and value != before[key]:
             raise InputError(
                 f"cannot resume {run.path} with {key}={value}: the run was started with {key}={before[key]}"
@@ -196,6 +213,8 @@ def resumed(
         raise InputError(
             f"cannot resume {run.path} with recipe={recipe}: a resumed run keeps the recipe in its run.json"
         )
+    if labelmap is not None and labelmap.to_dict() != settings["labelmap"]:
+        raise InputError(f"cannot resume {run.path} with this label map: the run was started with another one or none")
     labelmap = LabelMap.from_dict(settings["labelmap"]) if settings["labelmap"] else None
     dataset = Dataset(data if data is not None else settings["data"], labelmap)
     if dataset.fingerprint != settings["fingerprint"]:

@@ -57,6 +57,6 @@ class FileTree:
 
 def _without_common_folder(files: dict[str, Locator]) -> dict[str, Locator]:
     # tiny-imagenet-200/wnids.txt in a tar becomes wnids.txt, as in a folder
-    common = os.path.commonprefix([min(files, default=""), max(files, default="")])  # noqa: RUF071  (of characters is meant)
+    common = os.path.commonprefix([min(files, default=""), max(files, default="")])  # noqa: RUF071  (the common characters, not folders)
     top = common.rfind("/") + 1
     return {name[top:]: locator for name, locator in files.items()} if top else files

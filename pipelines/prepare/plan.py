@@ -198,7 +198,7 @@ def _probe(source: Source, records: pa.Table, settings: Settings) -> Probe:
 
 
 def _bounds(samples: int, mean_bytes: float, settings: Settings) -> list[int]:
-    """Where the shards of a split begin and end: equal numbers of samples, of about the wanted size."""
+    """Where the shards of a split begin and end: equal numbers of samples, of about the requested size."""
     by_size = round(samples * mean_bytes / (settings.shard_size * 1e6))
     shards = max(1, by_size, min(MIN_SHARDS, samples // MIN_SAMPLES))
     return [samples * i // shards for i in range(shards + 1)]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from imgtool import wordnet
 from imgtool.cli import main
 
 COMMANDS = ["prepare", "verify", "train", "val", "predict", "export", "report", "synset", "info", "sample", "bench"]
@@ -189,3 +190,22 @@ def test_a_folder_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     done = CliRunner().invoke(main, ["sample", "--out", str(tmp_path / "file/ILSVRC2012")])
     assert (done.exit_code, done.stderr) == (1, f"imgtool: {tmp_path}/file/ILSVRC2012: Not a directory\n")
+
+
+def test_what_a_resumed_run_cannot_change_is_named(drawn, tmp_path, monkeypatch):
+    """Also where it is no setting of the recipe; and a mistyped option leaves no run behind."""
+    monkeypatch.chdir(tmp_path)
+    here("prepare", "--src", str(drawn), "--out", "d", "--max-side", "48", "--workers", "1")
+    train = ["train", "--data", "d", "--imgsz", "32", "--epochs", "1", "--batch", "40", "--name", "r", "--no-plots"]
+    wrong = here(*train, "--precision", "fp8")
+    assert wrong.exit_code == 2 and "fp8" in wrong.output and not Path("runs/r").exists()
+    large = here(*train, "--batch", "5000")
+    assert large.exit_code == 2 and "5,000" in large.output and "80" in large.output and not Path("runs/r").exists()
+    done = here(*train)
+    assert done.exit_code == 0, done.output
+    wordnet.load("d").labelmap({"thing": "entity.n.01"}).save("map.json")
+    for option in (["--precision", "bf16"], ["--sync-bn"], ["--size", "s"], ["--labelmap", "map.json"]):
+        refused = here("train", "--resume", "--name", "r", *option)
+        assert refused.exit_code == 2 and "cannot resume runs/r" in refused.output, refused.output
+    hint = here("val", "--weights", "r", "--data", "d")
+    assert hint.exit_code == 2 and "runs/r" in hint.output

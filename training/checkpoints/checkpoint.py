@@ -50,7 +50,8 @@ def load(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and torch raise many classes for a damaged file
         raise CheckpointError(
-            f"{path} is damaged or not a checkpoint of plain tensors: {_first_sentence(error)}"
+            f"{path} is not a checkpoint, or is damaged ({_first_sentence(error)}): give a .pt file, a run's directory "
+            "or an exported model"
         ) from error
     if not isinstance(checkpoint, dict) or not str(checkpoint.get("format")).startswith("imgtool-checkpoint-"):
         raise CheckpointError(f"{path} is not a checkpoint of imgtool")

@@ -32,7 +32,7 @@ from imgtool.training.recipes.augment import augment
 from imgtool.training.runs.run import Run
 from imgtool.training.runtimes.native import Native
 
-SIGNAL_CHECK_STEPS = 8  # several processes compare every this many steps whether one of them got a signal
+SIGNAL_CHECK_STEPS = 8  # with several processes: steps between checks whether one of them got a signal
 
 
 def train(

@@ -107,7 +107,7 @@ class Meter:
 
     @property
     def images_per_second(self) -> float:
-        """Of all processes together."""
+        """Images per second of all processes together."""
         return self.images * self.world.size / max(self.seconds, 1e-9)
 
     @property

@@ -53,7 +53,7 @@ class Options:
     precision: str = "auto"  # auto (bf16 on CUDA from Ampere on, else fp32), bf16, fp16 or fp32
     compile: bool = True  # use torch.compile, on CUDA only
     on_nan: str = "stop"  # or skip: omit and count steps with a NaN or infinite gradient, which synchronises each step
-    save_steps: int = 0  # save a checkpoint every this many steps, in addition to the end of each epoch; 0: do not
+    save_steps: int = 0  # save a checkpoint every N steps, in addition to the end of each epoch; 0: do not
     keep: int = 2  # number of latest checkpoints kept
     profile: bool = False
     log_every: int = 50  # steps between two log lines within an epoch

@@ -65,7 +65,7 @@ def evaluate(
     set's are. Logits of classes that are not candidates are set to minus infinity, so that they count neither in the
     loss nor in probabilities. ``observers`` are called with every batch. With several processes (``world``), each
     passes its own batches, and all get the metrics over the batches of all. Counts are exact integers, accumulated on
-    the device and read once at the end. The model is in eval mode meanwhile, and afterwards in its previous mode.
+    the device and read once at the end. The model is put in eval mode; its previous mode is restored afterwards.
 
     Raises DatasetError when there is no image.
     """

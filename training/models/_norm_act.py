@@ -1,6 +1,6 @@
 """The kernels of _norm_act.cpp through ctypes. They run on torch's OpenMP threads.
 
-libnorm_act.so is not linked to OpenMP. It is given the functions of the OpenMP runtime that torch has loaded, so that
+libnorm_act.so is not linked to OpenMP. It receives the functions of the OpenMP runtime that torch has loaded, so that
 the process has one set of threads. If that runtime lacks the GNU names, PARALLEL is false and the kernels must not be
 called.
 """

@@ -46,7 +46,7 @@ def write_report(run: str | Path, path: Path | None = None) -> Path:
     """
     folder = run_path(run)
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such run; give a name under runs/ or a run's directory")
+        raise CheckpointError(f"{folder}: no such run; give a name under runs/ or a run's directory")
     settings = Run(folder, quiet=True).read_settings()
     if not isinstance(settings, dict) or not isinstance(settings.get("recipe"), dict):
         raise CheckpointError(f"{folder / 'run.json'}: has no recipe, so this is not the directory of a run")

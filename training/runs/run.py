@@ -103,7 +103,7 @@ class Run:
         if name is None:
             saved = sorted(RUNS.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
             if not saved:
-                raise CheckpointError(f"there is no run to resume under {RUNS}/")
+                raise CheckpointError(f"no run to resume in {RUNS}/")
             path = saved[-1].parent.parent
         else:
             path = run_path(name)
@@ -111,7 +111,9 @@ class Run:
                 path = path.parent.parent
         run = cls(path, quiet, mute)
         if not run.last.is_file() and not run._last(1).is_file():
-            raise CheckpointError(f"cannot resume {path}: there is no {run.last}")
+            raise CheckpointError(
+                f"cannot resume {path}: it has no checkpoint yet ({run.last}); delete it, or start with another --name"
+            )
         return run
 
     def keep_last(self, count: int) -> None:

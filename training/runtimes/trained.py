@@ -32,7 +32,9 @@ def open_model(name: str | Path, device: str | None = None, threads: int | None 
         return TrainedModel(registry.build(str(name)), str(name))
     if not Path(name).exists():
         sizes = ", ".join(SCALES)
-        raise CheckpointError(f"{name} is neither a size ({sizes}) nor a checkpoint or run directory that exists")
+        run = Path("runs", name)  # where trainings are saved by default
+        hint = f"; did you mean {run}?" if run.is_dir() else ""
+        raise CheckpointError(f"{name} is neither a size ({sizes}) nor a checkpoint or run directory that exists{hint}")
     path = checkpoint.find(name)
     if readers.recognises(path):
         return _exported(path, readers.read(path, device, threads))

@@ -159,7 +159,7 @@ class Dag:
                 yield (*path, node)
 
     def longest_path(self, node: int) -> tuple[int, ...]:
-        """Returns the longest of `paths`. Of equally long ones, takes the first parent at every step up."""
+        """Returns the longest of `paths`. Among equally long ones, takes the first parent at every step up."""
         high = self.depths[1]
         path = [node]
         while (parents := self.parents[self.edges(path[-1])]).size:

@@ -59,7 +59,7 @@ def _ambiguous(h: SynsetGraph, key: str, nodes: Sequence[int]) -> str:
 
 
 def _not_here(h: SynsetGraph, key: str) -> str | None:
-    """Returns the message for a key that WordNet has but `h` has not; None for any other key."""
+    """Returns the message for a key that is in WordNet but not in `h`; None for any other key."""
     rows = rows_of(key)
     if not rows:
         return f"{key!r} is not a noun of WordNet 3.0" if is_wnid(key) else None
@@ -68,7 +68,7 @@ def _not_here(h: SynsetGraph, key: str) -> str | None:
 
 
 def _misspelt(h: SynsetGraph, key: str) -> str:
-    """Returns the message for a key that WordNet has not."""
+    """Returns the message for a key that is not in WordNet."""
     name = _NLTK_NAME.fullmatch(key)
     if name is not None and name[2] != "n":
         return f"{key!r} is {_PARTS_OF_SPEECH[name[2]]}: the hierarchy has only nouns, such as 'dog.n.01'"

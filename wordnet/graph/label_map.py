@@ -221,7 +221,7 @@ def labelmap(h: SynsetGraph, targets: Mapping[str, Keys], other: Literal["drop",
         a, b = sorted((int(of_class[index]), int(np.flatnonzero(clash[:, index])[0])))
         raise InputError(
             f"class {index}, {h.name(index)} ({h.wnids[index]}), falls under both {names[a]!r} and {names[b]!r} (they "
-            f"share {shared[a, b]:,} classes), and neither lies within the other: take it out of one, as in 'a - b'"
+            f"share {shared[a, b]:,} classes), and neither contains the other: take it out of one, as in 'a - b'"
         )
     of_class[~member.any(axis=0)] = DROPPED
     emptied = [name for label, name in enumerate(names) if not (of_class == label).any()]

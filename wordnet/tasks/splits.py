@@ -103,7 +103,7 @@ def superclasses(
             least this many classes, none of them above another.
         depth: superclasses are the synsets at this depth in the tree (`Synset.depth[1]`).
         count: the number of superclasses. They leave out as few classes as possible. Among such choices they are the
-            most even: the sum of their squared sizes is minimal. Of several synsets with the same classes, the lowest
+            most even: the sum of their squared sizes is minimal. Among synsets with the same classes, the lowest
             is taken.
         under: restricts superclasses to those at or below this synset; None for all.
         balanced: reduces every superclass to as many classes as the smallest has, drawn at random with `seed`.

@@ -60,7 +60,7 @@ def test_an_untouched_data_set_has_no_faults(whole, deep):
     assert found.faults == []
     assert (found.samples, found.shards) == (100, 2)
     result = CliRunner().invoke(main, ["verify", str(whole), *(["--deep"] if deep else [])])
-    assert (result.exit_code, "is whole: 100 samples, 2 shards" in result.output) == (0, True)
+    assert (result.exit_code, "undamaged, 100 samples, 2 shards" in result.output) == (0, True)
 
 
 def test_a_flipped_bit_in_an_image(data):

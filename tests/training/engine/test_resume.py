@@ -198,7 +198,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_previous_one(recipe: Recipe) -
     assert all(torch.equal(value, other[key]) for key, value in one.items())
     for path in weights.glob("last*.pt"):
         path.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match=r"last-\d.pt is damaged"):
+    with pytest.raises(CheckpointError, match=r"last-\d.pt .*damaged"):
         Classifier("n").train(name="cut", resume=True, quiet=True)
 
 

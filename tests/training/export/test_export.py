@@ -345,7 +345,7 @@ def test_an_exported_model_cannot_be_trained_or_exported(onnx_file: Path, drawn_
         subject.export("torchscript")
     with pytest.raises(InputError, match="takes images of 64 pixels, not 96"):
         subject.predict(synthetic_images(1, 64), imgsz=96)
-    with pytest.raises(InputError, match="is opened on cpu already, not on cuda"):
+    with pytest.raises(InputError, match="device cpu: give device=cuda"):
         subject.predict(synthetic_images(1, 64), device="cuda")
 
 

@@ -200,7 +200,7 @@ def test_make_loss() -> None:
         ("hxe", {"alpha": -1}, "alpha must be at least 0"),
         ("soft", {"beta": float("nan")}, "beta must be at least 0"),
         ("ce", {"label_smoothing": 1}, r"label_smoothing must be in \[0, 1\)"),
-        ("wordtree", {"tree": "shortest"}, "no tree policy 'shortest'"),
+        ("wordtree", {"tree": "shortest"}, "tree policy 'shortest'"),
     ],
 )
 def test_wrong_options(name: str, options: dict[str, float], message: str) -> None:

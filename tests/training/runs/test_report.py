@@ -98,7 +98,7 @@ def test_a_run_in_progress(browser: Any, open_page: Any, tmp_path: Path, done: i
 
 def test_a_directory_without_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="runs/nowhere: there is no such"):
+    with pytest.raises(CheckpointError, match="runs/nowhere: no such run"):
         write_report("nowhere")
     with pytest.raises(CheckpointError, match="cannot read"):
         write_report(tmp_path)

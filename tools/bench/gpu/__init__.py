@@ -49,7 +49,7 @@ PARTS = ("tests", "model", "loaders", "train", "inference", "accuracy")
 )
 @click.option("--device", help="cuda, cuda:N, or cpu for a rehearsal. [cuda]")
 @click.option("--limit-seconds", default=540.0, show_default=True, type=FiniteRange(0), help="Time limit of each part.")
-@click.option("--again", is_flag=True, help="Repeat measurements that the files have already.")
+@click.option("--again", is_flag=True, help="Repeat measurements that are already in the files.")
 @click.option("--commit", help="Commit to record with each measurement. [from git, with a + if files are modified]")
 @click.option("--sizes", type=CommaList(SIZES), help="Model sizes, separated by commas. [n,s,m,l,x]")
 @click.option(

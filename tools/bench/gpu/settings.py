@@ -62,7 +62,7 @@ class BenchSettings:
         src: a source of images; None for synthetic ones.
         tiny: Tiny-ImageNet as a tar or folder.
         limit: the time limit of each part in seconds.
-        again: whether to repeat measurements that the files have already.
+        again: whether to repeat measurements that are already in the files.
         commit: recorded with each measurement.
     """
 

@@ -44,7 +44,7 @@ def runs_of(records: pa.Table, chosen: Int64s, labels: Int64s, per_run: int) -> 
     if grouped.any():
         cut = not _mixed(windows[grouped], labels[chosen][grouped])
         most[grouped] = per_run * RUNS_PER_SHARD // GROUPS_PER_SHARD if cut else len(chosen)
-    return _numbers(windows, _rank(windows) // most)
+    return _numbers(windows, rank(windows) // most)
 
 
 def order(runs: Int64s, key: tuple[int, ...]) -> Int64s:
@@ -79,7 +79,7 @@ def _mixed(groups: Int64s, labels: Int64s) -> bool:
     return bool(2 * found >= most)
 
 
-def _rank(group: Int64s) -> Int64s:
+def rank(group: Int64s) -> Int64s:
     """The position of each element among those of its group."""
     by_group = np.argsort(group, kind="stable")
     counts = np.bincount(group)

@@ -271,18 +271,20 @@ def test_an_empty_source(tmp_path):
         prepare(tmp_path, tmp_path / "out", workers=1)
 
 
-def test_a_shard_with_only_skipped_samples_is_left_out(tmp_path):
-    inner = io.BytesIO()
-    with tarfile.open(fileobj=inner, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("n01440764_1.JPEG"))
-    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as archive:
-        info = tarfile.TarInfo("n01440764.tar")
+def test_a_shard_with_only_skipped_samples_is_left_out(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path / "source")
+    with tarfile.open(tmp_path / "source/ILSVRC2012_img_train.tar", "w") as archive:
+        inner = io.BytesIO()
+        with tarfile.open(fileobj=inner, mode="w") as of_class:
+            of_class.addfile(tarfile.TarInfo("n02206856_1.JPEG"))
+        info = tarfile.TarInfo("n02206856.tar")
         info.size = len(inner.getvalue())
         archive.addfile(info, io.BytesIO(inner.getvalue()))
-    summary = prepare(tmp_path, tmp_path / "out", workers=1)
-    assert summary.stored == {"train": 0}
-    assert not list((tmp_path / "out").rglob("*.beton"))
-    assert prepare(tmp_path, tmp_path / "out", workers=1).already_complete
+    summary = prepare(tmp_path / "source", tmp_path / "out", workers=1)
+    assert summary.stored == {"train": 0, "val": 20}
+    assert "no image of train could be stored: empty (1, the first is ILSVRC2012_img_train.tar!" in summary.notes[0]
+    assert not list((tmp_path / "out/train").rglob("*.beton"))
+    assert prepare(tmp_path / "source", tmp_path / "out", workers=1).already_complete
 
 
 def test_the_real_mini_archives(mini, facts, tmp_path):

@@ -58,9 +58,7 @@ def test_expired_links_only(folders, tmp_path):
 
 def test_all_too_small(folders, tmp_path):
     root = folders({"train/a/1.jpg": None, "train/b/1.jpg": b""})
-    with pytest.raises(
-        ImgtoolError, match=r"(?=.*empty \(1, )(?=.*smaller than 99 pixels \(1, the .* train/a/1)"
-    ):
+    with pytest.raises(ImgtoolError, match=r"(?=.*empty \(1, )(?=.*smaller than 99 pixels \(1, the .* train/a/1)"):
         prepare(root, tmp_path / "out", Settings(skip_smaller=99), workers=1)
 
 

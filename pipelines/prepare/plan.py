@@ -219,6 +219,11 @@ def _arrange(source: Source, split: Split, settings: Settings, key: tuple[int, i
     probed = runs.order(runs.runs_of(split.records, chosen, split.labels, PROBED // PROBED_RUNS), (*key, 0))
     split.probe = _probe(source, split.records.take(np.sort(chosen[probed[:PROBED]])), settings)
     split.bounds = _bounds(len(chosen), split.probe, settings)
+    arrange(split, chosen, key)
+
+
+def arrange(split: Split, chosen: npt.NDArray[np.int64], key: tuple[int, int]) -> None:
+    """Orders the ``chosen`` records of a split, which are sorted, into the shards of its ``bounds``."""
     per_run = max(1, split.bounds[1] // runs.RUNS_PER_SHARD)
     order = runs.order(runs.runs_of(split.records, chosen, split.labels, per_run), (*key, 1))
     split.order = chosen[runs.shuffled(order, split.bounds, (*key, 2))]

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgtool.pipelines.archives.reader import LocatorReader
-from imgtool.pipelines.prepare.plan import Plan, make_plan
+from imgtool.pipelines.prepare.plan import Plan, arrange, make_plan
 from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.records import Locator, from_table
 from imgtool.pipelines.sources import open_source
@@ -76,22 +76,36 @@ class CountedFolder(LocalFolder):
 
 
 def measure(classes: dict[str, list[tuple[str, bytes]]], repeat: int) -> dict[str, Any]:
-    """Counts the reads of the images in a tar of class tars and in parquet, each image ``repeat`` times."""
+    """Counts the reads of the images in a tar of class tars and in parquet, each image ``repeat`` times.
+
+    The images are shuffled among the classes, so that neighbours differ in size as they do in a real data set.
+    """
     out = []
+    classes = _shuffled(classes, repeat)
     with tempfile.TemporaryDirectory() as temporary:
         for name, write in (("tar", write_tar), ("parquet", write_parquet)):
             folder = Path(temporary) / name
             folder.mkdir()
-            write(classes, repeat, folder)
+            write(classes, 1, folder)
             plan = make_plan(open_source(folder), Settings())
-            records = plan.splits["train"].records
-            locators = [record.locator for record in from_table(records)]
+            split = plan.splits["train"]
+            # Shards of the size that those of a large data set have, which a small one is too small for.
+            per_shard = round(plan.settings.shard_size * 1e6 / split.probe.bytes_out)
+            split.bounds = [*range(0, len(split), per_shard), len(split)]
+            arrange(split, np.arange(len(split)), (0, 0))
+            locators = [record.locator for record in from_table(split.records)]
             chosen = np.random.default_rng(0).permutation(len(locators))[:SAMPLED]
             single = [[locators[i]] for i in chosen]
             out.append({"source": name, "order": "image by image", **_cost(plan, single, at_once=_pending(single))})
             runs = list(_runs(plan))
             out.append({"source": name, "order": "in runs", **_cost(plan, runs, at_once=_pending(runs))})
     return {"images": len(locators), "reading": out}
+
+
+def _shuffled(classes: dict[str, list[tuple[str, bytes]]], repeat: int) -> dict[str, list[tuple[str, bytes]]]:
+    images = [(f"{key}_{i}", data) for of_class in classes.values() for key, data in of_class for i in range(repeat)]
+    parts = np.array_split(np.random.default_rng(1).permutation(len(images)), len(classes))
+    return {wnid: [images[i] for i in part] for wnid, part in zip(classes, parts, strict=True)}
 
 
 def _runs(plan: Plan) -> Iterable[list[Locator]]:

@@ -162,7 +162,8 @@ def new(
     dataset = Dataset(data if data is not None else DATA, labelmap)
     val_split = val_split or "val"
     check_splits(dataset, "train", val_split)
-    check_labelled(dataset, val_split)
+    if val_split != "val":
+        check_labelled(dataset, val_split)
     if settings.label_smoothing and not settings.loss.startswith("ce"):
         settings = settings.override(label_smoothing=0.0)  # only cross-entropy has it; run.json records what was used
     notes: tuple[str, ...] = ()

@@ -81,9 +81,7 @@ class HuggingFace:
 
     @classmethod
     def from_tree(cls, tree: FileTree) -> HuggingFace:
-        source = cls(tree.root, _files_of(tree), complete=True)
-        source.notes += tree.notes
-        return source
+        return cls(tree.root, _files_of(tree), complete=True)
 
     def __init__(self, root: str, names: list[str], *, complete: bool = False) -> None:
         """``names`` are the files below ``root``; a file without a split's name belongs to train. ``complete``: these
@@ -91,7 +89,6 @@ class HuggingFace:
         self.root = root
         self._folder = open_folder(root)
         self.ilsvrc2012_ids: dict[str, int] = {}
-        self.notes: list[str] = []
         self._truncated: dict[str, list[str]] = collections.defaultdict(list)
         by_split = _by_split(root, sorted(names))
         if complete:

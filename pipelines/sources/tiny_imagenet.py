@@ -32,7 +32,6 @@ class TinyImageNet:
         files = tree.files
         self.wnids = sorted_wnids(self._tree.read_text(WNIDS).split())
         self.ilsvrc2012_ids: dict[str, int] = {}
-        self.notes = list(tree.notes)
         self.splits = tuple(s for s in ("train", "val") if any(name.startswith(f"{s}/") for name in files))
 
     def records(self, split: str) -> Iterator[Record]:

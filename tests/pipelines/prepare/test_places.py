@@ -79,9 +79,11 @@ def test_outputs_inside_the_source_are_counted_in_a_line(classes, tmp_path):
     for name in ("run.json", "log.txt", "train_batch0.jpg"):
         (run_folder / name).write_bytes(b"{}")
     files = len(contents(classes / "old"))
-    notes = prepare(classes, tmp_path / "out", SMALL, workers=1).notes
-    assert f"old is a prepared data set: its {files} files are passed over" in notes
-    assert "runs/train is a training run: its 3 files are passed over" in notes
+    summary = prepare(classes, tmp_path / "out", SMALL, workers=1)
+    assert summary.stored == {"train": 6}
+    notes = " ".join(summary.notes)
+    assert str(files) in notes and "a prepared data set" in notes
+    assert "3" in notes and "a training run" in notes
 
 
 def test_outputs_are_known_by_their_marks():

@@ -6,6 +6,7 @@ import os
 
 from imgtool.pipelines.archives import tar
 from imgtool.pipelines.archives import zip as zips
+from imgtool.pipelines.archives.outputs import outputs_in
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import Locator
 from imgtool.pipelines.storage.folders import join, open_folder
@@ -19,15 +20,26 @@ class FileTree:
     out of the paths. ``path`` is the folder's or archive's path, for messages. ``truncated`` is the message about a
     truncated tar, whose complete members are in ``files``, else None. A truncated zip raises TruncatedSourceError,
     because its directory is at its end.
+
+    Prepared data sets and runs below a folder are left out; ``notes`` has a line for each. Raises SourceError if the
+    folder is one itself.
     """
 
     def __init__(self, root: str, archive: str | None = None) -> None:
         self.path = root if archive is None else join(root, archive)
         self.root = root
         self.truncated: str | None = None
+        self.notes: list[str] = []
         folder = open_folder(root)
         if archive is None:
             files = {name: Locator(name, "", 0, size) for name, size in folder.walk()}
+            for output, kind in outputs_in(files).items():
+                if not output:
+                    raise SourceError(f"{root}: is {kind}, not a raw data set; give --src what it was made from")
+                inside = [name for name in files if name.startswith(output)]
+                self.notes.append(f"{output.rstrip('/')} is {kind}: its {len(inside):,} files are passed over")
+                for name in inside:
+                    del files[name]
         else:
             files = {}
             file = folder.open(archive)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from imgtool.pipelines.archives import parquet
 from imgtool.pipelines.archives import zip as zips
 from imgtool.pipelines.records import MAX_BYTES, Locator
-from imgtool.pipelines.storage.folders import RandomAccessFile, join, open_folder
+from imgtool.pipelines.storage.folders import Folder, RandomAccessFile, join, open_folder
 from imgtool.wordnet.errors import ImageError, SourceError
 
 DEFLATE, PARQUET = "deflate:", "parquet:"
@@ -20,16 +20,19 @@ DEFLATE, PARQUET = "deflate:", "parquet:"
 
 
 class LocatorReader:
-    """Reads the bytes of locators below ``root`` (a path or URL), and keeps the last ``MAX_OPEN`` archives open."""
+    """Reads the bytes of locators below ``root`` (a path or URL), and keeps the last ``MAX_OPEN`` archives open.
+
+    ``folder`` replaces the way files are opened, for example to count reads.
+    """
 
     MAX_OPEN = 64
     PREFETCHED, PREFETCHED_BYTES = 16, 64 << 20
     """Runs of a remote source requested in advance, at most so many and of so many bytes: a request takes longer than
     recoding an image."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, folder: Folder | None = None) -> None:
         self.root = root
-        self._folder = open_folder(root)
+        self._folder = folder or open_folder(root)
         self._open: dict[str, RandomAccessFile] = {}
         self._footers: dict[str, pq.FileMetaData] = {}
 
@@ -52,8 +55,8 @@ class LocatorReader:
         """
         runs = (list(run) for _, run in itertools.groupby(locators, lambda locator: locator.run))
         if not self._folder.remote:
-            for run in runs:
-                yield from self._read(run)
+            for of_file in runs:
+                yield from self._read(of_file)
             return
         with ThreadPoolExecutor(self.PREFETCHED) as pool:
             pending: collections.deque[tuple[int, Future[list[bytes | ImageError]]]] = collections.deque()

@@ -21,8 +21,8 @@ from imgtool.pipelines.records import RUN_BYTES
 Int64s = npt.NDArray[np.int64]
 
 RUNS_PER_SHARD = 512
-"""A shard has at least so many runs where its samples suffice, so that it has nearly as many classes as a random one:
-at least C (1 - exp(-512 / C)) of a source of C classes that is sorted by class."""
+"""A shard has about this number of runs where its samples suffice, so that it has nearly as many classes as a random
+one: at least about C (1 - exp(-512 / C)) of a source of C classes that is sorted by class."""
 GROUPS_PER_SHARD = 32
 """The same for row groups of parquet, which are cut only if their rows are sorted by class: each piece costs a read of
 the whole group."""
@@ -32,19 +32,22 @@ def runs_of(records: pa.Table, chosen: Int64s, labels: Int64s, per_run: int) -> 
     """The run of each chosen record, int64 [chosen]; runs are numbered from 0 in the source's order.
 
     ``records`` is a table of records.RECORD_SCHEMA. ``chosen`` are rows of it, ``labels`` int64 [records] class
-    indices. A run has at most ``per_run`` images; a row group is cut into such runs only where its rows are sorted by
-    class, and then into larger ones.
+    indices. A piece with more than about ``per_run`` images is cut into equal runs of about as many; a row group is cut
+    only where its rows are sorted by class, and then into larger runs.
     """
     files, offsets = _codes(records["file"])[chosen], np.asarray(records["offset"])[chosen]
     grouped = np.asarray(pc.starts_with(_flat(records["packing"]), "parquet:"))[chosen]
     inside = np.asarray(pc.not_equal(_flat(records["member"]), ""))[chosen]
     # A plain file is a run by itself.
     windows = _numbers(files, np.where(inside, offsets // RUN_BYTES, np.arange(len(chosen))))
-    most = np.full(len(chosen), per_run)
+    wanted = np.full(len(chosen), per_run)
     if grouped.any():
         cut = not _mixed(windows[grouped], labels[chosen][grouped])
-        most[grouped] = per_run * RUNS_PER_SHARD // GROUPS_PER_SHARD if cut else len(chosen)
-    return _numbers(windows, _rank(windows) // most)
+        wanted[grouped] = per_run * RUNS_PER_SHARD // GROUPS_PER_SHARD if cut else len(chosen)
+    images = np.bincount(windows)[windows]
+    # Rounded: ten images where nine are wanted stay one run, because each run costs a read.
+    pieces = np.maximum((2 * images + wanted) // (2 * wanted), 1)
+    return _numbers(windows, rank(windows) * pieces // images)
 
 
 def order(runs: Int64s, key: tuple[int, ...]) -> Int64s:
@@ -79,7 +82,7 @@ def _mixed(groups: Int64s, labels: Int64s) -> bool:
     return bool(2 * found >= most)
 
 
-def _rank(group: Int64s) -> Int64s:
+def rank(group: Int64s) -> Int64s:
     """The position of each element among those of its group."""
     by_group = np.argsort(group, kind="stable")
     counts = np.bincount(group)

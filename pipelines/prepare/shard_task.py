@@ -18,7 +18,7 @@ from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.dataset.manifest import MANIFEST, write_table
 from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.records import from_table
-from imgtool.pipelines.shards.beton import PAGE_SIZE, BetonWriter
+from imgtool.pipelines.shards.beton import PAGE_SIZE, BetonWriter, page_size_for
 from imgtool.pipelines.shards.webdataset import WebDatasetWriter
 from imgtool.pipelines.storage.folders import Folder, open_folder
 from imgtool.pipelines.storage.hashes import file_xxh3
@@ -79,7 +79,7 @@ class _Writers:
     """The files of one shard, one per format. Each image is recoded once for all formats."""
 
     def __init__(
-        self, stack: contextlib.ExitStack, folder: Folder, shard: Shard, settings: Settings, samples: int
+        self, stack: contextlib.ExitStack, folder: Folder, shard: Shard, settings: Settings, sizes: Sequence[int]
     ) -> None:
         self.paths: dict[str, Path] = {}
 
@@ -91,7 +91,8 @@ class _Writers:
         self._raw = settings.store == "raw"
         self._beton = self._wds = None
         if "beton" in settings.formats:
-            self._beton = BetonWriter(open_file(".beton"), samples)
+            page_size = page_size_for(sum(sizes), max(sizes))
+            self._beton = BetonWriter(open_file(".beton"), len(sizes), page_size)
         if "wds" in settings.formats:
             self._wds = WebDatasetWriter(open_file(".tar"), open_file(".idx"))
 
@@ -146,7 +147,8 @@ def _write_files(
     if not stored:
         return []
     with contextlib.ExitStack() as stack:
-        writers = _Writers(stack, folder, task.shard, task.settings, len(stored))
+        sizes = [len(recoded.data) for _, recoded in stored]
+        writers = _Writers(stack, folder, task.shard, task.settings, sizes)
         try:
             for i, recoded in stored:
                 rows["position"][i] = writers.add(rows["key"][i], recoded, task.labels[i])

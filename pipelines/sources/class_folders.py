@@ -59,7 +59,7 @@ class ClassFolders:
         if above and any(self._is_test(name, f"{above[0]}test/") for name in self._images):
             self._folder["test"] = f"{above[0]}test/"
         self.splits = tuple(self._folder)
-        self.notes: list[str] = []
+        self.notes: list[str] = list(tree.notes)
         train = self._folder["train"]
         self.wnids = sorted_wnids(
             c for name in self._images if name.startswith(train) and (c := _class_of(name, train))

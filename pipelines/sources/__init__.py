@@ -29,11 +29,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from imgtool.pipelines.records import Record
 from imgtool.pipelines.storage.folders import is_url, open_folder
 from imgtool.wordnet.errors import SourceError
+
+if TYPE_CHECKING:
+    from imgtool.pipelines.archives.file_tree import FileTree
 
 
 class Source(Protocol):
@@ -69,11 +72,11 @@ def open_source(path: str | Path, spool: Path | None = None) -> Source:
     """
     from imgtool.pipelines.archives import compressed
     from imgtool.pipelines.archives.file_tree import FileTree
-    from imgtool.pipelines.sources.class_folders import ClassFolders
     from imgtool.pipelines.sources.hugging_face import HuggingFace
     from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012, TEST_ARCHIVES, TRAIN_ARCHIVE, VAL_ARCHIVE
     from imgtool.pipelines.sources.imagenet21k import ImageNet21k
-    from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
+    from imgtool.pipelines.sources.label_tables import ENDINGS
+    from imgtool.pipelines.sources.listed_images import ListedImages
 
     parent, _, name = str(path).rstrip("/").rpartition("/")
     parent = parent or ("/" if str(path).startswith("/") else ".")
@@ -94,21 +97,47 @@ def open_source(path: str | Path, spool: Path | None = None) -> Source:
         *(parent, name) if is_file else (str(path), None)
     ):
         return ImageNet21k(*(parent, name) if is_file else (str(path), None))
+    if is_file and name.lower().endswith(ENDINGS):
+        tree = FileTree(parent)
+        return ListedImages(tree, next(known for known, locator in tree.files.items() if locator.file == name))
     if not is_file or name.endswith((".tar", ".zip")):
-        tree = FileTree(parent, name) if is_file else FileTree(str(path))
-        if TinyImageNet.recognise(tree):
-            return TinyImageNet(tree)
-        if tree.truncated and any("/images/" in name for name in tree.files):
-            raise SourceError(f"{tree.truncated}; Tiny-ImageNet's list of classes is missing, so download it again")
-        if HuggingFace.recognise(tree):
-            return HuggingFace.from_tree(tree)
-        if ClassFolders.recognise(tree):
-            return ClassFolders(tree)
-    raise SourceError(
-        f"{path}: unknown layout; give a folder with ILSVRC2012_img_train.tar, _val.tar or _test.tar; "
-        "Tiny-ImageNet, Kaggle's tree or class folders (CLASS/IMAGE), each as a folder, tar (.gz, .bz2, .xz) or zip; "
-        "ImageNet-21k's tar of class tars, or a folder of them; or Hugging Face's parquet files"
-    )
+        return _open_tree(FileTree(parent, name) if is_file else FileTree(str(path)))
+    raise SourceError(f"{path}: is no archive, table or parquet file that is read; {LAYOUTS}")
+
+
+LAYOUTS = (
+    "give --src one of: a folder with ILSVRC2012_img_train.tar, _val.tar or _test.tar; Tiny-ImageNet, Kaggle's tree or "
+    "class folders (CLASS/IMAGE, or train/CLASS/IMAGE), or images with a CSV or JSON table of paths and labels, each "
+    "as a folder, tar (.gz, .bz2, .xz) or zip; WebDataset tars; ImageNet-21k's tar of class tars, or a folder of them; "
+    "Hugging Face's parquet files"
+)
+
+
+def _open_tree(tree: FileTree) -> Source:
+    """Opens the raw data set in a tree of files."""
+    from imgtool.pipelines.sources.class_folders import ClassFolders
+    from imgtool.pipelines.sources.hugging_face import HuggingFace
+    from imgtool.pipelines.sources.layout import seen
+    from imgtool.pipelines.sources.listed_images import ListedImages
+    from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
+    from imgtool.pipelines.sources.webdataset import WebDataset
+
+    if TinyImageNet.recognise(tree):
+        return TinyImageNet(tree)
+    if tree.truncated and any("/images/" in name for name in tree.files):
+        raise SourceError(f"{tree.truncated}; Tiny-ImageNet's list of classes is missing, so download it again")
+    if WebDataset.recognise(tree):
+        return WebDataset(tree)
+    if HuggingFace.recognise(tree):
+        return HuggingFace.from_tree(tree)
+    has_folders = ClassFolders.recognise(tree)
+    if not has_folders or not ClassFolders(tree).in_splits:
+        # where splits have class folders, a table beside them repeats what they say
+        if ListedImages.recognise(tree):
+            return ListedImages(tree)
+    if has_folders:
+        return ClassFolders(tree)
+    raise SourceError(f"{tree.path}: unknown layout: has {seen(tree)}, no class folders; {LAYOUTS}")
 
 
 def _is_file(path: str | Path, parent: str, name: str) -> bool:

@@ -1,0 +1,172 @@
+"""Images that a table beside them lists with their labels: CSV, JSON lines or JSON; Hugging Face's metadata.csv."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
+
+from imgtool.pipelines.archives.file_tree import FileTree
+from imgtool.pipelines.records import Locator, Record, key_of
+from imgtool.pipelines.sources.label_tables import ENDINGS, Row, Table, read_table
+from imgtool.pipelines.sources.layout import (
+    SPLIT_NAMES,
+    SPLITS,
+    classes_of,
+    first,
+    images_of,
+    is_hidden,
+    passed_over,
+    read_text,
+    split_in_name,
+)
+from imgtool.wordnet.errors import SourceError, TruncatedSourceError
+
+MAX_TABLES = 64
+"""A folder with more tables has something else in them."""
+MAX_TABLE = 1 << 30
+
+
+class _Listed(NamedTuple):
+    """A row of a table, and the image that it names: the name in the tree, "" if there is none."""
+
+    row: Row
+    name: str
+    cause: str
+
+
+class ListedImages:
+    """A folder, tar or zip of images with a table of paths and labels (`label_tables` says which).
+
+    A path is relative to the table's folder or to the top; a bare file name, with or without its ending, may be in any
+    folder if it is there only once. The split is the one that the table's column split states, else the one that the
+    table or its folder is named for, else the one in the image's path, else train. Labels that are all whole numbers
+    are class indices, others the classes' names. A row whose file is missing, or without a label outside of the test
+    split, cannot be stored.
+    """
+
+    layout: ClassVar[str] = "table"
+
+    @classmethod
+    def recognise(cls, tree: FileTree) -> bool:
+        return bool(images_of(tree)) and bool(_tables(tree))
+
+    def __init__(self, tree: FileTree, table: str | None = None) -> None:
+        """``table`` is the one to read, by its name in the tree; without it, those that have paths and labels."""
+        self._tree = tree
+        self.root = tree.root
+        self.ilsvrc2012_ids: dict[str, int] = {}
+        self.notes: list[str] = []
+        tables = _tables(tree, table)
+        if not tables:
+            raise SourceError(f"{tree.path}: {table}: has no column of paths or none of labels")
+        _check_one_per_split(tree, list(tables))
+        self._images = images_of(tree)
+        self._find = _Finder(self._images)
+        rows: dict[str, list[_Listed]] = {split: [] for split in SPLITS}
+        repeated = []
+        for name, found in tables.items():
+            seen = set()
+            for row in found.rows:
+                listed = self._find(row, posixpath.dirname(name))
+                split = self._split(row, name, listed.name)
+                if (split, listed.name or row.path, row.label) in seen:
+                    repeated.append(row.path)
+                    continue
+                seen.add((split, listed.name or row.path, row.label))
+                rows[split].append(listed)
+        self._rows = {split: found for split, found in rows.items() if found}
+        self.splits = tuple(self._rows)
+        named = {listed.name for found in self._rows.values() for listed in found}
+        if not named - {""}:
+            row = next((listed.row.path for found in self._rows.values() for listed in found), "")
+            raise SourceError(
+                f"{tree.path}: none of the paths in {first(list(tables))} names an image here; the first is {row!r}"
+            )
+        self._class_of, self.wnids = classes_of(listed.row.label for found in self._rows.values() for listed in found)
+        if not self.wnids:
+            raise SourceError(f"{tree.path}: {first(list(tables))} states no label; fill the column of labels")
+        self.notes.append(f"the labels are those in {first(list(tables))}")
+        self.notes += passed_over(repeated, "repeated rows are passed over")
+        others = [name for name in self._images if name not in named]
+        self.notes += passed_over(others, f"images are not in {first(list(tables))} and are passed over")
+
+    def _split(self, row: Row, table: str, image: str) -> str:
+        if row.split:
+            if row.split not in SPLIT_NAMES:
+                raise SourceError(
+                    f"{self._tree.path}: {table}: {row.path}: the split {row.split!r} is unknown; name it train, val or "
+                    "test"
+                )
+            return SPLIT_NAMES[row.split]
+        in_folders = (SPLIT_NAMES.get(part.lower()) for part in image.split("/")[:-1])
+        return split_in_name(table) or next((split for split in in_folders if split), "train")
+
+    def records(self, split: str) -> Iterator[Record]:
+        for row, name, cause in self._rows[split]:
+            locator = self._tree.files[name] if name else Locator(row.path, "", 0, 0).unreadable(cause)
+            if not row.label and split != "test" and name:
+                locator = locator.unreadable("the table states no label")
+            wnids = (self._class_of[row.label],) if row.label else ()
+            yield Record(key_of(name or row.path), wnids, locator)
+        if self._tree.truncated:
+            raise TruncatedSourceError(self._tree.truncated)
+
+
+class _Finder:
+    """Finds the image that a row names."""
+
+    def __init__(self, images: list[str]) -> None:
+        self._images = dict.fromkeys(images)
+        bases = Counter(os.path.basename(name) for name in images)
+        stems = Counter(key_of(name) for name in images)
+        self._bare = {key_of(name): name for name in images if stems[key_of(name)] == 1}
+        self._bare |= {base: name for name in images if bases[base := os.path.basename(name)] == 1}
+        self._ambiguous = {name for counts in (bases, stems) for name, count in counts.items() if count > 1}
+        self._stems = {os.path.splitext(name)[0]: name for name in images}
+
+    def __call__(self, row: Row, folder: str) -> _Listed:
+        """Looks for a path below ``folder``, then below the top, then, without folders, anywhere."""
+        path = row.path.replace("\\", "/")
+        for candidate in (posixpath.join(folder, path), path):
+            name = posixpath.normpath(candidate)
+            for found in (name, self._stems.get(name)):
+                if found in self._images:
+                    return _Listed(row, str(found), "")
+        if "/" not in path and path in self._bare:
+            return _Listed(row, self._bare[path], "")
+        if path.startswith("/") or path[1:3] == ":/":  # an absolute path of another machine: its longest known end
+            parts = path.split("/")
+            for i in range(1, len(parts) - 1):
+                if (end := "/".join(parts[i:])) in self._images:
+                    return _Listed(row, end, "")
+        if not path:
+            return _Listed(row, "", "the table states no path")
+        ambiguous = "/" not in path and path in self._ambiguous
+        return _Listed(row, "", "several images have this name" if ambiguous else "no such image in the source")
+
+
+def _tables(tree: FileTree, only: str | None = None) -> dict[str, Table]:
+    """Returns the tables of paths and labels by name."""
+    names = [only] if only else [name for name in tree.files if name.lower().endswith(ENDINGS) and not is_hidden(name)]
+    if len(names) > MAX_TABLES:
+        depth = min(name.count("/") for name in names)
+        names = [name for name in names if name.count("/") == depth]
+    found = {}
+    for name in names if len(names) <= MAX_TABLES else ():
+        if tree.files[name].size > MAX_TABLE or "submission" in name.lower():
+            continue
+        if table := read_table(read_text(tree, name), name, f"{tree.path}: {name}"):
+            found[name] = table
+    return {name: table for name, table in found.items() if table.rows}
+
+
+def _check_one_per_split(tree: FileTree, names: list[str]) -> None:
+    """Raises SourceError if two tables could be the labels of the same images."""
+    places = Counter((split_in_name(name), posixpath.dirname(name)) for name in names)
+    place = next((place for place, count in places.items() if count > 1), None)
+    if place:
+        twice = [name for name in names if (split_in_name(name), posixpath.dirname(name)) == place]
+        raise SourceError(f"{tree.path}: has several tables of labels, {first(twice)}; give one of them as --src")

@@ -1,0 +1,240 @@
+"""WebDataset: tars in which the files of a sample have one name with different endings, as imgtool and img2dataset write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imgtool.pipelines.archives.file_tree import FileTree
+from imgtool.pipelines.archives.reader import LocatorReader
+from imgtool.pipelines.records import IMAGE_SUFFIXES, Locator, Record
+from imgtool.pipelines.sources.layout import (
+    SPLITS,
+    classes_of,
+    first,
+    is_hidden,
+    label_text,
+    passed_over,
+    split_in_name,
+)
+from imgtool.pipelines.storage.folders import is_url
+from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
+
+CLASS_ENDINGS = ("cls", "label", "class")
+FIELDS = ("label", "cls", "class", "wnid", "synset", "class_name", "label_name", "category", "target", "class_id")
+"""The fields of a sample's JSON that state its class, the first that is present."""
+_OURS = ("dataset.json", "labels.parquet")
+_HOLDOUT = re.compile(r"(?:^|/)minival/")
+
+
+class Sample(NamedTuple):
+    """A sample's files by ending (``jpg``, ``cls``, ``seg.png``); ``key`` is their common name with its folders."""
+
+    key: str
+    files: dict[str, Locator]
+
+    @property
+    def image(self) -> Locator | None:
+        return next((at for ending, at in self.files.items() if f".{ending}" in IMAGE_SUFFIXES), None)
+
+
+class WebDataset:
+    """``0001.jpg`` with ``0001.cls``, ``0001.json`` or ``0001.txt``, … in one tar, or in several in a folder.
+
+    A tar belongs to the split that its name or folder names (``train-0000.tar``), else to train. The label is the
+    content of .cls, else a field of the JSON (``FIELDS``), else the text if at most every second text differs: captions
+    are no classes. Whole numbers are class indices: among the class table of a data set that imgtool prepared, else
+    those of the 1000 wnids, or the numbers are the classes' names. Samples without a label, or without an image as
+    img2dataset leaves them for dead links, are not stored.
+    """
+
+    layout: ClassVar[str] = "webdataset"
+
+    @classmethod
+    def recognise(cls, tree: FileTree) -> bool:
+        shards = _shards(tree)
+        return _has_samples(FileTree(tree.root, shards[0]) if shards else tree)
+
+    def __init__(self, tree: FileTree) -> None:
+        self._tree = tree
+        self.root = tree.root
+        self.ilsvrc2012_ids: dict[str, int] = {}
+        self.notes: list[str] = []
+        self._truncated: list[str] = []
+        shards = _shards(tree) or [""]
+        of_split: dict[str, list[str]] = {split: [] for split in ("train", "val", "minival", "test")}
+        for shard in shards:
+            name = shard or tree.path.rpartition("/")[2]
+            of_split["minival" if _HOLDOUT.search(name) else split_in_name(name) or "train"].append(shard)
+        self._shards = {split: names for split, names in of_split.items() if names}
+        self.splits = tuple(self._shards)
+        self._kind = self._label_kind()
+        texts: dict[str, int] = {}
+        labels: dict[str, list[int]] = {}
+        for shard in shards:
+            labels[shard] = [texts.setdefault(text, len(texts)) for text in self._labels(shard)]
+        self._labels_of: dict[str, npt.NDArray[np.int64]] = {s: np.array(found, np.int64) for s, found in labels.items()}
+        self._texts = list(texts)
+        count = sum(map(len, labels.values()))
+        if self._kind == "txt" and 2 * len(texts) > count + 1 and not all(text.isdigit() for text in texts):
+            raise SourceError(
+                f"{tree.path}: has {count:,} images with {len(texts):,} different texts ({first(self._texts)}), which are "
+                f"captions and not classes; give each sample a .cls file, or a field {FIELDS[0]} in its .json"
+            )
+        self._class_of, self.wnids = self._classes()
+        if self._kind != "cls":
+            source = "their .txt files" if self._kind == "txt" else f"the field {self._kind[5:]} of their .json files"
+            self.notes.append(f"the classes of the images are those in {source}")
+
+    def _label_kind(self) -> str:
+        """Returns where the labels are: "cls", "json:FIELD" or "txt", from the first sample that has any.
+
+        Raises SourceError if the samples have none.
+        """
+        seen: set[str] = set()
+        fields: list[str] = []
+        for shard in (shard for of_split in self._shards.values() for shard in of_split):
+            for sample in _samples(self._open(shard)):
+                seen |= sample.files.keys()
+                if seen & set(CLASS_ENDINGS):
+                    return "cls"
+                if "json" in sample.files and sample.image and not fields:
+                    content = self._json(sample.files["json"])
+                    fields = list(content)
+                if found := next((field for field in FIELDS if field in fields), None):
+                    return f"json:{found}"
+        if "txt" in seen:
+            return "txt"
+        raise SourceError(
+            f"{self._tree.path}: has WebDataset samples of {first(sorted(seen), 6)} without a label"
+            + (f" (fields of the .json: {first(fields, 12)})" if fields else "")
+            + f"; give each a .cls file, or a field {FIELDS[0]} in its .json"
+        )
+
+    def _labels(self, shard: str) -> Iterator[str]:
+        """Yields the label of each sample that has an image, "" without one."""
+        endings = CLASS_ENDINGS if self._kind == "cls" else (self._kind[:4].rstrip(":"),)
+        found = [
+            next((sample.files[ending] for ending in endings if ending in sample.files), None)
+            for sample in _samples(self._open(shard))
+            if sample.image
+        ]
+        with LocatorReader(self.root) as reader:
+            present = [at for at in found if at]
+            # Locally, reading each label alone leaves out the images between them.
+            read = reader.read_many(present) if is_url(self.root) else map(reader.read, present)
+            for at in found:
+                if at is None:
+                    yield ""
+                    continue
+                data = next(read)
+                if isinstance(data, ImageError):
+                    raise SourceError(f"{self.root}: {at}: {data}")
+                yield self._label(data, at)
+
+    def _label(self, data: bytes, at: Locator) -> str:
+        if self._kind.startswith("json:"):
+            value = _parsed(data, at).get(self._kind[5:])
+            if isinstance(value, list | dict):
+                raise SourceError(f"{self.root}: {at}: its field {self._kind[5:]} is not one label: {str(value)[:60]}")
+            return label_text(value)
+        return label_text(data.decode("utf-8-sig", "replace").strip().strip("\"'"))
+
+    def _json(self, at: Locator) -> dict[str, Any]:
+        with LocatorReader(self.root) as reader:
+            return _parsed(reader.read(at), at)
+
+    def _classes(self) -> tuple[dict[str, str], list[str]]:
+        """Returns the class of each label, and all classes in sorted order."""
+        if all(name in self._tree.files for name in _OURS):
+            with LocatorReader(self.root) as reader:
+                data = reader.read(self._tree.files[_OURS[1]])
+            try:
+                wnids = pq.read_table(io.BytesIO(data), columns=["wnid"])["wnid"].to_pylist()
+            except (pa.ArrowException, OSError, KeyError) as error:
+                raise SourceError(f"{self._tree.path}: labels.parquet: {' '.join(str(error).split())}") from None
+            if all(text.isdigit() and int(text) < len(wnids) for text in self._texts if text):
+                return {text: wnids[int(text)] for text in self._texts if text}, sorted(wnids)
+        class_of, wnids = classes_of(self._texts)
+        if not wnids:
+            raise SourceError(f"{self._tree.path}: none of its samples has a label; give each a .cls file")
+        return class_of, wnids
+
+    def _open(self, shard: str) -> FileTree:
+        return FileTree(self.root, shard) if shard else self._tree
+
+    def records(self, split: str) -> Iterator[Record]:
+        truncated, without_image = [], []
+        for shard in self._shards[split]:
+            tree = self._open(shard)
+            number = 0
+            for sample in _samples(tree):
+                image = sample.image
+                if image is None:
+                    without_image.append(sample.key)
+                    continue
+                text = self._texts[self._labels_of[shard][number]]
+                number += 1
+                if not text and split != "test":
+                    image = image.unreadable("the sample has no label")
+                wnids = (self._class_of[text],) if text else ()
+                yield Record(sample.key.rpartition("/")[2], wnids, image)
+            if tree.truncated:
+                truncated.append(tree.truncated)
+        self.notes += passed_over(without_image, f"samples of {split} have no image")
+        if truncated:
+            raise TruncatedSourceError("; ".join(truncated))
+
+
+def _parsed(data: bytes, at: Locator) -> dict[str, Any]:
+    """Returns a JSON object; a value that is not an object is the field label."""
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{at}: is not JSON: {error}") from None
+    return value if isinstance(value, dict) else {FIELDS[0]: value}
+
+
+def _shards(tree: FileTree) -> list[str]:
+    """Returns the tars in a folder, sorted."""
+    plain = (locator.file for locator in tree.files.values() if not locator.member)
+    return sorted(name for name in plain if name.endswith(".tar") and not is_hidden(name))
+
+
+def _samples(tree: FileTree) -> Iterator[Sample]:
+    """Yields the samples of an archive or folder, in the order of their first files.
+
+    Files of one sample need not stand beside each other. A sample's name ends at the first dot.
+    """
+    samples: dict[str, Sample] = {}
+    for name, locator in tree.files.items():
+        if is_hidden(name):
+            continue
+        folder, slash, base = name.rpartition("/")
+        stem, _, ending = base.partition(".")
+        key = f"{folder}{slash}{stem}"
+        samples.setdefault(key, Sample(key, {})).files.setdefault(ending.lower(), locator)
+    yield from (sample for sample in samples.values() if len(sample.files) > 1 or sample.image)
+
+
+def _has_samples(tree: FileTree) -> bool:
+    """Whether images have a .cls file, or without class folders a .json or .txt file."""
+    folders, found = set(), False
+    for sample in _samples(tree):
+        if not sample.image:
+            continue
+        if sample.files.keys() & set(CLASS_ENDINGS):
+            return True
+        folders.add(sample.key.rpartition("/")[0])
+        found |= bool(sample.files.keys() & {"json", "txt"})
+    return found and len(folders) == 1

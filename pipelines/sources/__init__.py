@@ -117,7 +117,6 @@ def _open_tree(tree: FileTree) -> Source:
     """Opens the raw data set in a tree of files."""
     from imgtool.pipelines.sources.class_folders import ClassFolders
     from imgtool.pipelines.sources.hugging_face import HuggingFace
-    from imgtool.pipelines.sources.layout import seen
     from imgtool.pipelines.sources.listed_images import ListedImages
     from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
     from imgtool.pipelines.sources.webdataset import WebDataset
@@ -126,18 +125,40 @@ def _open_tree(tree: FileTree) -> Source:
         return TinyImageNet(tree)
     if tree.truncated and any("/images/" in name for name in tree.files):
         raise SourceError(f"{tree.truncated}; Tiny-ImageNet's list of classes is missing, so download it again")
-    if WebDataset.recognise(tree):
+    has_table = ListedImages.recognise(tree)
+    if WebDataset.recognise(tree) and not has_table:
         return WebDataset(tree)
     if HuggingFace.recognise(tree):
         return HuggingFace.from_tree(tree)
-    has_folders = ClassFolders.recognise(tree)
-    if not has_folders or not ClassFolders(tree).in_splits:
-        # where splits have class folders, a table beside them repeats what they say
-        if ListedImages.recognise(tree):
-            return ListedImages(tree)
-    if has_folders:
+    listed: ListedImages | SourceError | None = None
+    if has_table:
+        try:
+            listed = ListedImages(tree)
+        except SourceError as error:
+            listed = error
+        else:
+            if not listed.repeats_folders():
+                return listed
+    if ClassFolders.recognise(tree):
         return ClassFolders(tree)
-    raise SourceError(f"{tree.path}: unknown layout: has {seen(tree)}, no class folders; {LAYOUTS}")
+    if isinstance(listed, SourceError):
+        raise listed
+    if listed:
+        return listed
+    raise SourceError(_unknown(tree))
+
+
+def _unknown(tree: FileTree) -> str:
+    """Returns the message about a tree of unknown layout: what is in it, and what is read."""
+    from imgtool.pipelines.sources.layout import seen
+
+    if tree.truncated:
+        return f"{tree.truncated}; before that it has {seen(tree)}, no class folders; download it again"
+    if "dataset.json" in tree.files:
+        return f"{tree.path}: is a data set that imgtool prepared; give the raw data set that it was made from"
+    archives = [name for name in tree.files if name.lower().endswith((".tar", ".zip", ".tgz", ".tar.gz", ".tar.xz"))]
+    hint = f"to read an archive, give its path: --src {tree.path}/{archives[0]}; " if archives else ""
+    return f"{tree.path}: unknown layout: has {seen(tree)}, no class folders; {hint}{LAYOUTS}"
 
 
 def _is_file(path: str | Path, parent: str, name: str) -> bool:

@@ -20,7 +20,7 @@ from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
 from imgtool.pipelines.sources import class_paths
-from imgtool.pipelines.sources.layout import images_of, passed_over, read_text
+from imgtool.pipelines.sources.layout import SPLIT_NAMES, common_folder, images_of, passed_over, read_text
 from imgtool.pipelines.storage.folders import open_folder
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -42,6 +42,7 @@ class ClassFolders:
 
     @classmethod
     def recognise(cls, tree: FileTree) -> bool:
+        """Whether there are class folders. Raises SourceError if several folders could be one split."""
         folders = class_paths.folders_of(images_of(tree))
         return class_paths.find_splits(folders, tree.path) is not None
 
@@ -53,6 +54,8 @@ class ClassFolders:
         self._images = images_of(tree)
         folders = class_paths.folders_of(self._images)
         self._top = class_paths.find_splits(folders, tree.path) or {"train": ""}
+        if list(self._top.values()) == [""] and (only := _split_of_all(tree)):
+            self._top = {only: ""}
         self.splits = tuple(self._top)
         paths = class_paths.ClassPaths(tree, folders, self._top)
         self._classes = paths.of_folder
@@ -62,7 +65,8 @@ class ClassFolders:
                 f"{tree.path}: the images in {self._top['train']} are in no class folder; sort them into class folders"
             )
         known = of_train if of_train is not None else {k: c for of in self._classes.values() for k, c in of.items()}
-        self.wnids = sorted_wnids([*known.values(), *(paths.empty if self._top.get("train") else ())])
+        in_split = bool(self._top.get("train") or _split_of_all(tree))
+        self.wnids = sorted_wnids([*known.values(), *(paths.empty if in_split else ())])
         self.notes += passed_over(
             [name for name in self._images if not name.startswith(tuple(self._top.values()))],
             f"images outside of the splits' folders ({', '.join(self._top.values())}) are passed over",
@@ -71,7 +75,7 @@ class ClassFolders:
             self.notes.append(
                 f"class folders are nested: the images in {paths.nested} are of the class {paths.nested_class}"
             )
-        if self._top.get("train"):
+        if in_split:
             self.notes += passed_over(
                 paths.empty, "class folders of train have no images; each is a class of 0 samples"
             )
@@ -140,3 +144,8 @@ class ClassFolders:
                     annotations.add(name, reader.read(locator))
         self.notes += annotations.notes()
         return annotations.boxes
+
+
+def _split_of_all(tree: FileTree) -> str | None:
+    """Returns the split whose folder holds everything, if there is one."""
+    return SPLIT_NAMES.get(common_folder(tree).rstrip("/").rpartition("/")[2].lower())

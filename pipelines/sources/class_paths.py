@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.sources.layout import SPLIT_NAMES, SPLITS, is_hidden
+from imgtool.pipelines.sources.layout import SPLIT_NAMES, SPLITS, common_folder, is_hidden
 from imgtool.pipelines.storage.folders import is_url
 from imgtool.wordnet.errors import SourceError
 
@@ -119,7 +119,7 @@ def _empty_folders(tree: FileTree, top: str, classes: set[str]) -> list[str]:
         found.update(path for path in (*_parents(folder), folder) if path.rpartition("/")[0] in groups)
     if tree.path == tree.root and not is_url(tree.root):
         for group in groups:  # a folder without any file is only found on the disk
-            path = os.path.join(tree.root, top, group)
+            path = os.path.join(tree.root, common_folder(tree), top, group)
             if os.path.isdir(path):
                 found.update(f"{group}/{e.name}".lstrip("/") for e in os.scandir(path) if e.is_dir())
     return sorted(path for path in found - groups - classes if not is_hidden(f"{path}/"))

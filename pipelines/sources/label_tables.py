@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from imgtool.pipelines.records import IMAGE_SUFFIXES
-from imgtool.pipelines.sources.layout import first, label_text
+from imgtool.pipelines.sources.layout import SPLIT_NAMES, first, label_text
 from imgtool.wordnet.errors import SourceError
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -23,8 +23,9 @@ LABELS = (
     *("label", "labels", "class", "class_name", "classname", "label_name", "category", "category_name", "target"),
     *("wnid", "synset", "cls", "y", "class_id", "label_id", "category_id", "class_index", "class_idx"),
 )
-SPLITS = ("split", "subset", "set", "partition", "data_set", "dataset", "fold")
-"""Names of columns in lower case with underscores; of several the first in this order counts."""
+SPLITS = ("split", "subset", "set", "partition", "data_set", "dataset")
+"""Names of columns in lower case with underscores; of several the first in this order counts. A column of splits has
+the names of splits in it."""
 
 
 class Row(NamedTuple):
@@ -68,6 +69,8 @@ def read_table(text: str, name: str, where: str) -> Table | None:
             raise SourceError(f"{where}, line {number}: {columns[label]} is not one label: {str(row[label])[:60]}")
         in_split = row[split] if split is not None and split < len(row) else None
         found.append(Row(str(row[path] or "").strip(), label_text(row[label]), str(in_split or "").strip().lower()))
+    if not any(row.split in SPLIT_NAMES for row in found):
+        found = [row._replace(split="") for row in found]  # the column means something else
     return Table(found, columns)
 
 

@@ -45,6 +45,12 @@ def images_of(tree: FileTree) -> list[str]:
     return [name for name in tree.files if is_image(tree, name)]
 
 
+def common_folder(tree: FileTree) -> str:
+    """Returns the folder that holds everything and that the tree leaves out of its names, with a slash at its end."""
+    name, locator = next(iter(tree.files.items()), ("", None))
+    return (locator.member or locator.file).removesuffix(name) if locator else ""
+
+
 def passed_over(names: Sequence[str], what: str) -> list[str]:
     """Returns a line, "3 WHAT: a, b, c", as a list; an empty list without names."""
     return [f"{len(names):,} {what}: {first(names)}"] if names else []
@@ -98,7 +104,7 @@ def seen(tree: FileTree) -> str:
     """Describes the files of a tree whose layout is unknown, in a line."""
     images = images_of(tree)
     others = [name for name in tree.files if not is_image(tree, name) and not is_hidden(name)]
-    folders = list(dict.fromkeys(name.rpartition("/")[0] for name in images))
+    folders = sorted({name.rpartition("/")[0] for name in images})
     parts = []
     if images:
         where = f" in {first([folder or '.' for folder in folders])}" if any(folders) else ""

@@ -93,12 +93,19 @@ class ListedImages:
         others = [name for name in self._images if name not in named]
         self.notes += passed_over(others, f"images are not in {first(list(tables))} and are passed over")
 
+    def repeats_folders(self) -> bool:
+        """Whether the table lists few of the images, or states of each class folder one class that no other has."""
+        named = [listed for found in self._rows.values() for listed in found if listed.name]
+        pairs = {(os.path.dirname(listed.name).rpartition("/")[2], listed.row.label) for listed in named}
+        folders, labels = {folder for folder, _ in pairs}, {label for _, label in pairs}
+        return 2 * len(named) < len(self._images) or 1 < len(folders) == len(labels) == len(pairs)
+
     def _split(self, row: Row, table: str, image: str) -> str:
         if row.split:
             if row.split not in SPLIT_NAMES:
                 raise SourceError(
-                    f"{self._tree.path}: {table}: {row.path}: the split {row.split!r} is unknown; name it train, val or "
-                    "test"
+                    f"{self._tree.path}: {table}: {row.path}: the split {row.split!r} is unknown; "
+                    "name it train, val or test"
                 )
             return SPLIT_NAMES[row.split]
         in_folders = (SPLIT_NAMES.get(part.lower()) for part in image.split("/")[:-1])

@@ -1,10 +1,9 @@
-"""WebDataset: tars in which the files of a sample have one name with different endings, as imgtool and img2dataset write.
-"""
+"""WebDataset: tars in which the files of a sample differ in their endings, as imgtool and img2dataset write them."""
 
 from __future__ import annotations
 
-import contextlib
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import IMAGE_SUFFIXES, Locator, Record
 from imgtool.pipelines.sources.layout import (
-    SPLITS,
     classes_of,
     first,
     is_hidden,
@@ -33,6 +31,7 @@ from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 CLASS_ENDINGS = ("cls", "label", "class")
 FIELDS = ("label", "cls", "class", "wnid", "synset", "class_name", "label_name", "category", "target", "class_id")
 """The fields of a sample's JSON that state its class, the first that is present."""
+SPLITS = ("train", "val", "minival", "test")
 _OURS = ("dataset.json", "labels.parquet")
 _HOLDOUT = re.compile(r"(?:^|/)minival/")
 
@@ -62,39 +61,47 @@ class WebDataset:
 
     @classmethod
     def recognise(cls, tree: FileTree) -> bool:
-        shards = _shards(tree)
-        return _has_samples(FileTree(tree.root, shards[0]) if shards else tree)
+        return any(_has_samples(FileTree(tree.root, shard)) for shard in _shards(tree)[:1]) or _has_samples(tree)
 
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
         self.root = tree.root
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.notes: list[str] = []
-        self._truncated: list[str] = []
-        shards = _shards(tree) or [""]
-        of_split: dict[str, list[str]] = {split: [] for split in ("train", "val", "minival", "test")}
-        for shard in shards:
-            name = shard or tree.path.rpartition("/")[2]
-            of_split["minival" if _HOLDOUT.search(name) else split_in_name(name) or "train"].append(shard)
-        self._shards = {split: names for split, names in of_split.items() if names}
-        self.splits = tuple(self._shards)
+        self._shards = _shards(tree) or [""]
         self._kind = self._label_kind()
-        texts: dict[str, int] = {}
-        labels: dict[str, list[int]] = {}
-        for shard in shards:
-            labels[shard] = [texts.setdefault(text, len(texts)) for text in self._labels(shard)]
-        self._labels_of: dict[str, npt.NDArray[np.int64]] = {s: np.array(found, np.int64) for s, found in labels.items()}
-        self._texts = list(texts)
-        count = sum(map(len, labels.values()))
-        if self._kind == "txt" and 2 * len(texts) > count + 1 and not all(text.isdigit() for text in texts):
-            raise SourceError(
-                f"{tree.path}: has {count:,} images with {len(texts):,} different texts ({first(self._texts)}), which are "
-                f"captions and not classes; give each sample a .cls file, or a field {FIELDS[0]} in its .json"
-            )
+        numbers: dict[str, int] = {}
+        # of each shard, the split and label of each sample with an image: positions in SPLITS and among all texts
+        self._splits: dict[str, list[int]] = {}
+        self._labels: dict[str, npt.NDArray[np.int64]] = {}
+        for shard in self._shards:
+            samples = [sample for sample in _samples(self._open(shard)) if sample.image]
+            self._splits[shard] = [SPLITS.index(self._split(shard, sample)) for sample in samples]
+            labels = [numbers.setdefault(text, len(numbers)) for text in self._read_labels(samples)]
+            self._labels[shard] = np.array(labels, np.int64)
+        present = {split for splits in self._splits.values() for split in splits}
+        self.splits = tuple(split for number, split in enumerate(SPLITS) if number in present)
+        self._texts = list(numbers)
+        self._check_texts(sum(map(len, self._labels.values())))
         self._class_of, self.wnids = self._classes()
-        if self._kind != "cls":
-            source = "their .txt files" if self._kind == "txt" else f"the field {self._kind[5:]} of their .json files"
-            self.notes.append(f"the classes of the images are those in {source}")
+
+    def _split(self, shard: str, sample: Sample) -> str:
+        """Returns the split that the shard's name or folder names, or in a single archive the sample's folder."""
+        name = shard or f"{self._tree.path.rpartition('/')[2]}/{sample.key.rpartition('/')[0]}"
+        return "minival" if _HOLDOUT.search(name) else split_in_name(name) or "train"
+
+    def _check_texts(self, count: int) -> None:
+        """Raises SourceError if the texts are captions; notes where the labels come from if this is not .cls."""
+        if self._kind == "cls":
+            return
+        source = "their .txt files" if self._kind == "txt" else f"the field {self._kind[5:]} of their .json files"
+        if self._kind == "txt" and 2 * len(self._texts) > count + 1 and not all(map(_is_class, self._texts)):
+            raise SourceError(
+                f"{self._tree.path}: has {count:,} images with {len(self._texts):,} different texts in {source} "
+                f"({first(self._texts)}), which are captions and not classes; give each sample a .cls file, or a field "
+                f"{FIELDS[0]} in its .json"
+            )
+        self.notes.append(f"the classes of the images are those in {source}")
 
     def _label_kind(self) -> str:
         """Returns where the labels are: "cls", "json:FIELD" or "txt", from the first sample that has any.
@@ -103,7 +110,7 @@ class WebDataset:
         """
         seen: set[str] = set()
         fields: list[str] = []
-        for shard in (shard for of_split in self._shards.values() for shard in of_split):
+        for shard in self._shards:
             for sample in _samples(self._open(shard)):
                 seen |= sample.files.keys()
                 if seen & set(CLASS_ENDINGS):
@@ -121,14 +128,10 @@ class WebDataset:
             + f"; give each a .cls file, or a field {FIELDS[0]} in its .json"
         )
 
-    def _labels(self, shard: str) -> Iterator[str]:
-        """Yields the label of each sample that has an image, "" without one."""
+    def _read_labels(self, samples: list[Sample]) -> Iterator[str]:
+        """Yields the label of each sample, "" where it has none."""
         endings = CLASS_ENDINGS if self._kind == "cls" else (self._kind[:4].rstrip(":"),)
-        found = [
-            next((sample.files[ending] for ending in endings if ending in sample.files), None)
-            for sample in _samples(self._open(shard))
-            if sample.image
-        ]
+        found = [next((sample.files[e] for e in endings if e in sample.files), None) for sample in samples]
         with LocatorReader(self.root) as reader:
             present = [at for at in found if at]
             # Locally, reading each label alone leaves out the images between them.
@@ -175,25 +178,31 @@ class WebDataset:
 
     def records(self, split: str) -> Iterator[Record]:
         truncated, without_image = [], []
-        for shard in self._shards[split]:
+        for shard in self._shards:
+            if SPLITS.index(split) not in self._splits[shard]:
+                continue
             tree = self._open(shard)
-            number = 0
+            numbers = itertools.count()
             for sample in _samples(tree):
-                image = sample.image
-                if image is None:
+                if sample.image is None:
                     without_image.append(sample.key)
                     continue
-                text = self._texts[self._labels_of[shard][number]]
-                number += 1
-                if not text and split != "test":
-                    image = image.unreadable("the sample has no label")
-                wnids = (self._class_of[text],) if text else ()
-                yield Record(sample.key.rpartition("/")[2], wnids, image)
+                number = next(numbers)
+                if SPLITS[self._splits[shard][number]] != split:
+                    continue
+                text = self._texts[self._labels[shard][number]]
+                is_stored = text or split == "test"
+                locator = sample.image if is_stored else sample.image.unreadable("the sample has no label")
+                yield Record(sample.key.rpartition("/")[2], (self._class_of[text],) if text else (), locator)
             if tree.truncated:
                 truncated.append(tree.truncated)
-        self.notes += passed_over(without_image, f"samples of {split} have no image")
+        self.notes += passed_over(without_image, f"samples beside those of {split} have no image")
         if truncated:
             raise TruncatedSourceError("; ".join(truncated))
+
+
+def _is_class(text: str) -> bool:
+    return bool(re.fullmatch(r"n\d{8}|\d+|", text))
 
 
 def _parsed(data: bytes, at: Locator) -> dict[str, Any]:

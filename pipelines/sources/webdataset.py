@@ -223,7 +223,8 @@ def _shards(tree: FileTree) -> list[str]:
 def _samples(tree: FileTree) -> Iterator[Sample]:
     """Yields the samples of an archive or folder, in the order of their first files.
 
-    Files of one sample need not stand beside each other. A sample's name ends at the first dot.
+    Files of one sample need not stand beside each other. A sample's name ends at the first dot. In an archive a label
+    without an image is a sample too.
     """
     samples: dict[str, Sample] = {}
     for name, locator in tree.files.items():
@@ -233,7 +234,10 @@ def _samples(tree: FileTree) -> Iterator[Sample]:
         stem, _, ending = base.partition(".")
         key = f"{folder}{slash}{stem}"
         samples.setdefault(key, Sample(key, {})).files.setdefault(ending.lower(), locator)
-    yield from (sample for sample in samples.values() if len(sample.files) > 1 or sample.image)
+    for sample in samples.values():
+        stated = [sample.files[ending] for ending in (*CLASS_ENDINGS, "json", "txt") if ending in sample.files]
+        if sample.image or any(locator.member for locator in stated):
+            yield sample
 
 
 def _has_samples(tree: FileTree) -> bool:

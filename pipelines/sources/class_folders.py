@@ -69,18 +69,16 @@ class ClassFolders:
         self.wnids = sorted_wnids([*known.values(), *(paths.empty if in_split else ())])
         self.notes += passed_over(
             [name for name in self._images if not name.startswith(tuple(self._top.values()))],
-            f"images outside of the splits' folders ({', '.join(self._top.values())}) are passed over",
+            f"images outside of the splits' folders ({', '.join(self._top.values())}), passed over",
         )
         if paths.nested:
             self.notes.append(
                 f"class folders are nested: the images in {paths.nested} are of the class {paths.nested_class}"
             )
         if in_split:
-            self.notes += passed_over(
-                paths.empty, "class folders of train have no images; each is a class of 0 samples"
-            )
+            self.notes += passed_over(paths.empty, "class folders of train without images, each a class of 0 samples")
         else:
-            self.notes += passed_over(paths.empty, "folders have no images and are not classes")
+            self.notes += passed_over(paths.empty, "folders without images, which are not classes")
 
     def records(self, split: str) -> Iterator[Record]:
         top, of_folder, known = self._top[split], self._classes[split], set(self.wnids)
@@ -112,7 +110,7 @@ class ClassFolders:
                     "split train; add the class there, or remove the image"
                 )
             yield Record(key, (label.wnid,), locator, boxes.get(key, label.boxes))
-        self.notes += passed_over(stray, f"images of {split} are in no class folder and are not stored")
+        self.notes += passed_over(stray, f"images of {split} in no class folder, not stored")
         if self._tree.truncated:
             raise TruncatedSourceError(self._tree.truncated)
 

@@ -42,12 +42,12 @@ def find_splits(folders: list[str], where: str) -> dict[str, str] | None:
         found = _named_splits(beside, where)
         if "train" in found or len(found) == len(beside):
             return {split: "/".join([*top, found[split], ""]) for split in SPLITS if split in found}
-    names = {p[0].lower(): p[0] for p in parts}
-    if not names or set(names) <= set(SPLIT_NAMES) or (len(names) == 1 and set(names) <= set(COLLECTIONS)):
+    first = {p[0].lower(): p[0] for p in parts}
+    if not first or set(first) <= set(SPLIT_NAMES) or (len(first) == 1 and set(first) <= set(COLLECTIONS)):
         return None
-    if split := next((name for name in names if SPLIT_NAMES.get(name, "train") != "train"), None):
+    if split := next((name for name in first if SPLIT_NAMES.get(name, "train") != "train"), None):
         raise SourceError(
-            f"{where}: has a folder {names[split]} beside class folders; if it is a split, move the class folders into "
+            f"{where}: has a folder {first[split]} beside class folders; if it is a split, move the class folders into "
             "train/, else rename it"
         )
     return {"train": ""}
@@ -114,7 +114,7 @@ class ClassPaths:
 def _empty_folders(tree: FileTree, top: str, classes: set[str]) -> list[str]:
     """Returns the folders below ``top`` that stand beside the class folders but hold no image, in sorted order."""
     groups = {"", *(parent for path in classes for parent in _parents(path))}
-    found = set()
+    found: set[str] = set()
     for folder in folders_of(name[len(top) :] for name in tree.files if name.startswith(top)):
         found.update(path for path in (*_parents(folder), folder) if path.rpartition("/")[0] in groups)
     if tree.path == tree.root and not is_url(tree.root):

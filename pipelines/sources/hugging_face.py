@@ -72,7 +72,7 @@ class HuggingFace:
     def from_tree(cls, tree: FileTree) -> HuggingFace:
         names, others = _files_of(tree)
         source = cls(tree.root, names, complete=True)
-        source.notes += passed_over(others, "parquet files are not named for a split and are passed over")
+        source.notes += passed_over(others, "parquet files that are not named for a split, passed over")
         return source
 
     def __init__(self, root: str, names: list[str], *, complete: bool = False) -> None:

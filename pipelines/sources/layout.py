@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,8 @@ SPLIT_NAMES = {
 }
 """The split that a folder, a file or a value of a table names, in lower case."""
 MAX_CLASSES = 1 << 20
+MAX_TABLE = 1 << 30
+"""The largest table that is read, in bytes."""
 _SPLIT_IN_NAME = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?:[^a-z]|$)")
 _NUMBER = re.compile(r"(\d{1,18})(?:\.0+)?")
 _NO_LABEL = re.compile(r"-\d+(?:\.0+)?|")
@@ -52,8 +55,8 @@ def common_folder(tree: FileTree) -> str:
 
 
 def passed_over(names: Sequence[str], what: str) -> list[str]:
-    """Returns a line, "3 WHAT: a, b, c", as a list; an empty list without names."""
-    return [f"{len(names):,} {what}: {first(names)}"] if names else []
+    """Returns a line, "WHAT: 4 (a, b, c, …)", as a list; an empty list without names."""
+    return [f"{what}: {len(names):,} ({first(names)})"] if names else []
 
 
 def first(names: Sequence[str], count: int = 3) -> str:
@@ -113,5 +116,13 @@ def seen(tree: FileTree) -> str:
         endings = collections.Counter(os.path.splitext(name)[1] or "without ending" for name in others)
         parts.append(", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(4)))
     elif others:
-        parts.append(", ".join(others))
+        parts.append(", ".join(map(functools.partial(_with_columns, tree), others)))
     return " and ".join(parts) or "no files"
+
+
+def _with_columns(tree: FileTree, name: str) -> str:
+    """Returns the name of a file, of a CSV table with the names of its columns."""
+    if not name.lower().endswith((".csv", ".tsv")) or tree.files[name].size > MAX_TABLE:
+        return name
+    header = next(iter(read_text(tree, name).splitlines()), "")
+    return f"{name} ({header[:100]})" if header.isprintable() else name

@@ -12,6 +12,7 @@ from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.records import Locator, Record, key_of
 from imgtool.pipelines.sources.label_tables import ENDINGS, Row, Table, read_table
 from imgtool.pipelines.sources.layout import (
+    MAX_TABLE,
     SPLIT_NAMES,
     SPLITS,
     classes_of,
@@ -26,7 +27,6 @@ from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 MAX_TABLES = 64
 """A folder with more tables has something else in them."""
-MAX_TABLE = 1 << 30
 
 
 class _Listed(NamedTuple):
@@ -67,11 +67,11 @@ class ListedImages:
         self._find = _Finder(self._images)
         rows: dict[str, list[_Listed]] = {split: [] for split in SPLITS}
         repeated = []
-        for name, found in tables.items():
+        for table_name, found in tables.items():
             seen = set()
             for row in found.rows:
-                listed = self._find(row, posixpath.dirname(name))
-                split = self._split(row, name, listed.name)
+                listed = self._find(row, posixpath.dirname(table_name))
+                split = self._split(row, table_name, listed.name)
                 if (split, listed.name or row.path, row.label) in seen:
                     repeated.append(row.path)
                     continue
@@ -79,19 +79,19 @@ class ListedImages:
                 rows[split].append(listed)
         self._rows = {split: found for split, found in rows.items() if found}
         self.splits = tuple(self._rows)
-        named = {listed.name for found in self._rows.values() for listed in found}
+        named = {listed.name for of_split in self._rows.values() for listed in of_split}
         if not named - {""}:
-            row = next((listed.row.path for found in self._rows.values() for listed in found), "")
+            path = next((listed.row.path for of_split in self._rows.values() for listed in of_split), "")
             raise SourceError(
-                f"{tree.path}: none of the paths in {first(list(tables))} names an image here; the first is {row!r}"
+                f"{tree.path}: none of the paths in {first(list(tables))} names an image here; the first is {path!r}"
             )
-        self._class_of, self.wnids = classes_of(listed.row.label for found in self._rows.values() for listed in found)
+        self._class_of, self.wnids = classes_of(listed.row.label for of in self._rows.values() for listed in of)
         if not self.wnids:
             raise SourceError(f"{tree.path}: {first(list(tables))} states no label; fill the column of labels")
         self.notes.append(f"the labels are those in {first(list(tables))}")
-        self.notes += passed_over(repeated, "repeated rows are passed over")
+        self.notes += passed_over(repeated, "repeated rows, passed over")
         others = [name for name in self._images if name not in named]
-        self.notes += passed_over(others, f"images are not in {first(list(tables))} and are passed over")
+        self.notes += passed_over(others, f"images that are not in {first(list(tables))}, passed over")
 
     def repeats_folders(self) -> bool:
         """Whether the table lists few of the images, or states of each class folder one class that no other has."""

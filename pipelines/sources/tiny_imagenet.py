@@ -36,7 +36,8 @@ class TinyImageNet:
         self.notes: list[str] = []
         known = set(self.wnids)
         self._images: dict[str, list[str]] = {split: [] for split in SPLITS}
-        outside, unlabelled = [], []
+        outside: list[str] = []
+        unlabelled: list[str] = []
         for name in images_of(tree):
             split, *folders = name.split("/")[:-1] or [""]
             if split == "test" and not known.intersection(folders):
@@ -45,11 +46,11 @@ class TinyImageNet:
                 self._images.get(split, outside).append(name)
         self.splits = tuple(split for split, names in self._images.items() if names)
         trained = {name.split("/")[1] for name in self._images["train"]}
-        self.notes += passed_over(unlabelled, "test images have no label and are passed over")
-        self.notes += passed_over(outside, "images outside of train, val and test are passed over")
+        self.notes += passed_over(unlabelled, "test images without a label, passed over")
+        self.notes += passed_over(outside, "images outside of train, val and test, passed over")
         if "train" in self.splits:
             empty = [wnid for wnid in self.wnids if wnid not in trained]
-            self.notes += passed_over(empty, f"classes of {WNIDS} have no training images")
+            self.notes += passed_over(empty, f"classes of {WNIDS} without training images")
 
     def records(self, split: str) -> Iterator[Record]:
         boxes = {"train": self._train_boxes, "val": self._val_annotations}

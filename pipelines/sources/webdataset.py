@@ -196,7 +196,7 @@ class WebDataset:
                 yield Record(sample.key.rpartition("/")[2], (self._class_of[text],) if text else (), locator)
             if tree.truncated:
                 truncated.append(tree.truncated)
-        self.notes += passed_over(without_image, f"samples beside those of {split} have no image")
+        self.notes += passed_over(without_image, f"samples without an image, beside those of {split}")
         if truncated:
             raise TruncatedSourceError("; ".join(truncated))
 

@@ -174,5 +174,5 @@ def test_names_of_files(tmp_path):
     assert open_source(tmp_path / "b").splits == ("train", "val")
     write(tmp_path / "b/more.parquet", [1])
     assert open_source(tmp_path / "b").notes == [
-        "1 parquet files are not named for a split and are passed over: more.parquet"
+        "parquet files that are not named for a split, passed over: 1 (more.parquet)"
     ]

@@ -107,7 +107,7 @@ def test_hidden_folders_are_no_classes(make_tree, listed, hidden, top):
 def test_images_beside_class_folders_are_skipped_and_named(make_tree, listed):
     source = open_source(make_tree({**TWO, "train/stray.jpg": None, "train/ant/x.txt": "x"}))
     assert [v for k, v in listed(source)["train"].items() if "stray" in k] == ["!the image is in no class folder"]
-    assert "1 images of train are in no class folder and are not stored: stray.jpg" in source.notes
+    assert "images of train in no class folder, not stored: 1 (stray.jpg)" in source.notes
 
 
 def test_skipped_images_have_a_row_and_the_data_set_is_whole(make_folder, tmp_path):
@@ -126,7 +126,7 @@ def test_images_outside_of_the_splits_are_counted(make_tree):
     source = open_source(make_tree({**TWO, "logo.png": None, "docs/a/figure.png": None}))
     assert source.wnids == ["ant", "bee"]
     [note] = source.notes
-    assert note.startswith("2 images outside of the splits' folders (train/) are passed over: ")
+    assert note.startswith("images outside of the splits' folders (train/), passed over: 2 (")
     assert "logo.png" in note
     assert "docs/a/figure.png" in note
 
@@ -134,7 +134,7 @@ def test_images_outside_of_the_splits_are_counted(make_tree):
 def test_a_class_without_images_keeps_its_index(make_tree):
     source = open_source(make_tree({**TWO, "train/arc/notes.txt": "none", "val/ant/2.jpg": None}))
     assert source.wnids == ["ant", "arc", "bee"]
-    assert source.notes == ["1 class folders of train have no images; each is a class of 0 samples: arc"]
+    assert source.notes == ["class folders of train without images, each a class of 0 samples: 1 (arc)"]
 
 
 def test_an_empty_class_folder_keeps_its_index(make_folder):
@@ -144,7 +144,7 @@ def test_an_empty_class_folder_keeps_its_index(make_folder):
     assert source.wnids == ["ant", "arc", "bee"]
     source = open_source(make_folder({"ant/0.jpg": None, "bee/1.jpg": None, "runs/": None}, "top"))
     assert source.wnids == ["ant", "bee"]
-    assert source.notes == ["1 folders have no images and are not classes: runs"]
+    assert source.notes == ["folders without images, which are not classes: 1 (runs)"]
 
 
 def test_a_class_that_train_lacks_is_refused(make_tree):

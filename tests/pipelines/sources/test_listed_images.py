@@ -112,9 +112,9 @@ def test_rows_that_cannot_be_stored(make_tree, listed):
     found = list(listed(source)["train"].values())
     missing = "!no such image in the source"
     assert found == ["ant", missing, "!the table states no path", "!the table states no label", missing]
-    assert "1 repeated rows are passed over: images/0.jpg" in source.notes
+    assert "repeated rows, passed over: 1 (images/0.jpg)" in source.notes
     assert any(
-        n.startswith("1 images are not in labels.csv and are passed over:") and "2.jpg" in n for n in source.notes
+        n.startswith("images that are not in labels.csv, passed over: 1 (") and "2.jpg" in n for n in source.notes
     )
 
 
@@ -149,7 +149,7 @@ def test_unlabelled_rows_of_a_test_split_are_stored(make_tree, listed):
         ),
         ({"a.csv": csv([(*row, "x") for row in ROWS[1:]], "images/0.jpg,ant,x")}, "has no line of column names"),
         ({"a.json": json.dumps([{"path": "images/0.jpg", "label": [1]}])}, "label is not one label"),
-        ({"a.csv": csv(ROWS, "path,mood")}, "3 images in images and a.csv, no class folders"),
+        ({"a.csv": csv(ROWS, "path,mood")}, r"3 images in images and a.csv \(path,mood\), no class folders"),
     ],
 )
 def test_unusable_tables(make_tree, files, said):

@@ -112,7 +112,7 @@ def test_images_sorted_into_class_folders(make_tree, listed, train, val):
     assert (source.layout, source.splits) == ("tiny-imagenet", ("train", "val"))
     for split in source.splits:
         assert sorted(listed(source)[split].values()) == ["n01443537", "n02124075"]
-    assert source.notes == ["1 test images have no label and are passed over: test/images/test_0.JPEG"]
+    assert source.notes == ["test images without a label, passed over: 1 (test/images/test_0.JPEG)"]
 
 
 def test_validation_images_sorted_and_annotated(tmp_path, listed):
@@ -139,6 +139,6 @@ def test_what_tiny_imagenet_lacks_is_said(make_tree):
     source = open_source(make_tree({**SORTED, "train/n01443537/images/0.JPEG": None, "logo.png": None}))
     assert source.wnids == ["n01443537", "n02124075"]
     assert source.notes == [
-        "1 images outside of train, val and test are passed over: logo.png",
-        "1 classes of wnids.txt have no training images: n02124075",
+        "images outside of train, val and test, passed over: 1 (logo.png)",
+        "classes of wnids.txt without training images: 1 (n02124075)",
     ]

@@ -88,7 +88,7 @@ def test_img2dataset(make_tar, tmp_path):
     source = open_source(tmp_path / "set")
     assert [r.wnids for r in source.records("train")] == [("dog",), ("cat",)]
     assert "the classes of the images are those in the field label of their .json files" in source.notes
-    assert "1 samples beside those of train have no image: 00002" in source.notes
+    assert "samples without an image, beside those of train: 1 (00002)" in source.notes
 
 
 @pytest.mark.parametrize(

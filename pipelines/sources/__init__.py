@@ -18,10 +18,12 @@ and call both in `open_source`. What a source needs for this:
 - `open_folder` (storage/folders.py) opens files, local ones or those at a URL. Use it instead of ``open``.
 - ``tar.scan`` and ``class_tars.scan`` (archives/) list archives that a `FileTree` cannot show, such as tars of tars.
 - The modules in annotations/ parse label files and bounding boxes.
+- layout.py has what layouts have in common: the images among the files, the names of splits, the classes of labels.
 
 Errors: raise SourceError where the source contradicts itself or is damaged. Name the file (and line) and what to do. If
 an archive is truncated, yield every complete record first, then raise TruncatedSourceError. Do not skip in silence what
-looks like data: say in ``notes`` how much is left out, and why.
+looks like data: yield a record whose locator is ``unreadable(CAUSE)``, which gets a row in the manifest, or say in
+``notes`` how much is left out, and why.
 """
 
 from __future__ import annotations

@@ -81,7 +81,8 @@ class ClassFolders:
             self.notes += passed_over(paths.empty, "folders without images, which are not classes")
 
     def records(self, split: str) -> Iterator[Record]:
-        top, of_folder, known = self._top[split], self._classes[split], set(self.wnids)
+        top, known = self._top[split], set(self.wnids)
+        of_folder = {top + path: wnid for path, wnid in self._classes[split].items()}
         boxes = self._boxes(split)
         flat = {} if of_folder or split == "test" else self._flat_labels()
         stray = []
@@ -89,7 +90,7 @@ class ClassFolders:
             if not name.startswith(top):
                 continue
             key, locator = key_of(name), self._tree.files[name]
-            label = ImageLabel(of_folder.get(name[len(top) :].rpartition("/")[0], ""))
+            label = ImageLabel(of_folder.get(name.rpartition("/")[0], ""))
             if not label.wnid:
                 if of_folder:
                     stray.append(name)

@@ -40,7 +40,13 @@ def is_image(tree: FileTree, name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    return name.startswith(".") or "/." in name or any(part in _SYSTEM_FOLDERS for part in name.split("/")[:-1])
+    folder, _, base = name.rpartition("/")
+    return base.startswith(".") or _is_hidden_folder(folder)
+
+
+@functools.lru_cache(1 << 12)
+def _is_hidden_folder(folder: str) -> bool:
+    return any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in folder.split("/"))
 
 
 def images_of(tree: FileTree) -> list[str]:

@@ -19,6 +19,7 @@ from imgtool.pipelines.sources.layout import (
     first,
     images_of,
     is_hidden,
+    is_image,
     passed_over,
     read_text,
     split_in_name,
@@ -51,7 +52,7 @@ class ListedImages:
 
     @classmethod
     def recognise(cls, tree: FileTree) -> bool:
-        return bool(images_of(tree)) and bool(_tables(tree))
+        return bool(_tables(tree)) and any(is_image(tree, name) for name in tree.files)
 
     def __init__(self, tree: FileTree, table: str | None = None) -> None:
         """``table`` is the one to read, by its name in the tree; without it, those that have paths and labels."""

@@ -33,6 +33,7 @@ FIELDS = ("label", "cls", "class", "wnid", "synset", "class_name", "label_name",
 """The fields of a sample's JSON that state its class, the first that is present."""
 SPLITS = ("train", "val", "minival", "test")
 _OURS = ("dataset.json", "labels.parquet")
+_ENDINGS = tuple(f".{ending}" for ending in (*CLASS_ENDINGS, "json", "txt"))
 _HOLDOUT = re.compile(r"(?:^|/)minival/")
 
 
@@ -242,6 +243,8 @@ def _samples(tree: FileTree) -> Iterator[Sample]:
 
 def _has_samples(tree: FileTree) -> bool:
     """Whether images have a .cls file, or without class folders a .json or .txt file."""
+    if not any(name.endswith(_ENDINGS) for name in tree.files):
+        return False
     folders, found = set(), False
     for sample in _samples(tree):
         if not sample.image:

@@ -147,10 +147,10 @@ def test_paths_without_bytes_are_named(tmp_path, column):
         open_source(tmp_path)
 
 
-def test_several_columns_of_images(tmp_path):
+def test_several_columns_of_images(tmp_path, said):
     struct = [{"bytes": image(i), "path": None} for i in range(2)]
     source = open_source(write(tmp_path / "a/train.parquet", [0, 1], mask=struct))
-    assert source.notes == ["the images are those of the column image.bytes, not of mask"]
+    assert said(source) == ["the images are those of the column image.bytes, not of mask"]
     pq.write_table(pa.table({"left": struct, "right": struct, "label": [0, 1]}), tmp_path / "train.parquet")
     with pytest.raises(SourceError, match="several columns of images, left and right; rename one of them to image"):
         open_source(tmp_path / "train.parquet")
@@ -164,7 +164,7 @@ def test_hidden_files_are_left_out(tmp_path, hidden):
     assert classes(open_source(tmp_path)) == ["000", "001"]
 
 
-def test_names_of_files(tmp_path):
+def test_names_of_files(tmp_path, said):
     """Without a split's name all files are train; with some, the others are counted."""
     write(tmp_path / "a/0000.parquet", [0, 1])
     write(tmp_path / "a/0001.parquet", [1])
@@ -173,6 +173,6 @@ def test_names_of_files(tmp_path):
     write(tmp_path / "b/my_eval.parquet", [1])
     assert open_source(tmp_path / "b").splits == ("train", "val")
     write(tmp_path / "b/more.parquet", [1])
-    assert open_source(tmp_path / "b").notes == [
+    assert said(open_source(tmp_path / "b")) == [
         "parquet files that are not named for a split, passed over: 1 (more.parquet)"
     ]

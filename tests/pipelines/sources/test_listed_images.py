@@ -41,13 +41,13 @@ def csv(rows, header="path,label", by=","):
         ("labels.json", json.dumps(dict(ROWS))),
     ],
 )
-def test_tables(make_tree, listed, name, text):
+def test_tables(make_tree, listed, name, text, said):
     source = open_source(make_tree({**IMAGES, name: text, "readme.md": "mine"}))
     assert (source.layout, source.wnids) == ("table", ["ant", "bee"])
     assert listed(source) == {"train": {path: TRUTH[path] for path, _ in ROWS}} or listed(source) == {
         "train": {f"source/{path}": label for path, label in ROWS}
     }
-    assert source.notes == [f"the labels are those in {name}"]
+    assert said(source) == [f"the labels are those in {name}"]
 
 
 def test_quoted_names_with_commas_and_spaces(make_tree, listed):
@@ -105,16 +105,16 @@ def test_metadata_without_labels_leaves_class_folders(make_tree):
     assert open_source(make_tree(files)).layout == "class-folders"
 
 
-def test_rows_that_cannot_be_stored(make_tree, listed):
+def test_rows_that_cannot_be_stored(make_tree, listed, said):
     """A missing file, an empty path, no label: rows with their cause. Images that no row names are counted."""
     rows = [ROWS[0], ("images/9.jpg", "bee"), ("", "bee"), ("images/1.jpg", ""), ("../up.jpg", "ant"), ROWS[0]]
     source = open_source(make_tree({**IMAGES, "labels.csv": csv(rows)}))
     found = list(listed(source)["train"].values())
     missing = "!no such image in the source"
     assert found == ["ant", missing, "!the table states no path", "!the table states no label", missing]
-    assert "repeated rows, passed over: 1 (images/0.jpg)" in source.notes
+    assert "repeated rows, passed over: 1 (images/0.jpg)" in said(source)
     assert any(
-        n.startswith("images that are not in labels.csv, passed over: 1 (") and "2.jpg" in n for n in source.notes
+        n.startswith("images that are not in labels.csv, passed over: 1 (") and "2.jpg" in n for n in said(source)
     )
 
 
@@ -176,6 +176,6 @@ def test_a_table_that_repeats_the_class_folders(make_tree):
     assert (source.layout, source.wnids) == ("table", ["class 0", "class 1"])
 
 
-def test_sample_submissions_are_no_labels(make_tree):
+def test_sample_submissions_are_no_labels(make_tree, said):
     source = open_source(make_tree({**IMAGES, "train.csv": csv(ROWS), "sample_submission.csv": csv([ROWS[0]])}))
-    assert source.notes == ["the labels are those in train.csv"]
+    assert said(source) == ["the labels are those in train.csv"]

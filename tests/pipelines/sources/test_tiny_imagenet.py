@@ -106,13 +106,13 @@ SORTED = {"wnids.txt": "\ufeffn02124075\nn01443537\n", "words.txt": "n01443537\t
 
 @pytest.mark.parametrize("train", ["train/{0}/images/{0}_0.JPEG", "train/{0}/{0}_0.JPEG"])
 @pytest.mark.parametrize("val", ["val/{0}/images/val_0.JPEG", "val/{0}/val_0.JPEG"])
-def test_images_sorted_into_class_folders(make_tree, listed, train, val):
+def test_images_sorted_into_class_folders(make_tree, listed, train, val, said):
     files = {name.format(wnid): None for name in (train, val) for wnid in ("n01443537", "n02124075")}
     source = open_source(make_tree({**SORTED, **files, "test/images/test_0.JPEG": None}))
     assert (source.layout, source.splits) == ("tiny-imagenet", ("train", "val"))
     for split in source.splits:
         assert sorted(listed(source)[split].values()) == ["n01443537", "n02124075"]
-    assert source.notes == ["test images without a label, passed over: 1 (test/images/test_0.JPEG)"]
+    assert said(source) == ["test images without a label, passed over: 1 (test/images/test_0.JPEG)"]
 
 
 def test_validation_images_sorted_and_annotated(tmp_path, listed):
@@ -135,10 +135,10 @@ def test_sorted_test_images_are_the_split_test(make_tree, listed):
     assert sorted(listed(source)["test"].values()) == ["n01443537", "n02124075"]
 
 
-def test_what_tiny_imagenet_lacks_is_said(make_tree):
+def test_what_tiny_imagenet_lacks_is_said(make_tree, said):
     source = open_source(make_tree({**SORTED, "train/n01443537/images/0.JPEG": None, "logo.png": None}))
     assert source.wnids == ["n01443537", "n02124075"]
-    assert source.notes == [
+    assert said(source) == [
         "images outside of train, val and test, passed over: 1 (logo.png)",
         "classes of wnids.txt without training images: 1 (n02124075)",
     ]

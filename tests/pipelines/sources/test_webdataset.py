@@ -76,7 +76,7 @@ def test_shards_without_a_name_of_a_split_are_train(make_tar, tmp_path):
     assert (source.splits, len(list(source.records("train")))) == (("train",), 4)
 
 
-def test_img2dataset(make_tar, tmp_path):
+def test_img2dataset(make_tar, tmp_path, said):
     """Its JSON has the columns that it was asked to keep; its parquet stands beside; dead links have no image."""
     meta = {"url": "x", "caption": "a photo", "status": "success", "width": 3}
     files = samples("json", [{**meta, "label": "dog"}, {**meta, "label": "cat"}])
@@ -87,8 +87,8 @@ def test_img2dataset(make_tar, tmp_path):
     (tmp_path / "set/00000_stats.json").write_text("{}")
     source = open_source(tmp_path / "set")
     assert [r.wnids for r in source.records("train")] == [("dog",), ("cat",)]
-    assert "the classes of the images are those in the field label of their .json files" in source.notes
-    assert "samples without an image, beside those of train: 1 (00002)" in source.notes
+    assert "the classes of the images are those in the field label of their .json files" in said(source)
+    assert "samples without an image, beside those of train: 1 (00002)" in said(source)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def open_source(path: str | Path, spool: Path | None = None) -> Source:
         return ImageNet21k(*(parent, name) if is_file else (str(path), None))
     if is_file and name.lower().endswith(ENDINGS):
         tree = FileTree(parent)
-        return ListedImages(tree, next(known for known, locator in tree.files.items() if locator.file == name))
+        return ListedImages.of_table(tree, next(known for known, one in tree.files.items() if one.file == name))
     if not is_file or name.endswith((".tar", ".zip")):
         return _open_tree(FileTree(parent, name) if is_file else FileTree(str(path)))
     raise SourceError(f"{path}: is no archive, table or parquet file that is read; {LAYOUTS}")
@@ -127,15 +127,15 @@ def _open_tree(tree: FileTree) -> Source:
         return TinyImageNet(tree)
     if tree.truncated and any("/images/" in name for name in tree.files):
         raise SourceError(f"{tree.truncated}; Tiny-ImageNet's list of classes is missing, so download it again")
-    has_table = ListedImages.recognise(tree)
-    if WebDataset.recognise(tree) and not has_table:
+    tables = ListedImages.tables(tree)
+    if not tables and WebDataset.recognise(tree):
         return WebDataset(tree)
     if HuggingFace.recognise(tree):
         return HuggingFace.from_tree(tree)
     listed: ListedImages | SourceError | None = None
-    if has_table:
+    if tables:
         try:
-            listed = ListedImages(tree)
+            listed = ListedImages(tree, tables)
         except SourceError as error:
             listed = error
         else:

@@ -8,6 +8,7 @@ for every class (train/n01443537/images) is left out.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterable
 
 from imgtool.pipelines.archives.file_tree import FileTree
@@ -119,10 +120,16 @@ def _empty_folders(tree: FileTree, top: str, classes: set[str]) -> list[str]:
         found.update(path for path in (*_parents(folder), folder) if path.rpartition("/")[0] in groups)
     if tree.path == tree.root and not is_url(tree.root):
         for group in groups:  # a folder without any file is only found on the disk
-            path = os.path.join(tree.root, common_folder(tree), top, group)
+            path = _on_disk(os.path.join(tree.root, common_folder(tree), top, group))
             if os.path.isdir(path):
-                found.update(f"{group}/{e.name}".lstrip("/") for e in os.scandir(path) if e.is_dir())
+                names = (os.fsencode(entry.name) for entry in os.scandir(path) if entry.is_dir())
+                found.update(posixpath.join(group, name.decode("utf-8", "surrogateescape")) for name in names)
     return sorted(path for path in found - groups - classes if not is_hidden(f"{path}/"))
+
+
+def _on_disk(path: str) -> str:
+    """Returns a path of UTF-8 names as Python's functions take it in this locale."""
+    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
 
 
 def _parents(path: str) -> list[str]:

@@ -85,7 +85,12 @@ def split_in_name(name: str) -> str | None:
 
 def label_text(value: object) -> str:
     """Returns a label as text, "" where there is none: empty, null, NaN or a negative number."""
-    text = "" if value is None or value != value else " ".join(str(value).split())
+    return "" if value is None or value != value else _clean(str(value))
+
+
+@functools.lru_cache(1 << 16)
+def _clean(text: str) -> str:
+    text = " ".join(text.split())
     return "" if _NO_LABEL.fullmatch(text) else text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 from collections import Counter
@@ -51,18 +52,23 @@ class ListedImages:
     layout: ClassVar[str] = "table"
 
     @classmethod
-    def recognise(cls, tree: FileTree) -> bool:
-        return bool(_tables(tree)) and any(is_image(tree, name) for name in tree.files)
+    def tables(cls, tree: FileTree) -> dict[str, Table]:
+        """Returns the tables of paths and labels by name; none if there are no images."""
+        found = _tables(tree)
+        return found if found and any(is_image(tree, name) for name in tree.files) else {}
 
-    def __init__(self, tree: FileTree, table: str | None = None) -> None:
-        """``table`` is the one to read, by its name in the tree; without it, those that have paths and labels."""
+    @classmethod
+    def of_table(cls, tree: FileTree, name: str) -> ListedImages:
+        """Opens the images that one table lists; ``name`` is its name in the tree."""
+        if tables := _tables(tree, name):
+            return cls(tree, tables)
+        raise SourceError(f"{tree.path}: {name}: has no column of paths or none of labels; add a line path,label")
+
+    def __init__(self, tree: FileTree, tables: dict[str, Table]) -> None:
         self._tree = tree
         self.root = tree.root
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.notes: list[str] = []
-        tables = _tables(tree, table)
-        if not tables:
-            raise SourceError(f"{tree.path}: {table}: has no column of paths or none of labels")
         _check_one_per_split(tree, list(tables))
         self._images = images_of(tree)
         self._find = _Finder(self._images)
@@ -127,33 +133,41 @@ class _Finder:
     """Finds the image that a row names."""
 
     def __init__(self, images: list[str]) -> None:
-        self._images = dict.fromkeys(images)
-        bases = Counter(os.path.basename(name) for name in images)
-        stems = Counter(key_of(name) for name in images)
-        self._bare = {key_of(name): name for name in images if stems[key_of(name)] == 1}
-        self._bare |= {base: name for name in images if bases[base := os.path.basename(name)] == 1}
-        self._ambiguous = {name for counts in (bases, stems) for name, count in counts.items() if count > 1}
-        self._stems = {os.path.splitext(name)[0]: name for name in images}
+        self._images = images
+        self._known = set(images)
 
     def __call__(self, row: Row, folder: str) -> _Listed:
         """Looks for a path below ``folder``, then below the top, then, without folders, anywhere."""
-        path = row.path.replace("\\", "/")
-        for candidate in (posixpath.join(folder, path), path):
-            name = posixpath.normpath(candidate)
-            for found in (name, self._stems.get(name)):
-                if found in self._images:
-                    return _Listed(row, str(found), "")
-        if "/" not in path and path in self._bare:
-            return _Listed(row, self._bare[path], "")
-        if path.startswith("/") or path[1:3] == ":/":  # an absolute path of another machine: its longest known end
-            parts = path.split("/")
-            for i in range(1, len(parts) - 1):
-                if (end := "/".join(parts[i:])) in self._images:
-                    return _Listed(row, end, "")
+        path = row.path
         if not path:
             return _Listed(row, "", "the table states no path")
-        ambiguous = "/" not in path and path in self._ambiguous
-        return _Listed(row, "", "several images have this name" if ambiguous else "no such image in the source")
+        if not folder and path in self._known:
+            return _Listed(row, path, "")
+        path = path.replace("\\", "/")
+        for name in map(posixpath.normpath, (posixpath.join(folder, path), path)):
+            if found := name if name in self._known else self._without_suffix.get(name):
+                return _Listed(row, found, "")
+        if path.startswith("/") or path[1:3] == ":/":  # an absolute path of another machine: its longest known end
+            parts = path.split("/")
+            ends = ("/".join(parts[i:]) for i in range(1, len(parts) - 1))
+            if found := next((end for end in ends if end in self._known), ""):
+                return _Listed(row, found, "")
+        found = self._by_file_name.get(path, "")
+        several = path in self._by_file_name and not found
+        return _Listed(row, found, "several images have this name" if several else "no such image in the source")
+
+    @functools.cached_property
+    def _without_suffix(self) -> dict[str, str]:
+        return {os.path.splitext(name)[0]: name for name in self._images}
+
+    @functools.cached_property
+    def _by_file_name(self) -> dict[str, str]:
+        """The image of each file name, with and without its suffix; "" where several have this name."""
+        found: dict[str, str] = {}
+        for name in self._images:
+            for base in {os.path.basename(name), key_of(name)}:
+                found[base] = "" if base in found else name
+        return found
 
 
 def _tables(tree: FileTree, only: str | None = None) -> dict[str, Table]:

@@ -20,6 +20,9 @@ RUN_BYTES = 1 << 20
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes of image files' names, in lower case. They only select files: a file's content decides how it is decoded."""
 
+UNREADABLE = "unreadable:"
+"""How the packing of a locator begins whose image cannot be stored; the rest is the cause for its manifest row."""
+
 
 class Locator(NamedTuple):
     """Where an image's bytes are stored: ``size`` bytes at ``offset`` of ``file``, a path below the source's root.
@@ -43,7 +46,13 @@ class Locator(NamedTuple):
     @property
     def run(self) -> tuple[str, int]:
         """Images that have this in common are read together."""
+        if self.packing.startswith(UNREADABLE):
+            return self.packing, 0
         return self.file, self.offset // RUN_BYTES
+
+    def unreadable(self, cause: str) -> Locator:
+        """Returns a locator whose image gets a manifest row with this cause and is not stored."""
+        return self._replace(packing=UNREADABLE + cause)
 
 
 class Box(NamedTuple):

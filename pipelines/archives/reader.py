@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from imgtool.pipelines.archives import parquet
 from imgtool.pipelines.archives import zip as zips
-from imgtool.pipelines.records import MAX_BYTES, Locator
+from imgtool.pipelines.records import MAX_BYTES, UNREADABLE, Locator
 from imgtool.pipelines.storage.folders import Folder, RandomAccessFile, join, open_folder
 from imgtool.wordnet.errors import ImageError, SourceError
 
@@ -80,11 +80,14 @@ class LocatorReader:
         yield from self._read_from(self._file(run[0]), run)
         if not run[0].member:
             # A plain file is read once, and keeping thousands of them open would exceed the process's limit.
-            self._open.pop(run[0].file).close()
+            self._open.pop(run[0].file, _NO_FILE).close()
 
     def _read_from(self, file: RandomAccessFile, run: Sequence[Locator]) -> Iterator[bytes | ImageError]:
         """Yields the bytes of images of one run of ``file``."""
         path = join(self.root, run[0].file)
+        if run[0].packing.startswith(UNREADABLE):
+            yield from (ImageError(one.packing.removeprefix(UNREADABLE)) for one in run)
+            return
         try:
             if run[0].packing.startswith(PARQUET):
                 if run[0].file not in self._footers:
@@ -99,6 +102,8 @@ class LocatorReader:
             raise SourceError(f"{path}: {error.strerror or error}") from error
 
     def _file(self, locator: Locator) -> RandomAccessFile:
+        if locator.packing.startswith(UNREADABLE):
+            return _NO_FILE
         if locator.file not in self._open:
             while len(self._open) >= self.MAX_OPEN:
                 self._open.pop(next(iter(self._open))).close()
@@ -118,6 +123,21 @@ class LocatorReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _NoFile:
+    """Stands for the file of an image that cannot be stored."""
+
+    size = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        pass
+
+
+_NO_FILE = _NoFile()
 
 
 class _Piece:

@@ -106,7 +106,7 @@ def _manifest(dataset: Dataset, split: str, rows: pa.Table) -> Iterator[Fault]:
     wrong = skipped.filter(pc.invert(pc.starts_with(skipped["status"], "skipped:")))
     for key in wrong["key"].to_pylist():
         yield Fault(location, f"{key} has no position, but its status is not skipped; prepare again")
-    labels = rows["class_index"].drop_null()
+    labels = rows.filter(pc.is_valid(rows["position"]))["class_index"]
     low, high = (pc.min(labels).as_py(), pc.max(labels).as_py()) if len(labels) else (0, 0)
     if high >= dataset.info["classes"] or low < (-1 if split == "test" else 0):
         yield Fault(location, f"has a class index outside 0..{dataset.info['classes'] - 1}; prepare again")

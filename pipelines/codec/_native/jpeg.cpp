@@ -291,20 +291,24 @@ bool Decoder::read_region(int x, int y, int w, int h, Planes& planes) {
   return read_mcus(region, planes);
 }
 
-bool Decoder::read_coefficients(int x, int y, int w, int h) {
+bool Decoder::read_coefficients(int x, int y, int w, int h, bool store) {
   Region region;
   if (!open_region(x, y, w, h, region)) return false;
-  Steps steps;
-  for (int k = 0; k < header_.components; ++k)
-    if (!steps_of(k, steps)) return false;
-  reader_.assign(span_, region.left, region.right, rows_);
+  reader_.assign(span_, region.left, region.right, store ? rows_ : nullptr);
   for (int row = region.top; row < region.bottom; ++row)
     if (!reader_.read_row(row, span_)) return false;
   return true;
 }
 
+bool Decoder::read_whole() {
+  Steps steps;
+  for (int k = 0; k < header_.components; ++k)
+    if (!steps_of(k, steps)) return false;
+  return read_coefficients(0, 0, header_.width, header_.height, false);
+}
+
 bool Decoder::is_whole() {
-  if (read_coefficients(0, 0, header_.width, header_.height)) return true;
+  if (read_whole()) return true;
   if (setjmp(error_.jump)) fail();
   jpeg_read_coefficients(&cinfo_);
   return !error_.truncated && !error_.damaged && !misses_scans();

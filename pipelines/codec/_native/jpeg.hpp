@@ -85,9 +85,12 @@ class Decoder {
   // Decodes the whole MCUs that contain columns [x, x+w) of rows [y, y+h), and sets the position of each plane. False
   // if the image is not an undamaged baseline image in YCbCr or grayscale; begin() and row() can read it then.
   bool read_region(int x, int y, int w, int h, Planes& planes);
-  // Decodes the coefficients that read_region() needs and discards them. False as in read_region().
-  bool read_coefficients(int x, int y, int w, int h);
-  // Tells whether the data of the whole image is complete and undamaged, after open(). Throws ImageError.
+  // Decodes the coefficients that read_region() needs and discards them, for benchmarks; without storing them if not
+  // `store`. False as in read_region().
+  bool read_coefficients(int x, int y, int w, int h, bool store = true);
+  // The same for the whole image, without storing them. True only if the data is complete and undamaged.
+  bool read_whole();
+  // Tells whether the data is complete and undamaged, for images that read_whole() cannot read too. Throws ImageError.
   bool is_whole();
   // Encodes the image again in the same size as 4:2:0, without decoding it to samples. Possible for an undamaged
   // baseline scan of 4:4:4 or 4:2:0; otherwise false, and the other functions can read it.

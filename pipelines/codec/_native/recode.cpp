@@ -29,7 +29,7 @@ bool fits(Decoder& decoder, const uint8_t* data, size_t size, const Header& head
   if (!is_common(header.h_samp / divide_h, header.v_samp / divide_v)) return false;
   if (!header.progressive && !header.arithmetic && header.has_tables && divide_h == 1 && divide_v == 1) {
     const End end = end_of_image(data, size);
-    if (end.plain && decoder.read_coefficients(0, 0, header.width, header.height)) {
+    if (end.plain && decoder.read_whole()) {
       out.data.assign(reinterpret_cast<const char*>(data), end.at);
       out.how = end.at == size ? "passed" : "transcoded";    // bytes after the image are dropped
       return true;

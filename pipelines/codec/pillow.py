@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import logging
 import warnings
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,15 +33,27 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler,
 def open_with_pillow(data: bytes | memoryview) -> Image.Image:
     """Opens an image with Pillow without decoding it. Raises OSError, such as UnidentifiedImageError, on failure.
 
-    Pillow's warnings are not shown: an image is decoded, or its error says why not.
+    Nothing is printed about the image: it is decoded, or its error says why not.
     """
     from PIL import Image
 
+    _silence_libtiff()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # not catch_warnings(), which is not safe with threads
     try:
         return Image.open(io.BytesIO(data))
     except ModuleNotFoundError as error:  # Ultralytics, once imported, patches Pillow so that it needs pi_heif
         raise Image.UnidentifiedImageError("cannot identify the image") from error
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Stops libtiff from printing errors, which Pillow raises too. Affects the libtiff in Pillow's wheels."""
+    import PIL
+
+    folder = Path(PIL.__file__).parent
+    for path in (*folder.parent.glob("pillow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(str(path)).TIFFSetErrorHandler(None)
 
 
 def decode_with_pillow(data: bytes, exif: bool) -> tuple[npt.NDArray[np.uint8], list[str]]:

@@ -15,7 +15,7 @@ from imgtool.pipelines import codec
 from imgtool.wordnet.errors import ImageError
 
 sys.path.insert(0, str(Path(__file__).parent))
-import kinds  # noqa: E402
+import kinds
 
 WHOLE, DAMAGED = kinds.whole(), kinds.damaged()
 STORES = [store for store in codec.STORES if store != "raw"]

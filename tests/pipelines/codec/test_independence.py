@@ -21,7 +21,7 @@ from imgtool.pipelines.storage.hashes import file_xxh3
 from imgtool.wordnet.errors import ImageError
 
 sys.path.insert(0, str(Path(__file__).parent))
-import kinds  # noqa: E402
+import kinds
 
 KINDS = kinds.whole() | kinds.damaged()
 

@@ -154,7 +154,8 @@ def _samples(location: str, reader: BetonReader | WebDatasetReader, rows: pa.Tab
         elif deep and problem is None and not reader.raw[position]:
             problem = _decoding_problem(data, sizes[position])
             if problem and unchanged[position]:
-                problem += f", as in the source ({rows['source'][position].as_py()}), which this version would re-encode"
+                source = rows["source"][position].as_py()
+                problem += f", and so is its source, {source}, which this version re-encodes"
         if problem:
             yield Fault(f"{location}, sample {position} ({rows['key'][position].as_py()})", f"{problem}; {REPAIR}")
 

@@ -29,9 +29,8 @@ def grey_tiff(samples: bytes, bits: int, photometric: int = 1, kind: int = 1) ->
     tags = [(256, 256), (257, 4), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, 4)]
     tags += [(279, len(samples)), (339, kind)]
     entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
-    return (
-        b"II" + struct.pack("<HI", 42, 8 + len(samples)) + samples + struct.pack("<H", len(tags)) + entries + bytes(4)
-    )
+    start = b"II" + struct.pack("<HI", 42, 8 + len(samples))
+    return start + samples + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def twelve_bits() -> bytes:
@@ -129,6 +128,10 @@ def test_the_first_frame_is_taken(draw_image, form):
 
 def test_nothing_is_printed(tmp_path):
     """Neither Pillow's warnings nor its log, nor what libtiff writes."""
+
+    def entry(tag: int, kind: int, count: int, value: int) -> bytes:
+        return struct.pack("<HHII", tag, kind, count, value)
+
     palette = Image.new("P", (8, 8))
     good = saved(SIXTEEN, "TIFF", compression="tiff_lzw")
     files = {
@@ -136,12 +139,9 @@ def test_nothing_is_printed(tmp_path):
         "bomb": b"P5 9500 9500 255\n" + bytes(9500 * 9500),
         "cut": good[: len(good) // 2],
         "cut tags": good[:-20],
-        "samples": grey_tiff(bytes(1024), 8).replace(
-            struct.pack("<HHIHH", 277, 3, 1, 1, 0), struct.pack("<HHIHH", 277, 3, 1, 99, 0)
-        ),
-        "offset": grey_tiff(bytes(1024), 8).replace(
-            struct.pack("<HHIHH", 339, 3, 1, 1, 0), struct.pack("<HHII", 700, 1, 99999, 9999999)
-        ),
+        "too many samples": grey_tiff(bytes(1024), 8).replace(entry(277, 3, 1, 1), entry(277, 3, 1, 99)),
+        "offset beyond the end": grey_tiff(bytes(1024), 8).replace(entry(339, 3, 1, 1), entry(700, 1, 99999, 9999999)),
+        "damaged": good[:12] + b"\xff" * 90 + good[102:],
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)

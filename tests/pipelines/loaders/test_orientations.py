@@ -1,4 +1,4 @@
-"""Loaders on stored images with an EXIF orientation (--exif ignore): every backend leaves the stored pixels as they are."""
+"""Stored images with an EXIF orientation (--exif ignore): no backend applies it, all give the stored pixels."""
 
 from __future__ import annotations
 

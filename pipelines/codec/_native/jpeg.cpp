@@ -27,7 +27,7 @@ void on_message(j_common_ptr cinfo, int level) {
   if (code == JWRN_HIT_MARKER && state->ended) {
     state->truncated = true;
   } else if (code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE || code == JWRN_MUST_RESYNC ||
-             code == JWRN_NOT_SEQUENTIAL || code == JWRN_ARITH_BAD_CODE) {
+             code == JWRN_ARITH_BAD_CODE) {
     state->damaged = true;
   } else {
     return;
@@ -175,13 +175,7 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
                     c[1].v_samp_factor == c[2].v_samp_factor;
   header_.chroma_h = same ? c[1].h_samp_factor : 0;
   header_.chroma_v = same ? c[1].v_samp_factor : 0;
-  header_.has_tables = true;
-  for (int i = 0; i < cinfo_.comps_in_scan && !header_.progressive && !header_.arithmetic; ++i) {
-    const int dc = cinfo_.cur_comp_info[i]->dc_tbl_no, ac = cinfo_.cur_comp_info[i]->ac_tbl_no;
-    for (const int number : {dc, ac})  // from the file; libjpeg has not checked them yet
-      if (number < 0 || number >= NUM_HUFF_TBLS) header_.has_tables = false;
-    if (header_.has_tables) header_.has_tables = cinfo_.dc_huff_tbl_ptrs[dc] && cinfo_.ac_huff_tbl_ptrs[ac];
-  }
+  header_.regular = header_.progressive || is_regular();
   header_.orientation = 1;
   const jpeg_marker_struct* m = cinfo_.marker_list;
   while (m && !is_exif(m->data, m->data_length)) m = m->next;
@@ -192,6 +186,17 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
     fail();
   }
   return header_;
+}
+
+bool Decoder::is_regular() const {
+  if (cinfo_.Ss != 0 || cinfo_.Se != DCTSIZE2 - 1 || cinfo_.Ah != 0 || cinfo_.Al != 0) return false;
+  for (int i = 0; i < cinfo_.comps_in_scan && !cinfo_.arith_code; ++i) {
+    const int dc = cinfo_.cur_comp_info[i]->dc_tbl_no, ac = cinfo_.cur_comp_info[i]->ac_tbl_no;
+    for (const int number : {dc, ac})  // from the file; libjpeg has not checked them yet
+      if (number < 0 || number >= NUM_HUFF_TBLS) return false;
+    if (!cinfo_.dc_huff_tbl_ptrs[dc] || !cinfo_.ac_huff_tbl_ptrs[ac]) return false;
+  }
+  return true;
 }
 
 void Decoder::begin(int x, int y, int w, int h) {
@@ -307,8 +312,8 @@ bool Decoder::read_whole() {
   return read_coefficients(0, 0, header_.width, header_.height, false);
 }
 
-bool Decoder::is_whole() {
-  if (read_whole()) return true;
+bool Decoder::is_whole(bool plain) {
+  if (plain && read_whole()) return true;
   if (setjmp(error_.jump)) fail();
   jpeg_read_coefficients(&cinfo_);
   return !error_.truncated && !error_.damaged && !misses_scans();

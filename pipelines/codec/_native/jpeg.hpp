@@ -36,7 +36,8 @@ struct Header {
   bool arithmetic = false;
   int h_samp = 1, v_samp = 1;    // luma sampling factors: 2, 2 is 4:2:0
   int chroma_h = 1, chroma_v = 1;  // those of both chroma planes; 0 if the planes differ
-  bool has_tables = true;        // false: Huffman tables are missing, and the standard ones are used (Motion-JPEG)
+  bool regular = true;           // false: Huffman tables are missing, and the standard ones are used (Motion-JPEG), or
+                                 // the parameters of a sequential scan are not 0, 63, 0, 0, which is harmless
 };
 
 struct ErrorState {
@@ -90,8 +91,9 @@ class Decoder {
   bool read_coefficients(int x, int y, int w, int h, bool store = true);
   // The same for the whole image, without storing them. True only if the data is complete and undamaged.
   bool read_whole();
-  // Tells whether the data is complete and undamaged, for images that read_whole() cannot read too. Throws ImageError.
-  bool is_whole();
+  // Tells whether all data up to the end marker is complete and undamaged. Reads what read_whole() cannot read, or may
+  // not because the image is not `plain` (see End). Throws ImageError.
+  bool is_whole(bool plain);
   // Encodes the image again in the same size as 4:2:0, without decoding it to samples. Possible for an undamaged
   // baseline scan of 4:4:4 or 4:2:0; otherwise false, and the other functions can read it.
   bool requantise(const Coding& coding, std::string& out);
@@ -111,6 +113,7 @@ class Decoder {
   };
   bool open_region(int x, int y, int w, int h, Region& region);
   bool read_mcus(const Region& region, Planes& planes);
+  bool is_regular() const;
   bool steps_of(int component, Steps& steps) const;
   jpeg_decompress_struct cinfo_{};
   ErrorState error_{};

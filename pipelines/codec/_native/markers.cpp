@@ -29,7 +29,7 @@ End end_of_image(const uint8_t* data, size_t size) {
     const uint8_t marker = data[at++];
     if (marker == 0xD9) {
       end.at = at;
-      end.plain = end.plain && scans == 1;
+      end.plain = end.plain && scans == 1 && in_scan;
       return end;
     }
     if (in_scan && marker == 0) continue;              // a stuffed byte

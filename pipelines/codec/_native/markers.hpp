@@ -8,7 +8,7 @@ namespace imgtool {
 
 struct End {
   size_t at = 0;                 // after the end marker; 0 if there is none
-  bool plain = false;            // a single scan, restart markers in order, and nothing between the segments
+  bool plain = false;            // a single scan right before it, restart markers in order, only segments before
 };
 
 // `data` must begin with a start marker.

@@ -27,7 +27,7 @@ bool fits(Decoder& decoder, const uint8_t* data, size_t size, const Header& head
   const int divide_h = std::gcd(header.h_samp, header.chroma_h), divide_v = std::gcd(header.v_samp, header.chroma_v);
   if (header.chroma_h != divide_h || header.chroma_v != divide_v) return false;   // finer chroma, or 3 : 2
   if (!is_common(header.h_samp / divide_h, header.v_samp / divide_v)) return false;
-  if (!header.progressive && !header.arithmetic && header.has_tables && divide_h == 1 && divide_v == 1) {
+  if (!header.progressive && !header.arithmetic && header.regular && divide_h == 1 && divide_v == 1) {
     const End end = end_of_image(data, size);
     if (end.plain && decoder.read_whole()) {
       out.data.assign(reinterpret_cast<const char*>(data), end.at);
@@ -42,7 +42,8 @@ bool fits(Decoder& decoder, const uint8_t* data, size_t size, const Header& head
 bool keeps(Decoder& decoder, const uint8_t* data, size_t size, const Header& header, Stored& out) {
   if (header.space != JCS_YCbCr && header.space != JCS_GRAYSCALE) return false;
   try {
-    if (header.has_tables && end_of_image(data, size).at && decoder.is_whole()) {
+    const End end = end_of_image(data, size);
+    if (header.regular && end.at && decoder.is_whole(end.plain)) {
       out.data.assign(reinterpret_cast<const char*>(data), size);
       out.how = "passed";
       return true;

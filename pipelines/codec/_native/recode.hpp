@@ -12,7 +12,7 @@ namespace imgtool {
 enum class Keep {
   none,
   fit,                           // YCbCr of common subsampling; what is not plain baseline is rewritten without loss
-  original,                      // YCbCr and grayscale; only what lacks its tables or its end is rewritten
+  original,                      // YCbCr and grayscale; only what is irregular or lacks its end is rewritten
 };
 
 struct Stored {

@@ -119,3 +119,24 @@ def one_scan_each(scans: int) -> bytes:
 def test_check_requires_an_end_marker():
     with pytest.raises(ImageError, match="end marker is missing"):
         codec.check(WHOLE["baseline"][:-2])
+
+
+def test_irregular_scans_are_rewritten():
+    """Parameters that a sequential scan does not use, which Pillow reads with a warning of libjpeg."""
+    data = bytearray(WHOLE["baseline"])
+    at = kinds.scans(bytes(data))[0]
+    data[at + 11 : at + 14] = b"\x00\x1f\x10"
+    for store in ("fit", "original"):
+        recoded = codec.recode(bytes(data), store=store)
+        assert (recoded.how, recoded.repairs) == ("transcoded", ())
+        np.testing.assert_array_equal(strictly(recoded.data), strictly(WHOLE["baseline"]))
+
+
+@pytest.mark.parametrize("rest", [b"\xff\xdb\x00\x05\x99\x01\x01", WHOLE["4:4:4"][kinds.scans(WHOLE["4:4:4"])[0] :]])
+def test_segments_after_the_scan(rest):
+    """Tables or another scan, where the end marker should be: Pillow refuses such a file."""
+    data = WHOLE["baseline"][:-2] + rest + b"\xff\xd9"
+    for store in STORES:
+        recoded = codec.recode(data, store=store)
+        assert recoded.how == "recoded"
+        strictly(recoded.data)

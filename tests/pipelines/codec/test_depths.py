@@ -116,10 +116,10 @@ def test_transparency_is_dropped(draw_image):
         np.testing.assert_array_equal(codec.decode(saved(palette, "PNG", transparency=transparency)), want)
 
 
-@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
 def test_the_first_frame_is_taken(draw_image, form):
     frames = [Image.fromarray(draw_image(40, 30, seed)) for seed in range(3)]
-    options = {"lossless": True} if form == "WEBP" else {}
+    options = {"WEBP": {"lossless": True}, "MPO": {"quality": 98, "subsampling": 0}}.get(form, {})
     data = saved(frames[0], form, save_all=True, append_images=frames[1:], **options)
     got = codec.decode(data).astype(int)
     first, second = (np.abs(got - np.asarray(frame)).mean() for frame in frames[:2])

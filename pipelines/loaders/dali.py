@@ -94,7 +94,6 @@ class DALILoader(Loader):
         kept = np.setdiff1d(np.arange(len(request.samples)), [i for i, _ in errors])
         return Request(request.samples[kept], request.crops[kept], request.size)
 
-
     def _refused(self, request: Request) -> list[tuple[int, str]]:
         """Gives DALI each sample alone; returns the positions of those that it refuses, and why."""
         errors: list[tuple[int, str]] = []
@@ -117,7 +116,7 @@ class DALILoader(Loader):
 def _reason(error: RuntimeError) -> str:
     """Returns what went wrong from an error of DALI, without the pipeline's definition around it."""
     _, found, cause = str(error).partition("encountered:")
-    return first_line(cause.strip()) if found else first_line(error)
+    return first_line(RuntimeError(cause) if found else error)
 
 
 class _Feed:

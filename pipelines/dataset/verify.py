@@ -144,6 +144,7 @@ def _samples(location: str, reader: BetonReader | WebDatasetReader, rows: pa.Tab
         return
     wrong = _differing(reader, rows)
     hashes = rows["stored_xxh3"].to_pylist()
+    unchanged = np.asarray(pc.fill_null(pc.equal(rows["stored_xxh3"], rows["source_xxh3"]), False))
     sizes = list(zip(rows["width"].to_pylist(), rows["height"].to_pylist(), strict=True))
     for position in range(len(reader)):
         problem = wrong.get(position)
@@ -152,6 +153,9 @@ def _samples(location: str, reader: BetonReader | WebDatasetReader, rows: pa.Tab
             problem = "its bytes do not match the hash in the manifest (xxh3)"
         elif deep and problem is None and not reader.raw[position]:
             problem = _decoding_problem(data, sizes[position])
+            if problem and unchanged[position]:
+                source = rows["source"][position].as_py()
+                problem += f", and so is its source, {source}, which this version re-encodes"
         if problem:
             yield Fault(f"{location}, sample {position} ({rows['key'][position].as_py()})", f"{problem}; {REPAIR}")
 

@@ -7,6 +7,7 @@ storage through this interface alone, so they need not know where they are store
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from imgtool.pipelines.storage.atomic import atomic_write
+from imgtool.pipelines.storage.passed_over import DANGLING, LOOP, SPECIAL, UNREADABLE, PassedOver
 from imgtool.wordnet.errors import ImgtoolError
 
 
@@ -49,8 +51,12 @@ class Folder(Protocol):
         """Returns a file's size in bytes, None if there is no such file."""
         ...
 
-    def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
-        """Yields name and size of each file below a subfolder, sorted by the parts of the path."""
+    def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
+        """Yields name and size of each file below a subfolder, sorted by the parts of the path.
+
+        Links are followed. Links that lead nowhere or in a circle, devices, pipes and folders that cannot be read are
+        added to ``passed_over``; without it, a folder that cannot be read raises OSError.
+        """
         ...
 
     def atomic_write(self, name: str) -> contextlib.AbstractContextManager[Path]:
@@ -150,15 +156,38 @@ class LocalFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
-        with os.scandir(self._path_of(below)) as entries:
-            named = [(os.fsencode(entry.name).decode("utf-8", "surrogateescape"), entry) for entry in entries]
+    def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
+        root = os.path.realpath(self._path_of(below))
+        parents = Path(root).parents if os.path.isdir(root) else ()
+        yield from self._walk(below, passed_over, tuple(_identity(str(parent)) for parent in parents))
+
+    def _walk(
+        self, below: str, passed_over: PassedOver | None, above: tuple[tuple[int, int], ...], is_link: bool = False
+    ) -> Iterator[tuple[str, int]]:
+        """``above`` identifies the folders above, to which a link must not lead back."""
+        path = str(self._path_of(below))
+        try:
+            here = _identity(path)
+            if is_link and here in above:
+                if passed_over is not None:
+                    passed_over.add(LOOP, below)
+                return
+            with os.scandir(path) as entries:
+                named = [(os.fsencode(entry.name).decode("utf-8", "surrogateescape"), entry) for entry in entries]
+        except PermissionError:
+            if passed_over is None or not below:
+                raise
+            passed_over.add(UNREADABLE, below)
+            return
         for base, entry in sorted(named, key=lambda pair: pair[0]):
             name = f"{below}/{base}" if below else base
-            if entry.is_dir():
-                yield from self.walk(name)
-            elif entry.is_file():
-                yield name, entry.stat().st_size
+            kind, size = _kind(entry)
+            if kind == "folder":
+                yield from self._walk(name, passed_over, (*above, here), entry.is_symlink())
+            elif kind == "file":
+                yield name, size
+            elif passed_over is not None:
+                passed_over.add(kind, name)
 
     @contextlib.contextmanager
     def atomic_write(self, name: str) -> Iterator[Path]:
@@ -177,6 +206,25 @@ class LocalFolder:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino
+
+
+def _kind(entry: os.DirEntry[str]) -> tuple[str, int]:
+    """Returns "folder" or "file" and the size, else the reason to pass the entry over. Links are followed."""
+    try:
+        if entry.is_dir():
+            return "folder", 0
+        if entry.is_file():
+            return "file", entry.stat().st_size
+    except OSError as error:  # a link in a circle, or through a folder that cannot be read
+        if not entry.is_symlink():
+            raise
+        return (LOOP if error.errno == errno.ELOOP else DANGLING), 0
+    return (DANGLING if entry.is_symlink() and not os.path.exists(entry.path) else SPECIAL), 0
 
 
 class RemoteFile:
@@ -230,13 +278,14 @@ class RemoteFolder:
                 return None
             return int(found["size"]) if found["type"] == "file" else None
 
-    def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
+    def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
         with remote_errors(f"{self.url}/{below}"):
             self._fs.invalidate_cache()
             found = self._fs.find(self._path_of(below), detail=True)
         top = len(self._root) + 1
         for path in sorted(found, key=lambda p: p.split("/")):
-            yield path[top:], int(found[path]["size"])
+            if found[path]["type"] == "file" and not path.endswith("/"):  # consoles mark folders by such objects
+                yield path[top:], int(found[path]["size"])
 
     @contextlib.contextmanager
     def atomic_write(self, name: str) -> Iterator[Path]:

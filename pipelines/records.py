@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from imgtool.wordnet.errors import SourceError
-
 MAX_BYTES = 400_000_000
 """The largest image file that is read: as large as the raw pixels of the largest image that the codec decodes."""
 
@@ -139,5 +137,7 @@ def from_table(table: pa.Table) -> Iterator[Record]:
     for batch in table.to_batches(max_chunksize=1024):
         names = batch["file"].view(pa.large_binary()).to_pylist()
         for name, row in zip(names, batch.drop_columns("file").to_pylist(), strict=True):
-            locator = Locator(name.decode("utf-8", "surrogateescape"), row["member"], row["offset"], row["size"], row["packing"])
+            locator = Locator(
+                name.decode("utf-8", "surrogateescape"), row["member"], row["offset"], row["size"], row["packing"]
+            )
             yield Record(row["key"], tuple(row["wnids"]), locator, tuple(Box(**box) for box in row["boxes"]))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from imgtool.pipelines.archives import magic, tar
 from imgtool.pipelines.archives import zip as zips
 from imgtool.pipelines.archives.links import Links
+from imgtool.pipelines.archives.outputs import outputs_in
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import IMAGE_SUFFIXES, OTHER_SUFFIXES, Locator
 from imgtool.pipelines.storage.folders import RandomAccessFile, join, open_folder
@@ -26,6 +27,8 @@ class FileTree:
     ``passed_over`` counts the files that are not in ``files``, with the reasons: hidden and system files, links that
     lead nowhere, special files. ``truncated`` is the message about a truncated tar, whose complete members are in
     ``files``, else None. A truncated zip raises TruncatedSourceError, because its directory is at its end.
+
+    Prepared data sets and runs below a folder are passed over. Raises SourceError if the folder is one itself.
     """
 
     def __init__(self, root: str, archive: str | None = None) -> None:
@@ -41,10 +44,25 @@ class FileTree:
         else:
             with contextlib.closing(open_folder(root).open(archive)) as file:
                 files = self._of_archive(file, archive)
-        if archive is not None:
+        if archive is None:
+            self._pass_over_outputs(files)
+        else:
             files = _without_common_folder(files)  # first, as this folder may be hidden
         files = {name: locator for name, locator in files.items() if not self.passed_over.add_litter(name)}
         self.files = _without_common_folder(files)
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines for the user: one that counts what is passed over, or none."""
+        return self.passed_over.notes()
+
+    def _pass_over_outputs(self, files: dict[str, Locator]) -> None:
+        for output, kind in outputs_in(files).items():
+            if not output:
+                raise SourceError(f"{self.path}: is {kind}, not a raw data set; give --src what it was made from")
+            for name in [name for name in files if name.startswith(output)]:
+                self.passed_over.add(f"in {kind}", name)
+                del files[name]
 
     def _of_archive(self, file: RandomAccessFile, archive: str) -> dict[str, Locator]:
         files: dict[str, Locator] = {}
@@ -66,9 +84,7 @@ class FileTree:
         return files | {name: locator for name, locator in linked.items() if name not in files}
 
     def _members(self, file: RandomAccessFile, archive: str, links: Links) -> Iterator[tuple[str, Locator]]:
-        head = file.read(0, magic.HEAD_BYTES)
-        is_tar = magic.archive_kind(head) == "tar" or (magic.archive_kind(head) != "zip" and not _is_zip_name(archive))
-        if is_tar:
+        if archive_kind(file, archive) != "zip":
             for member in tar.entries(file, archive, 0, None, links, self.passed_over):
                 yield member.name, Locator(archive, *member)
         else:
@@ -113,8 +129,13 @@ class FileTree:
                 raise SourceError(f"{self.path}: {name}: {error}") from None
 
 
-def _is_zip_name(archive: str) -> bool:
-    return archive.lower().endswith(".zip")  # bytes before it, as in a self-extractor, hide its magic number
+def archive_kind(file: RandomAccessFile, name: str) -> str:
+    """Returns what kind of archive a file is (see `magic.archive_kind`): by its content, else by its name, else ""."""
+    kind = magic.archive_kind(file.read(0, magic.HEAD_BYTES))
+    if kind:
+        return kind
+    suffix = name.lower().rpartition(".")[2]  # a zip may have other bytes before it; a tar may be damaged
+    return suffix if suffix in ("tar", "zip", "parquet") else ""
 
 
 def _suffix_says(name: str) -> bool | None:

@@ -71,7 +71,7 @@ class Links:
         passed_over: PassedOver,
         depth: int = 0,
     ) -> Iterator[tuple[str, T]]:
-        """Yields what ``link`` adds under the name ``name``. ``above``: the folders above, to which it must not lead."""
+        """Yields what ``link`` adds under the name ``name``. It must not lead to one of the folders ``above`` it."""
         self._left -= 1
         if self._left < 0:
             raise SourceError("its links to folders multiply its files beyond all measure; do not use this archive")

@@ -61,11 +61,15 @@ def compression(head: bytes) -> str:
 
 
 def archive_kind(head: bytes) -> str:
-    """Returns tar, zip, parquet or a compression for a file that begins so, else ""."""
+    """Returns tar, zip, parquet, 7z, rar or a compression for a file that begins so, else ""."""
     if head.startswith((b"PK\3\4", b"PK\5\6", b"PK00PK\3\4")):
         return "zip"
     if head.startswith(b"PAR1"):
         return "parquet"
+    if head.startswith(b"7z\xbc\xaf\x27\x1c"):
+        return "7z"
+    if head.startswith(b"Rar!\x1a\x07"):
+        return "rar"
     return compression(head) or ("tar" if is_tar_header(head) else "")
 
 

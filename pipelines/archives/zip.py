@@ -2,8 +2,9 @@
 
 The standard library's zipfile is not used because it needs a gigabyte of memory and three times as long for the 1.3
 million members of Kaggle's archive. The format is PKWARE's APPNOTE.TXT 6.3.10 (4.3 records, 4.5 extra fields, Appendix
-D names, which Unix programs do not follow). Members may be stored or deflated. Zip64, comments and bytes before the archive (self-extractors) are
-supported. Encrypted members, other compression methods and archives of several volumes are refused.
+D names, which programs on Unix do not follow). Members may be stored or deflated. Zip64, comments and bytes before the
+archive (self-extractors) are supported. Encrypted members, other compression methods and archives of several volumes
+are refused.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def _target(file: RandomAccessFile, link: Locator, archive: str) -> str:
 
 
 def _decode_name(raw: bytes, system: int, is_utf8: bool) -> str:
-    # Appendix D says code page 437 unless the flag is set, but programs on Unix store names as the file system has them.
+    # Appendix D says code page 437 unless the flag is set, but programs on Unix store a name's bytes as they are.
     if is_utf8 or system in (UNIX, MACOS):
         return decode_name(raw)
     return raw.decode("cp437")

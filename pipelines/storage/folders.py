@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 
 from imgtool.pipelines.storage.atomic import atomic_write
 from imgtool.pipelines.storage.passed_over import DANGLING, LOOP, SPECIAL, UNREADABLE, PassedOver
-from imgtool.wordnet.errors import ImgtoolError
+from imgtool.wordnet.errors import ImgtoolError, first_line
 
 
 class RandomAccessFile(Protocol):
@@ -49,6 +50,10 @@ class Folder(Protocol):
 
     def size(self, name: str) -> int | None:
         """Returns a file's size in bytes, None if there is no such file."""
+        ...
+
+    def kind(self, name: str = "") -> str:
+        """Returns "file" or "folder"; without a name, for the root. Raises FileNotFoundError with the cause."""
         ...
 
     def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
@@ -156,6 +161,10 @@ class LocalFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def kind(self, name: str = "") -> str:
+        path = self._path_of(name)
+        return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+
     def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
         root = os.path.realpath(self._path_of(below))
         parents = Path(root).parents if os.path.isdir(root) else ()
@@ -209,8 +218,8 @@ class LocalFolder:
 
 
 def _identity(path: str) -> tuple[int, int]:
-    stat = os.stat(path)
-    return stat.st_dev, stat.st_ino
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[str, int]:
@@ -255,6 +264,9 @@ class RemoteFolder:
         with remote_errors(url):
             self._fs, self._root = fsspec.core.url_to_fs(self.url)
 
+    def _url_of(self, name: str) -> str:
+        return f"{self.url}/{name}" if name else self.url
+
     def _path_of(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
@@ -265,12 +277,12 @@ class RemoteFolder:
         return RemoteFile(self._fs, self._path_of(name), size)
 
     def read(self, name: str) -> bytes:
-        with remote_errors(f"{self.url}/{name}"):
+        with remote_errors(self._url_of(name)):
             data: bytes = self._fs.cat_file(self._path_of(name))
             return data
 
     def size(self, name: str) -> int | None:
-        with remote_errors(f"{self.url}/{name}"):
+        with remote_errors(self._url_of(name)):
             try:
                 self._fs.invalidate_cache()  # other machines may write here too
                 found = self._fs.info(self._path_of(name))
@@ -278,8 +290,13 @@ class RemoteFolder:
                 return None
             return int(found["size"]) if found["type"] == "file" else None
 
+    def kind(self, name: str = "") -> str:
+        with remote_errors(self._url_of(name)):
+            self._fs.invalidate_cache()
+            return "file" if self._fs.info(self._path_of(name))["type"] == "file" else "folder"
+
     def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
-        with remote_errors(f"{self.url}/{below}"):
+        with remote_errors(self._url_of(below)):
             self._fs.invalidate_cache()
             found = self._fs.find(self._path_of(below), detail=True)
         top = len(self._root) + 1
@@ -292,19 +309,19 @@ class RemoteFolder:
         with tempfile.TemporaryDirectory(prefix="imgtool-") as folder:
             path = Path(folder) / os.path.basename(name)
             yield path
-            with remote_errors(f"{self.url}/{name}"):
+            with remote_errors(self._url_of(name)):
                 self._fs.put_file(str(path), self._path_of(name))
 
     @contextlib.contextmanager
     def local_path(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="imgtool-") as folder:
             path = Path(folder) / os.path.basename(name)
-            with remote_errors(f"{self.url}/{name}"):
+            with remote_errors(self._url_of(name)):
                 self._fs.get_file(self._path_of(name), str(path))
             yield path
 
     def remove(self, name: str) -> None:
-        with remote_errors(f"{self.url}/{name}"):
+        with remote_errors(self._url_of(name)):
             self._fs.invalidate_cache()
             if self._fs.exists(self._path_of(name)):
                 self._fs.rm(self._path_of(name), recursive=True)
@@ -312,12 +329,25 @@ class RemoteFolder:
 
 @contextlib.contextmanager
 def remote_errors(url: str) -> Iterator[None]:
-    """Turns any exception of a store's client library into an ImgtoolError of one line that names ``url``."""
+    """Turns any exception of a store's client library into an error of one line that names ``url`` and the cause.
+
+    What is missing raises FileNotFoundError, everything else ImgtoolError. Errors of the local disk remain.
+    """
     try:
         yield
-    except (OSError, ImgtoolError):
+    except ImgtoolError:
         raise
+    except FileNotFoundError as error:
+        # The HTTP client reports a refused connection so; a missing key of S3 is reported by its name alone.
+        cause = error.strerror or first_line(error.__cause__ or error)
+        cause = "no such file or folder in the store" if cause in url or cause == "Not Found" else cause
+        raise FileNotFoundError(errno.ENOENT, cause, url) from error
     except ImportError as error:
-        raise ImgtoolError(f"{url}: {error}; for s3:// install imgtool[s3]") from error
+        extra = "; install imgtool[s3]" if url.startswith(("s3://", "s3a://")) else ""
+        raise ImgtoolError(f"{url}: {first_line(error)}{extra}") from error
+    except OSError as error:
+        if error.filename:
+            raise
+        raise ImgtoolError(f"{url}: {error.strerror or first_line(error)}") from error
     except Exception as error:
-        raise ImgtoolError(f"{url}: {type(error).__name__}: {error}") from error
+        raise ImgtoolError(f"{url}: {type(error).__name__}: {first_line(error)}") from error

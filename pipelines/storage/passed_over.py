@@ -12,7 +12,14 @@ DANGLING, OUTSIDE, LOOP = "link to a missing file", "link out of the archive", "
 SPECIAL, UNREADABLE, REPLACED = "not a regular file", "folder that cannot be read", "replaced by a later file"
 NOT_AN_IMAGE = "not an image"
 LITTER = {
-    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "system volume information"),  # Windows, macOS
+    *(
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "icon\r",
+        "$recycle.bin",
+        "system volume information",
+    ),  # Windows, macOS
     *("__macosx", "@eadir", "@recycle", "#recycle", "lost+found"),  # zips made by macOS, network disks, Linux
 }
 """Names, in lower case, of files and folders that operating systems leave among other people's data."""

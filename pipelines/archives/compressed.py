@@ -21,8 +21,8 @@ from imgtool.wordnet.errors import SourceError
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 CHUNK = 1 << 22
-SMALL = 1 << 9
-"""Bytes read at once near the end of a zstd file, since arrow loses those of the read that meets a truncation."""
+SMALL, NEAR_END = 1 << 9, 1 << 20
+"""Bytes read at once near the end of a zstd file, as Arrow loses those of the read that meets a truncation."""
 
 
 class Stream(Protocol):
@@ -40,7 +40,8 @@ class Zstd:
 
     def read1(self, size: int = -1) -> bytes:
         try:
-            data: bytes = self._stream.read(size if self._raw.tell() < self._size else min(size, SMALL))
+            is_near_end = self._size - self._raw.tell() < NEAR_END
+            data: bytes = self._stream.read(SMALL if is_near_end else NEAR_END // 4)
         except OSError as error:
             if "Truncated" in str(error):
                 raise EOFError from None

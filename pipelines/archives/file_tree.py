@@ -38,7 +38,7 @@ class FileTree:
         self.passed_over = PassedOver()
         self._is_image: dict[str, bool] = {}
         if archive is None:
-            files = {}
+            files: dict[str, Locator] = {}
             for name, size in open_folder(root).walk("", self.passed_over):
                 files[self._text(name, files)] = Locator(name, "", 0, size)
         else:
@@ -66,7 +66,7 @@ class FileTree:
 
     def _of_archive(self, file: RandomAccessFile, archive: str) -> dict[str, Locator]:
         files: dict[str, Locator] = {}
-        links = Links()
+        links = Links(self.passed_over)
         try:
             for name, locator in self._members(file, archive, links):
                 if name in files:
@@ -78,17 +78,22 @@ class FileTree:
                 raise
             self.truncated = str(error)
         try:
-            linked = {name: one._replace(member=name) for name, one in links.resolve(files, self.passed_over)}
+            linked = list(links.resolve(files))
         except SourceError as error:
             raise SourceError(f"{self.path}: {error}") from None
-        return files | {name: locator for name, locator in linked.items() if name not in files}
+        for name, locator in linked:
+            if name in files:
+                self.passed_over.add(REPLACED, name)
+            else:
+                files[name] = locator._replace(member=name)
+        return files
 
     def _members(self, file: RandomAccessFile, archive: str, links: Links) -> Iterator[tuple[str, Locator]]:
         if archive_kind(file, archive) != "zip":
-            for member in tar.entries(file, archive, 0, None, links, self.passed_over):
+            for member in tar.entries(file, archive, 0, None, links):
                 yield member.name, Locator(archive, *member)
         else:
-            for locator in zips.scan(file, archive, links, self.passed_over):
+            for locator in zips.scan(file, archive, links):
                 yield locator.member, locator
 
     @staticmethod

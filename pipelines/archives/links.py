@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-from imgtool.pipelines.storage.passed_over import DANGLING, LOOP, OUTSIDE, PassedOver
+from imgtool.pipelines.storage.passed_over import DANGLING, LOOP, OUTSIDE, REPLACED, PassedOver
 from imgtool.wordnet.errors import SourceError
 
 T = TypeVar("T")
@@ -29,26 +29,25 @@ def is_outside(name: str) -> bool:
 
 
 class Links:
-    """The links of an archive: ``add`` each one, then ``resolve`` them."""
+    """The links of an archive: ``add`` each one, then ``resolve`` them. ``passed_over`` counts those without a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, passed_over: PassedOver) -> None:
+        self.passed_over = passed_over
         self._targets: dict[str, str] = {}
         self._left = 0
 
     def add(self, name: str, target: str, *, hard: bool = False) -> None:
         """Adds a link. A hard link's target is relative to the archive, a symbolic link's to the link's folder."""
+        self.drop(name)
         folder = "" if hard else name.rpartition("/")[0]
         self._targets[name] = target if target.startswith("/") else f"{folder}/{target}".lstrip("/")
 
     def drop(self, name: str) -> None:
         """Forgets the link of this name, which a later member replaces."""
-        if self._targets:
-            self._targets.pop(name, None)
+        if self._targets and self._targets.pop(name, None) is not None:
+            self.passed_over.add(REPLACED, name)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._targets
-
-    def resolve(self, files: Mapping[str, T], passed_over: PassedOver) -> Iterator[tuple[str, T]]:
+    def resolve(self, files: Mapping[str, T]) -> Iterator[tuple[str, T]]:
         """Yields (name, file) for each file that a link adds, ``files`` being the archive's by name.
 
         A link to a folder adds every file below it. A link that dangles, leads out of the archive or leads to a folder
@@ -59,7 +58,7 @@ class Links:
         names = sorted([*files, *self._targets])
         self._left = max(MAX_FILES, 2 * len(names))
         for link in self._targets:
-            yield from self._expand(link, link, frozenset(_folders_above(link)), files, names, passed_over)
+            yield from self._expand(link, link, frozenset(_folders_above(link)), files, names)
 
     def _expand(
         self,
@@ -68,7 +67,6 @@ class Links:
         above: frozenset[str],
         files: Mapping[str, T],
         names: list[str],
-        passed_over: PassedOver,
         depth: int = 0,
     ) -> Iterator[tuple[str, T]]:
         """Yields what ``link`` adds under the name ``name``. It must not lead to one of the folders ``above`` it."""
@@ -83,7 +81,7 @@ class Links:
         if not reason and (real in above or depth == MAX_HOPS):
             reason = LOOP
         if reason or not below:
-            passed_over.add(reason or DANGLING, name)
+            self.passed_over.add(reason or DANGLING, name)
             return
         for inner in below:
             renamed = name + inner[len(real) :]
@@ -92,7 +90,7 @@ class Links:
                 yield renamed, files[inner]
             else:
                 folders = above | {real, *(folder for folder in _folders_above(inner) if folder.startswith(f"{real}/"))}
-                yield from self._expand(inner, renamed, folders, files, names, passed_over, depth + 1)
+                yield from self._expand(inner, renamed, folders, files, names, depth + 1)
 
     def _follow(self, name: str) -> tuple[str, str]:
         """Returns ("", the path that a link leads to), or (the reason why it leads nowhere, "")."""

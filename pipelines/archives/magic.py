@@ -29,7 +29,7 @@ _FIRST_BYTES = (  # in order; the first match counts
     (b"icns", "ICNS"),
     (b"v/1\1", "OpenEXR"),
     (b"#\\?(?:RADIANCE|RGBE)", "Radiance HDR"),
-    (b"DDS \x7c\0\0\0", "DDS"),
+    (b"DDS \\|\0\0\0", "DDS"),
     (b"qoif", "QOI"),
     (b"\1\xda[\0\1][\1\2]", "SGI"),
     (b"\x0a[\0\2\3\4\5]\1[\1\2\4\x08]", "PCX"),

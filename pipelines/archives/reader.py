@@ -53,8 +53,7 @@ class LocatorReader:
         """
         runs = (list(run) for _, run in itertools.groupby(locators, lambda locator: locator.run))
         if not self._folder.remote:
-            for run in runs:
-                yield from self._read(run)
+            yield from itertools.chain.from_iterable(map(self._read, runs))
             return
         with ThreadPoolExecutor(self.PREFETCHED) as pool:
             pending: collections.deque[tuple[int, Future[list[bytes | ImageError]]]] = collections.deque()

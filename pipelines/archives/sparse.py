@@ -87,7 +87,8 @@ def pax_map(file: RandomAccessFile, pax: dict[str, str], at: int, end: int) -> t
             return [int(text) for text in pax["GNU.sparse.map"].split(",") if text], size, at
         if pax.get("GNU.sparse.major") != "1":
             raise Damaged
-        blocks, lines, wanted = [], 0, 1  # decimal numbers, one per line, padded to whole blocks
+        blocks: list[bytes] = []
+        lines, wanted = 0, 1  # decimal numbers, one per line, padded to whole blocks
         while lines < wanted:
             if at + BLOCK > end or len(blocks) * BLOCK > MAX_MAP:
                 raise Damaged

@@ -15,7 +15,7 @@ from imgtool.pipelines.archives.links import Links, is_outside, normal
 from imgtool.pipelines.archives.magic import is_tar_header
 from imgtool.pipelines.archives.sparse import number
 from imgtool.pipelines.storage.folders import RandomAccessFile, ReadAheadFile
-from imgtool.pipelines.storage.passed_over import SPECIAL, PassedOver
+from imgtool.pipelines.storage.passed_over import AFTER_END, SPECIAL, PassedOver
 from imgtool.pipelines.storage.text import decode_name
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -26,6 +26,8 @@ WITHOUT_FILE = (b"5", b"D", b"V", b"g", b"N", b"X")
 """Folders, a volume's label, and headers whose content does not matter here."""
 SPECIAL_FILES = (b"3", b"4", b"6", b"M")
 """Devices, pipes, and the rest of a file that began in another volume. Unknown types are regular files, says POSIX."""
+MAX_PADDING = 1 << 16
+"""Bytes after the end-of-archive block in which another tar is looked for. Tars are padded to 10 KiB."""
 MAX_METADATA = 1 << 20
 """Largest long-name or pax header. A larger one is refused before it is read into memory."""
 
@@ -54,16 +56,16 @@ def scan(
     `entries`.
     """
     passed_over = PassedOver() if passed_over is None else passed_over
-    links, files = Links(), {}
+    links, files = Links(passed_over), {}
     truncated: TruncatedSourceError | None = None
     try:
-        for member in entries(file, archive, start, end, links, passed_over, include_truncated=include_truncated):
+        for member in entries(file, archive, start, end, links, include_truncated=include_truncated):
             files[member.name] = member
             if not passed_over.add_litter(member.name):
                 yield member
     except TruncatedSourceError as error:
         truncated = error
-    for name, member in links.resolve(files, passed_over):
+    for name, member in links.resolve(files):
         if not passed_over.add_litter(name):
             yield member._replace(name=name)
     if truncated:
@@ -76,13 +78,12 @@ def entries(
     start: int,
     end: int | None,
     links: Links,
-    passed_over: PassedOver,
     *,
     include_truncated: bool = False,
 ) -> Iterator[Member]:
     """Yields the regular files of the tar in bytes [start, end) of a file, in order.
 
-    ``archive`` is the archive's name in messages. Links are added to ``links`` and special files to ``passed_over``.
+    ``archive`` is the archive's name in messages. Links are added to ``links``, special files to what it passes over.
     Raises SourceError if this is not a tar, is damaged or has a member whose path points outside the archive. Raises
     TruncatedSourceError, after the last complete member, if there is no end-of-archive block. ``include_truncated``
     also yields the incomplete last member, for a caller that can use parts of it.
@@ -100,6 +101,7 @@ def entries(
                 f"{archive} is truncated: it ends at byte {end - start} without an end-of-archive block"
             )
         if not header.strip(b"\0"):
+            _look_after_the_end(file, position + BLOCK, end, links.passed_over)
             return
         size = number(header[124:136])
         if size is None or not is_tar_header(header):
@@ -143,11 +145,11 @@ def entries(
                 target = pax.get("linkpath") or long_link or decode_name(header[157:257].split(b"\0", 1)[0])
                 links.add(name, target, hard=kind == HARD_LINK)
             elif kind in SPECIAL_FILES:
-                passed_over.add(SPECIAL, name)
+                links.passed_over.add(SPECIAL, name)
             else:
                 links.drop(name)
                 member = Member(name, data, size)
-                if kind == SPARSE or any(key.startswith("GNU.sparse.") for key in pax):
+                if kind == SPARSE or (pax and any(key.startswith("GNU.sparse.") for key in pax)):
                     try:
                         member, position = _sparse(file, member, header, pax, position, end)
                     except sparse.Damaged:
@@ -158,6 +160,16 @@ def entries(
                 yield member
         long_name = long_link = None
         pax = {}
+
+
+def _look_after_the_end(file: RandomAccessFile, position: int, end: int, passed_over: PassedOver) -> None:
+    """Adds a tar that follows the end-of-archive blocks to ``passed_over``, as tar does not unpack it either."""
+    for at in range(position, min(end, position + MAX_PADDING), BLOCK):
+        block = file.read(at, BLOCK)
+        if block.strip(b"\0"):
+            if is_tar_header(block):
+                passed_over.add(AFTER_END, _name(block, None, {}))
+            return
 
 
 def _sparse(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from imgtool.pipelines.archives.links import Links, normal
 from imgtool.pipelines.records import MAX_BYTES, Locator
 from imgtool.pipelines.storage.folders import RandomAccessFile
-from imgtool.pipelines.storage.passed_over import DANGLING, SPECIAL, PassedOver
+from imgtool.pipelines.storage.passed_over import DANGLING, SPECIAL
 from imgtool.pipelines.storage.text import decode_name
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
@@ -60,11 +60,11 @@ class _Directory(NamedTuple):
     shift: int
 
 
-def scan(file: RandomAccessFile, archive: str, links: Links, passed_over: PassedOver) -> Iterator[Locator]:
+def scan(file: RandomAccessFile, archive: str, links: Links) -> Iterator[Locator]:
     """Yields the locators of the zip's regular files, in the order of its directory.
 
-    ``archive`` names the archive in locators and messages. Links are added to ``links`` and special files to
-    ``passed_over``. A locator's offset is that of the local header, whose length is known only when it is read; its
+    ``archive`` names the archive in locators and messages. Links are added to ``links``, special files to
+    what it passes over. A locator's offset is that of the local header, whose length is known only when it is read; its
     packing is "deflate:METHOD:PACKED SIZE:CRC". Raises SourceError if this is not a zip, is damaged, or has a member
     whose path points outside the archive or that is encrypted or packed by another method. Raises TruncatedSourceError
     if the file begins like a zip but ends without the central directory.
@@ -101,7 +101,7 @@ def scan(file: RandomAccessFile, archive: str, links: Links, passed_over: Passed
             raise SourceError(f"{archive}: member {name!r} points outside the archive; do not use this archive")
         name = normal(name)
         if file_type not in (0, REGULAR, LINK):
-            passed_over.add(SPECIAL, name)
+            links.passed_over.add(SPECIAL, name)
             continue
         if flags & ENCRYPTED:
             raise SourceError(f"{archive}: member {name!r} is encrypted; decrypt the archive first")
@@ -121,7 +121,7 @@ def scan(file: RandomAccessFile, archive: str, links: Links, passed_over: Passed
             links.drop(name)
             yield found
         elif size > MAX_LINK:
-            passed_over.add(DANGLING, name)
+            links.passed_over.add(DANGLING, name)
         else:
             links.add(name, _target(file, found, archive))
     if count % directory.modulus != directory.entries:

@@ -10,7 +10,7 @@ from imgtool.pipelines.storage.text import decode_name
 HIDDEN, SYSTEM = "hidden", "system file"
 DANGLING, OUTSIDE, LOOP = "link to a missing file", "link out of the archive", "link loop"
 SPECIAL, UNREADABLE, REPLACED = "not a regular file", "folder that cannot be read", "replaced by a later file"
-NOT_AN_IMAGE = "not an image"
+AFTER_END, NOT_AN_IMAGE = "further archive after the end of the first", "not an image"
 LITTER = {
     *(
         "thumbs.db",

@@ -81,7 +81,13 @@ def contents(tree: FileTree) -> dict[str, bytes]:
 @pytest.mark.parametrize("form", FORMS)
 def test_hidden_and_system_files_are_passed_over_and_counted(tmp_path, form):
     litter = [
-        *(".git/objects/aa/b", ".ipynb_checkpoints/0-checkpoint.jpg", ".DS_Store", "train/ant/._0.jpg", "train/Thumbs.db"),
+        *(
+            ".git/objects/aa/b",
+            ".ipynb_checkpoints/0-checkpoint.jpg",
+            ".DS_Store",
+            "train/ant/._0.jpg",
+            "train/Thumbs.db",
+        ),
         *("__MACOSX/train/ant/0.jpg", "train/@eaDir/0.jpg/SYNO.jpg", "train/bee/desktop.ini", "train/.x/1.jpg"),
     ]
     data = ["train/ant/0.jpg", "train/bee/0.jpg"]
@@ -192,7 +198,12 @@ def test_files_of_unknown_suffix_are_decided_by_their_content(tmp_path, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_names_outside_ascii(tmp_path, form):
     """UTF-8, and Latin-1 as older systems write it, part by part."""
-    names = ["train/猫/é.jpg".encode(), "train/猫/".encode() + b"\xe9t\xe9.jpg", b"train/caf\xe9/1.jpg", b"train/a\x80/2.jpg"]
+    names = [
+        "train/猫/é.jpg".encode(),
+        "train/猫/".encode() + b"\xe9t\xe9.jpg",
+        b"train/caf\xe9/1.jpg",
+        b"train/a\x80/2.jpg",
+    ]
     try:
         root = write(tmp_path / "s", {os.fsdecode(name): image() for name in names})
     except OSError:
@@ -237,6 +248,31 @@ def test_the_last_of_several_members_of_a_name_counts(tmp_path):
     tree = FileTree(str(tmp_path), "a.tar")
     assert contents(tree) == {"x/1.jpg": b"second"}
     assert tree.passed_over.counts == {"replaced by a later file": 1}
+
+
+def test_a_second_archive_after_the_first_is_counted(tmp_path, tar_of):
+    (tmp_path / "a.tar").write_bytes(tar_of({"x/1.jpg": b"one"}) + tar_of({"x/2.jpg": b"two"}))
+    tree = FileTree(str(tmp_path), "a.tar")
+    assert list(tree.files) == ["x/1.jpg"]
+    assert tree.passed_over.first == {"further archive after the end of the first": "x/2.jpg"}
+
+
+def test_a_link_and_a_file_of_one_name(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, target in (
+            ("x/0.jpg", ""),
+            ("x/1.jpg", ""),
+            ("x/1.jpg", "0.jpg"),
+            ("x/2.jpg", "0.jpg"),
+            ("x/2.jpg", ""),
+        ):
+            info = tarfile.TarInfo(name)
+            if target:
+                info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    tree = FileTree(str(tmp_path), "a.tar")
+    assert list(tree.files) == ["x/0.jpg", "x/1.jpg", "x/2.jpg"]
+    assert tree.passed_over.counts == {"replaced by a later file": 2}
 
 
 PARTS = st.sampled_from(["a", "b", "train", "val", ".h", "Thumbs.db", "é", "__MACOSX", "x.jpg", "y.txt", "z"])

@@ -58,7 +58,7 @@ def make(files, methods=(zipfile.ZIP_DEFLATED,), *, pipe=False, zip64=False, com
 def scan(data: bytes, path: Path) -> list[Locator]:
     path.write_bytes(data)
     with contextlib.closing(LocalFile(str(path))) as file:
-        return list(zips.scan(file, path.name, Links(), PassedOver()))
+        return list(zips.scan(file, path.name, Links(PassedOver())))
 
 
 def contents(data: bytes, path: Path) -> dict[str, bytes]:
@@ -123,7 +123,7 @@ def test_entries_beyond_4_gib(path):
         file.write(zips.LOCATOR64.pack(b"PK\6\7", 0, directory + size, 1))
         file.write(zips.END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0))
     with contextlib.closing(LocalFile(str(path))) as file:
-        (found,) = zips.scan(file, "a.zip", Links(), PassedOver())
+        (found,) = zips.scan(file, "a.zip", Links(PassedOver()))
         assert (found.offset, zips.unpack(file, found)) == (gap, b"hello")
     path.unlink()
 

@@ -66,8 +66,9 @@ class BoxAnnotations:
 def parse(data: bytes) -> tuple[Box, ...]:
     """Returns the boxes of one annotation file. Raises ValueError if it is not an annotation."""
     text = decode_text(data).strip()
-    if "<!" in re.sub("<!--.*?-->", "", text, flags=re.DOTALL):
-        raise ValueError("a document type")  # which could define entities that expand without bound
+    # A document type could define entities that expand without bound; after a NUL, expat reads UTF-16.
+    if "\0" in text or "<!" in re.sub("<!--.*?-->", "", text, flags=re.DOTALL):
+        raise ValueError("a document type or NUL")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:

@@ -25,7 +25,22 @@ OTHER_SUFFIXES = (
     *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml", ".md", ".rst", ".html"),
     *(".htm", ".log", ".py", ".pyc", ".ipynb", ".sh", ".m", ".mat", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"),
     *(".h5", ".hdf5", ".parquet", ".arrow", ".feather", ".db", ".sqlite", ".lmdb", ".mdb", ".tfrecord", ".rec", ".idx"),
-    *(".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".beton", ".md5", ".sha1", ".sha256", ".cls"),
+    *(
+        ".tar",
+        ".tgz",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zst",
+        ".zip",
+        ".7z",
+        ".rar",
+        ".beton",
+        ".md5",
+        ".sha1",
+        ".sha256",
+        ".cls",
+    ),
     *(".pdf", ".doc", ".docx", ".xls", ".xlsx", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".wav", ".mp3", ".flac"),
 )
 """Suffixes of files that are no images, in lower case. A file of another suffix, or none, is decided by its content."""

@@ -25,7 +25,8 @@ class FileTree:
     ``files`` maps a file's path, with forward slashes, to its locator. A top-level folder that holds everything is left
     out of the paths, unless it is a split or a class. ``path`` is the folder's or archive's path, for messages.
     ``passed_over`` counts the files that are not in ``files``, with the reasons: hidden and system files, links that
-    lead nowhere, special files. ``truncated`` is the message about a truncated tar, whose complete members are in
+    lead nowhere, special files, and after `images` those without an image. ``texts`` are the label files that have been
+    read. ``truncated`` is the message about a truncated tar, whose complete members are in
     ``files``, else None. A truncated zip raises TruncatedSourceError, because its directory is at its end.
 
     Prepared data sets and runs below a folder are passed over. Raises SourceError if the folder is one itself.
@@ -36,6 +37,7 @@ class FileTree:
         self.root = root
         self.truncated: str | None = None
         self.passed_over = PassedOver()
+        self.texts: set[str] = set()
         self._is_image: dict[str, bool] = {}
         if archive is None:
             files: dict[str, Locator] = {}
@@ -50,11 +52,6 @@ class FileTree:
             files = _without_common_folder(files)  # first, as this folder may be hidden
         files = {name: locator for name, locator in files.items() if not self.passed_over.add_litter(name)}
         self.files = _without_common_folder(files)
-
-    @property
-    def notes(self) -> list[str]:
-        """The lines for the user: one that counts what is passed over, or none."""
-        return self.passed_over.notes()
 
     def _pass_over_outputs(self, files: dict[str, Locator]) -> None:
         for output, kind in outputs_in(files).items():
@@ -108,7 +105,7 @@ class FileTree:
     def images(self, names: Iterable[str] | None = None) -> list[str]:
         """Returns which of the files, in order, are images: by their suffix or, where it is unknown, their first bytes.
 
-        The others are added to ``passed_over`` once, unless ``names`` excludes them: files that the caller uses.
+        The others are added to ``passed_over`` once, except those that `read_text` reads.
         """
         names = list(self.files if names is None else names)
         unknown = [name for name in names if name not in self._is_image and _suffix_says(name) is None]
@@ -119,7 +116,7 @@ class FileTree:
         for name in names:
             if name not in self._is_image:
                 self._is_image[name] = by_content[name] if name in by_content else bool(_suffix_says(name))
-                if not self._is_image[name]:
+                if not self._is_image[name] and name not in self.texts:
                     self.passed_over.add(NOT_AN_IMAGE, name)
             if self._is_image[name]:
                 found.append(name)
@@ -127,6 +124,10 @@ class FileTree:
 
     def read_text(self, name: str) -> str:
         """Returns the content of a small text file. Raises SourceError if it is damaged."""
+        if name not in self.texts:
+            self.texts.add(name)
+            if self._is_image.get(name) is False:
+                self.passed_over.take_back(NOT_AN_IMAGE, name)
         with LocatorReader(self.root) as reader:
             try:
                 return decode_text(reader.read(self.files[name]))

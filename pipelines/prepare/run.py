@@ -262,7 +262,7 @@ class _Preparation:
             for leftover in Path(self.folder.url).rglob("*.tmp"):
                 leftover.unlink(missing_ok=True)
         counted, stored = tally(self.folder, list(plan.splits))
-        notes = list(getattr(plan.source, "notes", ()))
+        notes = [*getattr(plan.source, "notes", ()), *plan.source.passed_over.notes()]
         return Summary(self.folder.url, counted, stored, already_complete, notes)
 
     def _write_report(self, splits: list[str]) -> None:

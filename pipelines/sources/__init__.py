@@ -34,6 +34,7 @@ from typing import ClassVar, Protocol
 
 from imgtool.pipelines.records import Record
 from imgtool.pipelines.storage.folders import is_url, open_folder
+from imgtool.pipelines.storage.passed_over import PassedOver
 from imgtool.wordnet.errors import SourceError
 
 
@@ -53,6 +54,8 @@ class Source(Protocol):
     """The development kit's 1-based ILSVRC2012_ID by wnid; empty where the source does not state it."""
     splits: tuple[str, ...]
     """The splits that are present, in the order train, val, test."""
+    passed_over: PassedOver
+    """What is no data; filled while records are listed."""
 
     def records(self, split: str) -> Iterator[Record]:
         """Yields one record per image of the split, always in the same order; shuffling comes later.

@@ -19,7 +19,7 @@ from imgtool.pipelines.annotations.val_labels import (
 from imgtool.pipelines.annotations.voc import MAX_XML, BoxAnnotations
 from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.reader import LocatorReader
-from imgtool.pipelines.records import IMAGE_SUFFIXES, Box, Record, key_of, sorted_wnids
+from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
 from imgtool.pipelines.storage.folders import open_folder
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -42,12 +42,13 @@ class ClassFolders:
 
     @classmethod
     def recognise(cls, tree: FileTree) -> bool:
-        return any(_TRAIN.match(name) or name.count("/") == 1 for name in tree.files if _is_image(name))
+        return any(_TRAIN.match(name) or name.count("/") == 1 for name in tree.images())
 
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
         self.root = tree.root
-        self._images = [name for name in tree.files if _is_image(name)]
+        self.passed_over = tree.passed_over
+        self._images = tree.images()
         above = sorted({match[1] for name in self._images if (match := _TRAIN.match(name))})
         if len(above) > 1:
             folders = ", ".join(name or "." for name in above)
@@ -137,10 +138,6 @@ class ClassFolders:
                     annotations.add(name, reader.read(locator))
         self.notes += annotations.notes()
         return annotations.boxes
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not os.path.basename(name).startswith(".")
 
 
 def _class_of(name: str, top: str) -> str:

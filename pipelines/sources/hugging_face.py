@@ -22,6 +22,7 @@ from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.parquet import Damaged
 from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
 from imgtool.pipelines.storage.folders import join, open_folder
+from imgtool.pipelines.storage.passed_over import PassedOver
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -81,12 +82,15 @@ class HuggingFace:
 
     @classmethod
     def from_tree(cls, tree: FileTree) -> HuggingFace:
-        return cls(tree.root, _files_of(tree), complete=True)
+        source = cls(tree.root, _files_of(tree), complete=True)
+        source.passed_over = tree.passed_over
+        return source
 
     def __init__(self, root: str, names: list[str], *, complete: bool = False) -> None:
         """``names`` are the files below ``root``; a file without a split's name belongs to train. ``complete``: these
         are all files of the data set, so one that is not among them is missing."""
         self.root = root
+        self.passed_over = PassedOver()
         self._folder = open_folder(root)
         self.ilsvrc2012_ids: dict[str, int] = {}
         self._truncated: dict[str, list[str]] = collections.defaultdict(list)

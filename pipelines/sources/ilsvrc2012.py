@@ -58,14 +58,10 @@ class ILSVRC2012:
         devkit = find_devkit(folder)
         self._devkit = read_devkit(folder, devkit) if devkit else Devkit({}, [])
         self.ilsvrc2012_ids = self._devkit.ids
-        self._annotation_notes: list[str] = []
+        self.notes: list[str] = []
         self.passed_over = PassedOver()
         self._val_label_of = self._val_labels() if "val" in self.splits else {}
         self.wnids = sorted_wnids(self._devkit.ids) or self._wnids_without_devkit()
-
-    @property
-    def notes(self) -> list[str]:
-        return [*self._annotation_notes, *self.passed_over.notes()]
 
     def _val_labels(self) -> dict[str, ImageLabel]:
         folder, solution = self._folder, SOLUTION_FILES["val"]
@@ -85,7 +81,7 @@ class ILSVRC2012:
         for name in BOX_ARCHIVES.get(split, ()):
             if self._folder.size(name) is not None:
                 annotations.add_tar(self._folder.read(name), name)
-        self._annotation_notes += annotations.notes()
+        self.notes += annotations.notes()
         records = {"train": self._train, "val": self._val, "test": self._unlabelled}[split]()
         if not annotations.boxes:
             yield from records

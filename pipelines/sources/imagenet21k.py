@@ -40,12 +40,9 @@ class ImageNet21k:
         self.root, self._archive = root, archive
         self._folder = open_folder(root)
         self.ilsvrc2012_ids: dict[str, int] = {}
+        self.notes: list[str] = []
         self.passed_over = PassedOver()
         self.wnids = sorted_wnids(self._class_tar_wnids())
-
-    @property
-    def notes(self) -> list[str]:
-        return self.passed_over.notes()
 
     def _class_tar_wnids(self) -> Iterator[str]:
         """Yields the wnids in the class tars' names. The class tars are not opened yet."""

@@ -29,6 +29,7 @@ class TinyImageNet:
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
         self.root = tree.root
+        self.passed_over = tree.passed_over
         files = tree.files
         self.wnids = sorted_wnids(self._tree.read_text(WNIDS).split())
         self.ilsvrc2012_ids: dict[str, int] = {}

@@ -37,6 +37,14 @@ class PassedOver:
         if reason not in self.first:
             self.first[reason] = decode_name(name.encode("utf-8", "surrogateescape"))
 
+    def take_back(self, reason: str, name: str) -> None:
+        """Takes back what ``add`` counted, for a file that is used after all."""
+        self.counts[reason] -= 1
+        if self.first.get(reason) == name:
+            self.first[reason] = "…"
+        if not self.counts[reason]:
+            del self.counts[reason], self.first[reason]
+
     def add_litter(self, name: str) -> bool:
         """Counts the file if its path makes it litter, and returns whether it does."""
         reason = litter(name)
@@ -53,7 +61,7 @@ class PassedOver:
         if not self.total:
             return []
         parts = [f"{count:,} {reason} ({self.first[reason]})" for reason, count in self.counts.most_common()]
-        return [f"{self.total:,} files are passed over: {', '.join(parts)}"]
+        return [f"passed over: {self.total:,} files, of these {', '.join(parts)}"]
 
 
 def litter(name: str) -> str:

@@ -94,8 +94,8 @@ def test_hidden_and_system_files_are_passed_over_and_counted(tmp_path, form):
     tree = tree_of(write(tmp_path / "s", {name: image() for name in [*litter, *data]}), form)
     assert sorted(tree.files) == data
     assert tree.passed_over.counts == {"hidden": 5, "system file": 4}
-    [line] = tree.notes
-    assert line.startswith("9 files are passed over: 5 hidden (") and "4 system file" in line
+    [line] = tree.passed_over.notes()
+    assert line.startswith("passed over: 9 files, of these 5 hidden (") and "4 system file" in line
     source = open_source(tree.path)
     assert source.wnids == ["ant", "bee"]
 
@@ -192,6 +192,8 @@ def test_files_of_unknown_suffix_are_decided_by_their_content(tmp_path, form):
     images = [f"train/ant/{name}" for name in ("a.jfif", "b", "c.img", "d.unknown", "html.jpg")]
     assert sorted(tree.images()) == sorted(tree.images()) == images
     assert tree.passed_over.counts == {"not an image": 3}
+    tree.read_text("train/ant/e.unknown")
+    assert tree.passed_over.counts == {"not an image": 2} and tree.texts == {"train/ant/e.unknown"}
     assert len(tree.files) == 8
 
 

@@ -53,7 +53,8 @@ class LocatorReader:
         """
         runs = (list(run) for _, run in itertools.groupby(locators, lambda locator: locator.run))
         if not self._folder.remote:
-            yield from itertools.chain.from_iterable(map(self._read, runs))
+            for of_file in runs:
+                yield from self._read(of_file)
             return
         with ThreadPoolExecutor(self.PREFETCHED) as pool:
             pending: collections.deque[tuple[int, Future[list[bytes | ImageError]]]] = collections.deque()

@@ -12,7 +12,7 @@ from imgtool.pipelines.archives.outputs import outputs_in
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import IMAGE_SUFFIXES, OTHER_SUFFIXES, Locator
 from imgtool.pipelines.storage.folders import RandomAccessFile, join, open_folder
-from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE, REPLACED, PassedOver
+from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE, REPLACED, PassedOver, litter
 from imgtool.pipelines.storage.text import decode_name, decode_text
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
@@ -23,7 +23,8 @@ class FileTree:
     """The files below the folder ``root`` (a path or URL), or in the ``archive`` (tar or zip) in this folder.
 
     ``files`` maps a file's path, with forward slashes, to its locator. A top-level folder that holds everything is left
-    out of the paths, unless it is a split or a class. ``path`` is the folder's or archive's path, for messages.
+    out of the paths, unless it is a split or a class. ``empty_folders`` are the folders without any of the files, in
+    sorted order. ``path`` is the folder's or archive's path, for messages.
     ``passed_over`` counts the files that are not in ``files``, with the reasons: hidden and system files, links that
     lead nowhere, special files, and after `images` those without an image. ``texts`` are the label files that have been
     read. ``truncated`` is the message about a truncated tar, whose complete members are in
@@ -46,12 +47,16 @@ class FileTree:
         else:
             with contextlib.closing(open_folder(root).open(archive)) as file:
                 files = self._of_archive(file, archive)
+        top = ""
         if archive is None:
             self._pass_over_outputs(files)
         else:
-            files = _without_common_folder(files)  # first, as this folder may be hidden
+            top = _common_folder(files)  # first, as this folder may be hidden
+            files = {name[len(top) :]: locator for name, locator in files.items()} if top else files
         files = {name: locator for name, locator in files.items() if not self.passed_over.add_litter(name)}
-        self.files = _without_common_folder(files)
+        below = _common_folder(files)
+        self.files = {name[len(below) :]: locator for name, locator in files.items()} if below else files
+        self.empty_folders = self._empty_folders(top + below)
 
     def _pass_over_outputs(self, files: dict[str, Locator]) -> None:
         for output, kind in outputs_in(files).items():
@@ -101,6 +106,16 @@ class FileTree:
         raw = name.encode("utf-8", "surrogateescape")
         text = decode_name(raw)
         return text if text == name or text not in taken else raw.decode("utf-8", "backslashreplace")
+
+    def _empty_folders(self, top: str) -> list[str]:
+        texts = (decode_name(name.encode("utf-8", "surrogateescape")) for name in self.passed_over.folders)
+        below = {name[len(top) :] for name in texts if name.startswith(top) and len(name) > len(top)}
+        full = set()
+        for name in {name.rpartition("/")[0] for name in self.files}:
+            while name and name not in full:
+                full.add(name)
+                name = name.rpartition("/")[0]
+        return sorted(name for name in below - full if not litter(name))
 
     def images(self, names: Iterable[str] | None = None) -> list[str]:
         """Returns which of the files, in order, are images: by their suffix or, where it is unknown, their first bytes.
@@ -152,8 +167,8 @@ def _suffix_says(name: str) -> bool | None:
     return False if lower.endswith(OTHER_SUFFIXES) else None
 
 
-def _without_common_folder(files: dict[str, Locator]) -> dict[str, Locator]:
-    # tiny-imagenet-200/wnids.txt in a tar becomes wnids.txt, as in a folder
+def _common_folder(files: dict[str, Locator]) -> str:
+    """Returns the folder that holds everything, with a slash at its end, e.g. tiny-imagenet-200/; "" if none does."""
     first, last = min(files, default=""), max(files, default="")
     top = 0
     while (end := first.find("/", top) + 1) and first[:end] == last[:end]:
@@ -161,4 +176,4 @@ def _without_common_folder(files: dict[str, Locator]) -> dict[str, Locator]:
         if is_class or first[top : end - 1].lower() in SPLIT_NAMES:
             break
         top = end
-    return {name[top:]: locator for name, locator in files.items()} if top else files
+    return first[:top]

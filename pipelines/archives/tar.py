@@ -22,8 +22,9 @@ from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 BLOCK = 512
 LONG_NAME, LONG_LINK, PAX, SPARSE = b"L", b"K", b"x", b"S"
 HARD_LINK, SYMLINK = b"1", b"2"
-WITHOUT_FILE = (b"5", b"D", b"V", b"g", b"N", b"X")
-"""Folders, a volume's label, and headers whose content does not matter here."""
+FOLDER, DUMP_FOLDER = b"5", b"D"
+WITHOUT_FILE = (b"V", b"g", b"N", b"X")
+"""A volume's label, and headers whose content does not matter here."""
 SPECIAL_FILES = (b"3", b"4", b"6", b"M")
 """Devices, pipes, and the rest of a file that began in another volume. Unknown types are regular files, says POSIX."""
 MAX_PADDING = 1 << 16
@@ -137,7 +138,9 @@ def entries(
                 pax = _pax(file.read(data, size))
             continue
         name = _name(header, long_name, pax)
-        if kind not in WITHOUT_FILE and not name.endswith("/"):  # V7's folders have the type of a file
+        if kind in (FOLDER, DUMP_FOLDER) or name.endswith("/"):  # V7's folders have the type of a file
+            links.passed_over.folders.add(normal(name))
+        elif kind not in WITHOUT_FILE:
             if is_outside(name):
                 raise SourceError(f"{archive}: member {name!r} points outside the archive; do not use this archive")
             name = normal(name)

@@ -96,6 +96,7 @@ def scan(file: RandomAccessFile, archive: str, links: Links) -> Iterator[Locator
             name = name.replace("\\", "/")  # some programs on Windows write the wrong separator
         file_type = attributes >> 16 & FILE_TYPE if system in (UNIX, MACOS) else REGULAR
         if name.endswith("/") or file_type == FOLDER:
+            links.passed_over.folders.add(normal(name))
             continue
         if _is_outside(name):
             raise SourceError(f"{archive}: member {name!r} points outside the archive; do not use this archive")

@@ -59,8 +59,8 @@ class Folder(Protocol):
     def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
         """Yields name and size of each file below a subfolder, sorted by the parts of the path.
 
-        Links are followed. Links that lead nowhere or in a circle, devices, pipes and folders that cannot be read are
-        added to ``passed_over``; without it, a folder that cannot be read raises OSError.
+        Links are followed. ``passed_over`` gets the links that lead nowhere or in a circle, devices, pipes, the folders
+        that cannot be read, and the names of all folders. Without it, a folder that cannot be read raises OSError.
         """
         ...
 
@@ -192,6 +192,8 @@ class LocalFolder:
             name = f"{below}/{base}" if below else base
             kind, size = _kind(entry)
             if kind == "folder":
+                if passed_over is not None and not entry.is_symlink():
+                    passed_over.folders.add(name)
                 yield from self._walk(name, passed_over, (*above, here), entry.is_symlink())
             elif kind == "file":
                 yield name, size

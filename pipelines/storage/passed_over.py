@@ -26,11 +26,15 @@ LITTER = {
 
 
 class PassedOver:
-    """Counts the files that are passed over, by reason. ``first`` has the name of the first one per reason."""
+    """Counts the files that are passed over, by reason. ``first`` has the name of the first one per reason.
+
+    ``folders`` are the folders that were met, which are not counted: their files are.
+    """
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
         self.first: dict[str, str] = {}
+        self.folders: set[str] = set()
 
     def add(self, reason: str, name: str) -> None:
         self.counts[reason] += 1

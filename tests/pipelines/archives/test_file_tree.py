@@ -56,8 +56,10 @@ def zip_of(root: Path, out: Path) -> Path:
         for path in sorted(root.rglob("*")):
             if path.is_symlink() or not path.is_dir():
                 info = UnixName(str(path.relative_to(root)))
-                info.create_system, info.external_attr = 3, os.lstat(path).st_mode << 16
+                info.external_attr = os.lstat(path).st_mode << 16
                 archive.writestr(info, os.readlink(path) if path.is_symlink() else path.read_bytes())
+            else:
+                archive.writestr(UnixName(f"{path.relative_to(root)}/"), b"")
     return out
 
 
@@ -195,6 +197,18 @@ def test_files_of_unknown_suffix_are_decided_by_their_content(tmp_path, form):
     tree.read_text("train/ant/e.unknown")
     assert tree.passed_over.counts == {"not an image": 2} and tree.texts == {"train/ant/e.unknown"}
     assert len(tree.files) == 8
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_folders_without_files(tmp_path, form):
+    files = {"top/train/ant/0.jpg": image(), "top/val/ant/1.jpg": image(), "top/train/bee/.gitkeep": b"", ".git/x": b""}
+    root = write(tmp_path / "s", files)
+    for name in ("top/train/cat", "top/é/a/b", ".git/y", "else"):
+        (root / name).mkdir(parents=True)
+    (root / "top/train/link").symlink_to("..")
+    tree = tree_of(root, form)
+    assert set(tree.files) == {"train/ant/0.jpg", "val/ant/1.jpg"}
+    assert tree.empty_folders == ["train/bee", "train/cat", "é", "é/a", "é/a/b"]
 
 
 @pytest.mark.parametrize("form", FORMS)

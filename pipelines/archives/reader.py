@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 
-from imgtool.pipelines.archives import parquet
+from imgtool.pipelines.archives import parquet, sparse
 from imgtool.pipelines.archives import zip as zips
 from imgtool.pipelines.records import MAX_BYTES, UNREADABLE, Locator
 from imgtool.pipelines.storage.folders import Folder, RandomAccessFile, join, open_folder
 from imgtool.wordnet.errors import ImageError, SourceError
 
-DEFLATE, PARQUET = "deflate:", "parquet:"
-"""How the ``packing`` of a locator begins: zip members, and rows of parquet files."""
+DEFLATE, SPARSE, PARQUET = "deflate:", "sparse:", "parquet:"
+"""How the ``packing`` of a locator begins: zip members, sparse tar members, and rows of parquet files."""
 
 
 class LocatorReader:
@@ -75,6 +76,23 @@ class LocatorReader:
             finally:
                 for _, future in pending:
                     future.cancel()
+
+    def heads(self, locators: Iterable[Locator], size: int) -> Iterator[bytes]:
+        """Yields the first ``size`` bytes of each file, fewer of a shorter one, in order."""
+        if self._folder.remote:
+            with ThreadPoolExecutor(self.PREFETCHED) as pool:
+                yield from pool.map(lambda locator: self._head(locator, size), locators)
+        else:
+            yield from (self._head(locator, size) for locator in locators)
+
+    def _head(self, locator: Locator, size: int) -> bytes:
+        try:
+            if locator.member:
+                return _head(self._file(locator), locator, size)
+            with contextlib.closing(self._folder.open(locator.file)) as file:
+                return file.read(0, size)
+        except OSError as error:
+            raise SourceError(f"{join(self.root, locator.file)}: {error.strerror or error}") from error
 
     def _read(self, run: Sequence[Locator]) -> Iterator[bytes | ImageError]:
         yield from self._read_from(self._file(run[0]), run)
@@ -161,14 +179,29 @@ class _Piece:
 
 
 def _stored_bytes(locator: Locator) -> int:
-    return zips.stored_bytes(locator) if locator.packing.startswith(DEFLATE) else locator.size
+    if locator.packing.startswith(DEFLATE):
+        return zips.stored_bytes(locator)
+    return sparse.stored_bytes(locator) if locator.packing.startswith(SPARSE) else locator.size
+
+
+def _head(file: RandomAccessFile, locator: Locator, size: int) -> bytes:
+    if locator.packing.startswith(DEFLATE):
+        return zips.head(file, locator, size)
+    if locator.packing.startswith(SPARSE):
+        return sparse.unpack(file, locator)[:size] if locator.size <= MAX_BYTES else b""
+    return file.read(locator.offset, min(size, locator.size))
 
 
 def _read(path: str, file: RandomAccessFile, locator: Locator) -> bytes | ImageError:
     if locator.size > MAX_BYTES:
         return ImageError(f"{locator.size} bytes are too many for an image")
     try:
-        data = zips.unpack(file, locator) if locator.packing else file.read(locator.offset, locator.size)
+        if locator.packing.startswith(DEFLATE):
+            data = zips.unpack(file, locator)
+        elif locator.packing.startswith(SPARSE):
+            data = sparse.unpack(file, locator)
+        else:
+            data = file.read(locator.offset, locator.size)
     except ImageError as error:
         return error
     if len(data) < locator.size:

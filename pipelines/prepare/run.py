@@ -295,7 +295,7 @@ class _Preparation:
         if not self.folder.remote:
             for leftover in Path(self.folder.url).rglob("*.tmp"):
                 leftover.unlink(missing_ok=True)
-        notes = [*plan.notes(), *self._notes(plan, counted, stored)]
+        notes = [*plan.notes(), *plan.source.passed_over.notes(), *self._notes(plan, counted, stored)]
         return Summary(self.folder.url, counted, stored, already_complete, notes)
 
     def _notes(self, plan: Plan, counted: Tally, stored: dict[str, int]) -> list[str]:

@@ -28,6 +28,7 @@ looks like data: yield a record whose locator is ``unreadable(CAUSE)``, which ge
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from imgtool.pipelines.records import Record
 from imgtool.pipelines.storage.folders import is_url, open_folder
+from imgtool.pipelines.storage.passed_over import PassedOver
 from imgtool.wordnet.errors import SourceError
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class Source(Protocol):
     """The development kit's 1-based ILSVRC2012_ID by wnid; empty where the source does not state it."""
     splits: tuple[str, ...]
     """The splits that are present, in the order train, val, test."""
+    passed_over: PassedOver
+    """What is no data; filled while records are listed."""
 
     def records(self, split: str) -> Iterator[Record]:
         """Yields one record per image of the split, always in the same order; shuffling comes later.
@@ -73,7 +77,7 @@ def open_source(path: str | Path, spool: Path | None = None) -> Source:
     ``spool`` is a folder into which a compressed archive is decompressed. Raises SourceError if the layout is unknown.
     """
     from imgtool.pipelines.archives import compressed
-    from imgtool.pipelines.archives.file_tree import FileTree
+    from imgtool.pipelines.archives.file_tree import FileTree, archive_kind
     from imgtool.pipelines.sources.hugging_face import HuggingFace
     from imgtool.pipelines.sources.ilsvrc2012 import ILSVRC2012, TEST_ARCHIVES, TRAIN_ARCHIVE, VAL_ARCHIVE
     from imgtool.pipelines.sources.imagenet21k import ImageNet21k
@@ -82,27 +86,32 @@ def open_source(path: str | Path, spool: Path | None = None) -> Source:
 
     parent, _, name = str(path).rstrip("/").rpartition("/")
     parent = parent or ("/" if str(path).startswith("/") else ".")
-    is_file = _is_file(path, parent, name)
+    is_file = _is_file(path)
     if name in (TRAIN_ARCHIVE, VAL_ARCHIVE, *TEST_ARCHIVES):
         raise SourceError(f"{path}: is one archive of several; give the folder that holds them: --src {parent}")
-    if is_file and name.endswith(compressed.SUFFIXES):
+    kind = "folder"
+    if is_file:
+        with contextlib.closing(open_folder(parent).open(name)) as file:
+            kind = archive_kind(file, name)
+    if kind in compressed.OPENERS or (not kind and name.lower().endswith(compressed.SUFFIXES)):
         if is_url(path):
             raise SourceError(f"{path}: compressed archives are read from a local disk only; copy it there first")
         if spool is None:
             raise SourceError(f"{path}: a compressed archive is decompressed to disk first; give --spool FOLDER")
-        return open_source(compressed.decompressed(Path(path), spool))
+        with compressed.unpacked(Path(path), spool) as unpacked:
+            return open_source(unpacked)
+    if kind in ("7z", "rar"):
+        raise SourceError(f"{path}: is a {kind} archive, which cannot be read in place; unpack it and give the folder")
     if not is_file and ILSVRC2012.recognise(str(path)):
         return ILSVRC2012(str(path))
-    if is_file and name.endswith(".parquet"):
+    if kind == "parquet":
         return HuggingFace(parent, [name])
-    if (not is_file or name.endswith(".tar")) and ImageNet21k.recognise(
-        *(parent, name) if is_file else (str(path), None)
-    ):
+    if kind in ("folder", "tar") and ImageNet21k.recognise(*(parent, name) if is_file else (str(path), None)):
         return ImageNet21k(*(parent, name) if is_file else (str(path), None))
     if is_file and name.lower().endswith(ENDINGS):
         tree = FileTree(parent)
         return ListedImages.of_table(tree, next(known for known, one in tree.files.items() if one.file == name))
-    if not is_file or name.endswith((".tar", ".zip")):
+    if kind in ("folder", "tar", "zip"):
         return _open_tree(FileTree(parent, name) if is_file else FileTree(str(path)))
     raise SourceError(f"{path}: is no archive, table or parquet file that is read; {LAYOUTS}")
 
@@ -110,8 +119,8 @@ def open_source(path: str | Path, spool: Path | None = None) -> Source:
 LAYOUTS = (
     "give --src one of: a folder with ILSVRC2012_img_train.tar, _val.tar or _test.tar; Tiny-ImageNet, Kaggle's tree or "
     "class folders (CLASS/IMAGE, or train/CLASS/IMAGE), or images with a CSV or JSON table of paths and labels, each "
-    "as a folder, tar (.gz, .bz2, .xz) or zip; WebDataset tars; ImageNet-21k's tar of class tars, or a folder of them; "
-    "Hugging Face's parquet files"
+    "as a folder, tar (.gz, .bz2, .xz, .zst) or zip; WebDataset tars; ImageNet-21k's tar of class tars, or a folder of "
+    "them; Hugging Face's parquet files"
 )
 
 
@@ -163,9 +172,12 @@ def _unknown(tree: FileTree) -> str:
     return f"{tree.path}: unknown layout: has {seen(tree)}, no class folders; {hint}{LAYOUTS}"
 
 
-def _is_file(path: str | Path, parent: str, name: str) -> bool:
+def _is_file(path: str | Path) -> bool:
     if is_url(path):
-        return open_folder(parent).size(name) is not None
+        try:
+            return open_folder(path).kind() == "file"
+        except FileNotFoundError as error:
+            raise SourceError(f"{path}: {error.strerror}; check the URL") from error
     if not os.path.exists(path):
         raise SourceError(f"{path}: no such file or folder; --src takes a raw data set")
     if not os.access(path, os.R_OK):

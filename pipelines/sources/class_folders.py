@@ -20,7 +20,7 @@ from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
 from imgtool.pipelines.sources import class_paths
-from imgtool.pipelines.sources.layout import SPLIT_NAMES, common_folder, images_of, passed_over, read_text
+from imgtool.pipelines.sources.layout import SPLIT_NAMES, common_folder, passed_over
 from imgtool.pipelines.storage.folders import open_folder
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -43,15 +43,16 @@ class ClassFolders:
     @classmethod
     def recognise(cls, tree: FileTree) -> bool:
         """Whether there are class folders. Raises SourceError if several folders could be one split."""
-        folders = class_paths.folders_of(images_of(tree))
+        folders = class_paths.folders_of(tree.images())
         return class_paths.find_splits(folders, tree.path) is not None
 
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
         self.root = tree.root
         self.ilsvrc2012_ids: dict[str, int] = {}
-        self.notes: list[str] = list(tree.notes)
-        self._images = images_of(tree)
+        self.notes: list[str] = []
+        self.passed_over = tree.passed_over
+        self._images = tree.images()
         folders = class_paths.folders_of(self._images)
         self._top = class_paths.find_splits(folders, tree.path) or {"train": ""}
         if list(self._top.values()) == [""] and (only := _split_of_all(tree)):
@@ -123,14 +124,14 @@ class ClassFolders:
         if devkit := find_devkit(folder):
             return labels_in_order(read_devkit(folder, devkit).val_wnids())
         if listed := self._find_file(GROUND_TRUTH_FILE):
-            return read_ground_truth(read_text(self._tree, listed), f"{self._tree.path}: {listed}")
+            return read_ground_truth(self._tree.read_text(listed), f"{self._tree.path}: {listed}")
         return {}
 
     def _find_file(self, name: str) -> str | None:
         return next((found for found in self._tree.files if os.path.basename(found) == name), None)
 
     def _solution(self, name: str) -> dict[str, ImageLabel]:
-        return read_solution(read_text(self._tree, name), f"{self._tree.path}: {name}")
+        return read_solution(self._tree.read_text(name), f"{self._tree.path}: {name}")
 
     def _boxes(self, split: str) -> dict[str, tuple[Box, ...]]:
         """Returns boxes by image key, from Kaggle's table if there is one, else from the annotation files."""

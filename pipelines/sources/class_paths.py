@@ -7,13 +7,10 @@ for every class (train/n01443537/images) is left out.
 
 from __future__ import annotations
 
-import os
-import posixpath
 from collections.abc import Iterable
 
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.sources.layout import SPLIT_NAMES, SPLITS, common_folder, is_hidden
-from imgtool.pipelines.storage.folders import is_url
+from imgtool.pipelines.sources.layout import SPLIT_NAMES, SPLITS
 from imgtool.wordnet.errors import SourceError
 
 COLLECTIONS = ("data", "image", "images", "img", "imgs", "jpeg", "jpegimages", "jpegs", "jpg", "photos", "pictures")
@@ -118,18 +115,10 @@ def _empty_folders(tree: FileTree, top: str, classes: set[str]) -> list[str]:
     found: set[str] = set()
     for folder in folders_of(name[len(top) :] for name in tree.files if name.startswith(top)):
         found.update(path for path in (*_parents(folder), folder) if path.rpartition("/")[0] in groups)
-    if tree.path == tree.root and not is_url(tree.root):
-        for group in groups:  # a folder without any file is only found on the disk
-            path = _on_disk(os.path.join(tree.root, common_folder(tree), top, group))
-            if os.path.isdir(path):
-                names = (os.fsencode(entry.name) for entry in os.scandir(path) if entry.is_dir())
-                found.update(posixpath.join(group, name.decode("utf-8", "surrogateescape")) for name in names)
-    return sorted(path for path in found - groups - classes if not is_hidden(f"{path}/"))
-
-
-def _on_disk(path: str) -> str:
-    """Returns a path of UTF-8 names as Python's functions take it in this locale."""
-    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+    for folder in tree.empty_folders:
+        if folder.startswith(top) and folder[len(top) :].rpartition("/")[0] in groups:
+            found.add(folder[len(top) :])
+    return sorted(found - groups - classes)
 
 
 def _parents(path: str) -> list[str]:

@@ -25,13 +25,12 @@ from imgtool.pipelines.sources.layout import (
     classes_of,
     classes_of_numbers,
     first,
-    images_of,
-    is_hidden,
     passed_over,
     split_in_name,
 )
 from imgtool.pipelines.sources.parquet_columns import LABELS, UNLABELLED, ParquetFile, contents
 from imgtool.pipelines.storage.folders import join, open_folder
+from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE, PassedOver
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -72,6 +71,7 @@ class HuggingFace:
     def from_tree(cls, tree: FileTree) -> HuggingFace:
         names, others = _files_of(tree)
         source = cls(tree.root, names, complete=True)
+        source.passed_over = tree.passed_over.without(NOT_AN_IMAGE)  # its parquet files
         source.notes += passed_over(others, "parquet files that are not named for a split, passed over")
         return source
 
@@ -79,6 +79,7 @@ class HuggingFace:
         """``names`` are the files below ``root``; a file without a split's name belongs to train. ``complete``: these
         are all files of the data set, so one that is not among them is missing."""
         self.root = root
+        self.passed_over = PassedOver()
         self._folder = open_folder(root)
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.notes: list[str] = []
@@ -211,12 +212,12 @@ def _files_of(tree: FileTree) -> tuple[list[str], list[str]]:
     Without any such name all files belong to train, unless there are images that are not in them. Hidden folders, such
     as a clone's .git, are ignored.
     """
-    names = [locator.file for locator in tree.files.values() if not locator.member and not is_hidden(locator.file)]
+    names = [locator.file for locator in tree.files.values() if not locator.member]
     names = [name for name in names if name.endswith(".parquet")]
     named = [name for name in names if _split_of(name)]
     if named or not names:
         return named, sorted(set(names) - set(named))
-    return ([], names) if images_of(tree) else (names, [])
+    return ([], names) if tree.images() else (names, [])
 
 
 def _split_of(name: str) -> str | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.records import IMAGE_SUFFIXES, sorted_wnids
+from imgtool.pipelines.records import sorted_wnids
 from imgtool.wordnet import orders
 
 SPLITS = ("train", "val", "test")
@@ -31,27 +31,6 @@ MAX_TABLE = 1 << 30
 _SPLIT_IN_NAME = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?:[^a-z]|$)")
 _NUMBER = re.compile(r"(\d{1,18})(?:\.0+)?")
 _NO_LABEL = re.compile(r"-\d+(?:\.0+)?|")
-_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
-
-
-def is_image(tree: FileTree, name: str) -> bool:
-    """Whether the file is an image, and not hidden or in a hidden folder."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
-
-
-def is_hidden(name: str) -> bool:
-    folder, _, base = name.rpartition("/")
-    return base.startswith(".") or _is_hidden_folder(folder)
-
-
-@functools.lru_cache(1 << 12)
-def _is_hidden_folder(folder: str) -> bool:
-    return any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in folder.split("/"))
-
-
-def images_of(tree: FileTree) -> list[str]:
-    """Returns the names of the images, in the tree's order."""
-    return [name for name in tree.files if is_image(tree, name)]
 
 
 def common_folder(tree: FileTree) -> str:
@@ -68,11 +47,6 @@ def passed_over(names: Sequence[str], what: str) -> list[str]:
 def first(names: Sequence[str], count: int = 3) -> str:
     """Lists the first few names."""
     return ", ".join(names[:count]) + (", …" if len(names) > count else "")
-
-
-def read_text(tree: FileTree, name: str) -> str:
-    """Returns the content of a text file without its byte order mark."""
-    return tree.read_text(name).removeprefix("\ufeff")
 
 
 def split_in_name(name: str) -> str | None:
@@ -116,8 +90,8 @@ def classes_of(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 
 def seen(tree: FileTree) -> str:
     """Describes the files of a tree whose layout is unknown, in a line."""
-    images = images_of(tree)
-    others = [name for name in tree.files if not is_image(tree, name) and not is_hidden(name)]
+    images = tree.images()
+    others = [name for name in tree.files if name not in set(images)]
     folders = sorted({name.rpartition("/")[0] for name in images})
     parts = []
     if images:
@@ -135,5 +109,5 @@ def _with_columns(tree: FileTree, name: str) -> str:
     """Returns the name of a file, of a CSV table with the names of its columns."""
     if not name.lower().endswith((".csv", ".tsv")) or tree.files[name].size > MAX_TABLE:
         return name
-    header = next(iter(read_text(tree, name).splitlines()), "")
+    header = next(iter(tree.read_text(name).splitlines()), "")
     return f"{name} ({header[:100]})" if header.isprintable() else name

@@ -18,11 +18,7 @@ from imgtool.pipelines.sources.layout import (
     SPLITS,
     classes_of,
     first,
-    images_of,
-    is_hidden,
-    is_image,
     passed_over,
-    read_text,
     split_in_name,
 )
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
@@ -55,7 +51,7 @@ class ListedImages:
     def tables(cls, tree: FileTree) -> dict[str, Table]:
         """Returns the tables of paths and labels by name; none if there are no images."""
         found = _tables(tree)
-        return found if found and any(is_image(tree, name) for name in tree.files) else {}
+        return found if found and tree.images() else {}
 
     @classmethod
     def of_table(cls, tree: FileTree, name: str) -> ListedImages:
@@ -69,8 +65,9 @@ class ListedImages:
         self.root = tree.root
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.notes: list[str] = []
+        self.passed_over = tree.passed_over
         _check_one_per_split(tree, list(tables))
-        self._images = images_of(tree)
+        self._images = tree.images()
         self._find = _Finder(self._images)
         rows: dict[str, list[_Listed]] = {split: [] for split in SPLITS}
         repeated = []
@@ -172,7 +169,7 @@ class _Finder:
 
 def _tables(tree: FileTree, only: str | None = None) -> dict[str, Table]:
     """Returns the tables of paths and labels by name."""
-    names = [only] if only else [name for name in tree.files if name.lower().endswith(ENDINGS) and not is_hidden(name)]
+    names = [only] if only else [name for name in tree.files if name.lower().endswith(ENDINGS)]
     if len(names) > MAX_TABLES:
         depth = min(name.count("/") for name in names)
         names = [name for name in names if name.count("/") == depth]
@@ -180,7 +177,7 @@ def _tables(tree: FileTree, only: str | None = None) -> dict[str, Table]:
     for name in names if len(names) <= MAX_TABLES else ():
         if tree.files[name].size > MAX_TABLE or "submission" in name.lower():
             continue
-        if table := read_table(read_text(tree, name), name, f"{tree.path}: {name}"):
+        if table := read_table(tree.read_text(name), name, f"{tree.path}: {name}"):
             found[name] = table
     return {name: table for name, table in found.items() if table.rows}
 

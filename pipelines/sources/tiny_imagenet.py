@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
-from imgtool.pipelines.sources.layout import SPLITS, images_of, passed_over, read_text
+from imgtool.pipelines.sources.layout import SPLITS, passed_over
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 WNIDS = "wnids.txt"
@@ -31,14 +31,15 @@ class TinyImageNet:
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
         self.root = tree.root
-        self.wnids = sorted_wnids(read_text(tree, WNIDS).split())
+        self.wnids = sorted_wnids(tree.read_text(WNIDS).split())
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.notes: list[str] = []
+        self.passed_over = tree.passed_over
         known = set(self.wnids)
         self._images: dict[str, list[str]] = {split: [] for split in SPLITS}
         outside: list[str] = []
         unlabelled: list[str] = []
-        for name in images_of(tree):
+        for name in tree.images():
             split, *folders = name.split("/")[:-1] or [""]
             if split == "test" and not known.intersection(folders):
                 unlabelled.append(name)
@@ -94,7 +95,7 @@ class TinyImageNet:
         return {file: _box(wnid, corners) for file, wnid, *corners in self._lines(VAL_ANNOTATIONS, 6)}
 
     def _lines(self, name: str, fields: int) -> Iterator[list[str]]:
-        for number, line in enumerate(read_text(self._tree, name).splitlines(), 1):
+        for number, line in enumerate(self._tree.read_text(name).splitlines(), 1):
             parts = line.split()
             if not parts:
                 continue

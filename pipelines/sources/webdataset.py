@@ -20,12 +20,12 @@ from imgtool.pipelines.records import IMAGE_SUFFIXES, Locator, Record
 from imgtool.pipelines.sources.layout import (
     classes_of,
     first,
-    is_hidden,
     label_text,
     passed_over,
     split_in_name,
 )
 from imgtool.pipelines.storage.folders import is_url
+from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
 CLASS_ENDINGS = ("cls", "label", "class")
@@ -69,6 +69,7 @@ class WebDataset:
         self.root = tree.root
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.notes: list[str] = []
+        self.passed_over = tree.passed_over.without(NOT_AN_IMAGE)  # its tars and label files
         self._shards = _shards(tree) or [""]
         self._kind = self._label_kind()
         numbers: dict[str, int] = {}
@@ -218,7 +219,7 @@ def _parsed(data: bytes, at: Locator) -> dict[str, Any]:
 def _shards(tree: FileTree) -> list[str]:
     """Returns the tars in a folder, sorted."""
     plain = (locator.file for locator in tree.files.values() if not locator.member)
-    return sorted(name for name in plain if name.endswith(".tar") and not is_hidden(name))
+    return sorted(name for name in plain if name.endswith(".tar"))
 
 
 def _samples(tree: FileTree) -> Iterator[Sample]:
@@ -229,8 +230,6 @@ def _samples(tree: FileTree) -> Iterator[Sample]:
     """
     samples: dict[str, Sample] = {}
     for name, locator in tree.files.items():
-        if is_hidden(name):
-            continue
         folder, slash, base = name.rpartition("/")
         stem, _, ending = base.partition(".")
         key = f"{folder}{slash}{stem}"

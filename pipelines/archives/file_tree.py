@@ -30,7 +30,8 @@ class FileTree:
     read. ``truncated`` is the message about a truncated tar, whose complete members are in
     ``files``, else None. A truncated zip raises TruncatedSourceError, because its directory is at its end.
 
-    Prepared data sets and runs below a folder are passed over. Raises SourceError if the folder is one itself.
+    Prepared data sets and runs below a folder are passed over. Raises SourceError if the folder is one itself, without
+    WebDataset shards.
     """
 
     def __init__(self, root: str, archive: str | None = None) -> None:
@@ -60,6 +61,8 @@ class FileTree:
 
     def _pass_over_outputs(self, files: dict[str, Locator]) -> None:
         for output, kind in outputs_in(files).items():
+            if not output and any(name.endswith(".tar") for name in files):
+                continue  # its WebDataset shards can be read
             if not output:
                 raise SourceError(f"{self.path}: is {kind}, not a raw data set; give --src what it was made from")
             for name in [name for name in files if name.startswith(output)]:

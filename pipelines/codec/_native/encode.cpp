@@ -74,8 +74,8 @@ std::string transcode(const uint8_t* data, size_t size, int divide_h, int divide
   c.cinfo.optimize_coding = TRUE;
   jpeg_write_coefficients(&c.cinfo, coefficients);
   jpeg_finish_compress(&c.cinfo);
-  jpeg_finish_decompress(&in);
   const bool misses = misses_scans(in);
+  jpeg_finish_decompress(&in);
   jpeg_destroy_decompress(&in);
   if (c.error.truncated || c.error.damaged || misses) {
     std::strcpy(c.error.message, "damaged");

@@ -85,6 +85,7 @@ void report_all(const std::string& name, const std::string& file) {
             });
         }
   report(name + " fit", [&] { return recode(worker, data, size, {300, 0}, {90, {}, 0}, true, Keep::fit).data; });
+  report(name + " original", [&] { return recode(worker, data, size, {}, {90, {}, 0}, true, Keep::original).data; });
 }
 
 }  // namespace

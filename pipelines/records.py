@@ -9,21 +9,40 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from imgtool.wordnet.errors import SourceError
-
 MAX_BYTES = 400_000_000
 """The largest image file that is read: as large as the raw pixels of the largest image that the codec decodes."""
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+RUN_BYTES = 1 << 20
+"""A run is the images that begin in the same piece of this size of an archive: one read brings them all."""
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl"),
+)
 """Suffixes of image files' names, in lower case. They only select files: a file's content decides how it is decoded."""
+
+UNREADABLE = "unreadable:"
+"""How the packing of a locator begins whose image cannot be stored; the rest is the cause for its manifest row."""
+
+OTHER_SUFFIXES = (
+    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml", ".md", ".rst", ".html"),
+    *(".htm", ".log", ".py", ".pyc", ".ipynb", ".sh", ".m", ".mat", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"),
+    *(".h5", ".hdf5", ".parquet", ".arrow", ".feather", ".db", ".sqlite", ".lmdb", ".mdb", ".tfrecord", ".rec", ".idx"),
+    *(".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".beton", ".md5", ".sha1", ".sha256"),
+    *(".cls", ".pdf", ".doc", ".docx", ".xls", ".xlsx"),
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".wav", ".mp3", ".flac"),
+)
+"""Suffixes of files that are no images, in lower case. A file of another suffix, or none, is decided by its content."""
 
 
 class Locator(NamedTuple):
     """Where an image's bytes are stored: ``size`` bytes at ``offset`` of ``file``, a path below the source's root.
+    ``size`` is 0 where only reading shows it.
 
     ``member`` is the image's name inside an archive (``n01440764.tar/n01440764_18.JPEG``), empty for a plain file.
-    ``packing`` is empty where the bytes are stored as they are. Otherwise it is "KIND:…", where KIND selects the
-    function in ``UNPACK`` (archives/reader.py) that reads the bytes, and the rest is that function's own.
+    ``packing`` is empty where the bytes are stored as they are. Otherwise it is "KIND:…", where KIND selects the module
+    (archives/reader.py) that reads the bytes, and the rest is that module's own. Bytes of ``file`` that are not UTF-8
+    are surrogates, as in Python's own file names.
     """
 
     file: str
@@ -33,7 +52,20 @@ class Locator(NamedTuple):
     packing: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file}!{self.member}@{self.offset}+{self.size}" if self.member else self.file
+        place = f"@{self.offset}+{self.size}" if self.size else ""
+        file = self.file if self.file.isascii() else _printable(self.file)
+        return f"{file}!{self.member}{place}" if self.member else file
+
+    @property
+    def run(self) -> tuple[str, int]:
+        """Images that have this in common are read together."""
+        if self.packing.startswith(UNREADABLE):
+            return self.packing, 0
+        return self.file, self.offset // RUN_BYTES
+
+    def unreadable(self, cause: str) -> Locator:
+        """Returns a locator whose image gets a manifest row with this cause and is not stored."""
+        return self._replace(packing=UNREADABLE + cause)
 
 
 class Box(NamedTuple):
@@ -83,10 +115,7 @@ CHUNK = 1 << 16
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:
-    """Returns the records as a table: some 150 bytes per record instead of 700 as Python objects.
-
-    Raises SourceError for a file name that is not UTF-8.
-    """
+    """Returns the records as a table: some 150 bytes per record instead of 700 as Python objects."""
     batches = []
     remaining = iter(records)
     while chunk := list(itertools.islice(remaining, CHUNK)):
@@ -102,25 +131,23 @@ def to_table(records: Iterable[Record]) -> pa.Table:
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    # Names that are not UTF-8 contain surrogates, which Arrow's strings refuse.
     try:
         return pa.array(values, kind)
-    except UnicodeEncodeError:
-        name = next(value for value in values if isinstance(value, str) and not _is_utf8(value))
-        raise SourceError(f"file name {name!r} is not UTF-8; rename the file") from None
+    except UnicodeEncodeError:  # names that are not UTF-8: Arrow keeps their bytes as they are
+        raw = [value.encode("utf-8", "surrogateescape") for value in values]
+        return pa.array(raw, pa.large_binary()).view(kind)
 
 
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def from_table(table: pa.Table) -> Iterator[Record]:
     """Yields the records of a table that ``to_table`` made, in order."""
     for batch in table.to_batches(max_chunksize=1024):
-        for row in batch.to_pylist():
-            locator = Locator(row["file"], row["member"], row["offset"], row["size"], row["packing"])
+        names = batch["file"].view(pa.large_binary()).to_pylist()
+        for name, row in zip(names, batch.drop_columns("file").to_pylist(), strict=True):
+            locator = Locator(
+                name.decode("utf-8", "surrogateescape"), row["member"], row["offset"], row["size"], row["packing"]
+            )
             yield Record(row["key"], tuple(row["wnids"]), locator, tuple(Box(**box) for box in row["boxes"]))

@@ -71,10 +71,24 @@ def info(path: str | None, backends: bool, cite: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(described))
         return
-    for line in described.pop("table", []):
-        click.echo(line)
+    if path is None and not backends:
+        _echo_sizes(described["sizes"])
+        return
     for key, value in described.items():
-        click.echo(f"{key:12} {value}")
+        click.echo(f"{key:12} {_text(key, value)}")
+
+
+def _text(key: str, value: Any) -> str:
+    """Formats a value of a description for people."""
+    if key == "settings":
+        return ", ".join(f"{name} {setting}" for name, setting in value.items())
+    if isinstance(value, dict):  # a split
+        return "{samples:,} samples, {skipped:,} skipped, {shards} shards, {mb:,.1f} MB".format(
+            **value, mb=value["bytes"] / 1e6
+        )
+    if isinstance(value, float):
+        return f"{value:.2%}"
+    return f"{value:,}" if key == "parameters" else str(value)
 
 
 def _backends() -> dict[str, Any]:
@@ -94,11 +108,9 @@ def _dataset(path: str) -> dict[str, Any]:
     }
     for name, split in dataset.info["splits"].items():
         size = sum(file["bytes"] for shard in split["shards"] for file in shard["files"])
-        out[name] = (
-            f"{split['samples']:,} samples, {split['skipped']:,} skipped, "
-            f"{len(split['shards'])} shards, {size / 1e6:,.1f} MB"
-        )
-    out["settings"] = ", ".join(f"{key} {value}" for key, value in dataset.info["settings"].items())
+        counts = {"samples": split["samples"], "skipped": split["skipped"]}
+        out[name] = {**counts, "shards": len(split["shards"]), "bytes": size}
+    out["settings"] = dataset.info["settings"]
     if dataset.info["problem"]:
         out["accepted"] = dataset.info["problem"]
     out["fingerprint"] = dataset.fingerprint
@@ -117,12 +129,12 @@ def _checkpoint(path: str) -> dict[str, Any]:
         "checkpoint": str(classifier.checkpoint or path),
         "size": classifier.size,
         "classes": len(classifier.wnids),
-        "parameters": f"{yolov8.count_parameters(classifier.model):,}",
+        "parameters": yolov8.count_parameters(classifier.model),
         "imgsz": classifier.imgsz,
     }
     if classifier.metrics:
-        out["top-1"] = f"{classifier.metrics['top1']:.2%}"
-        out["top-5"] = f"{classifier.metrics['top5']:.2%}"
+        out["top-1"] = float(classifier.metrics["top1"])
+        out["top-5"] = float(classifier.metrics["top5"])
     return out
 
 
@@ -132,19 +144,27 @@ def _sizes() -> dict[str, Any]:
     from imgtool.training.models import yolov8
     from imgtool.training.models.flops import flops, published_flops
 
-    table = [
-        "size   parameters        fused  GFLOPs at 224  at 640   published table's",
-    ]
+    rows = []
     for size in yolov8.SCALES:
         with torch.device("meta"):  # shapes without values
             model = yolov8.build(size)
-        fused = yolov8.count_parameters(yolov8.fuse(model))
-        at_224, at_640, published = (
-            operations / 1e9 for operations in (flops(model, 224), flops(model, 640), published_flops(model))
+        rows.append(
+            {
+                "size": size,
+                "parameters": yolov8.count_parameters(model),
+                "fused": yolov8.count_parameters(yolov8.fuse(model)),
+                "gflops_224": flops(model, 224) / 1e9,
+                "gflops_640": flops(model, 640) / 1e9,
+                "published_gflops": published_flops(model) / 1e9,
+            }
         )
-        table.append(
-            f"{size:4} {yolov8.count_parameters(model):12,} {fused:12,} {at_224:14.3f} {at_640:7.2f} {published:19.1f}"
-        )
-    table.append("FLOPs are 2 x multiply-adds of the fused model with 1000 classes. The published figures are those of")
-    table.append("one 32 x 32 image times 400, which counts the classifier 400 times.")
-    return {"table": table}
+    return {"sizes": rows}
+
+
+def _echo_sizes(rows: list[dict[str, Any]]) -> None:
+    click.echo("size   parameters        fused  GFLOPs at 224  at 640   published table's")
+    line = "{size:4} {parameters:12,} {fused:12,} {gflops_224:14.3f} {gflops_640:7.2f} {published_gflops:19.1f}"
+    for row in rows:
+        click.echo(line.format(**row))
+    click.echo("FLOPs are 2 x multiply-adds of the fused model with 1000 classes. The published figures are those of")
+    click.echo("one 32 x 32 image times 400, which counts the classifier 400 times.")

@@ -82,6 +82,13 @@ SOURCE, IMAGES, SELECTION, OUTPUT, RUN = map(
     show_default=True,
     help="Move N samples of train to a split minival, each class in proportion.",
 )
+@SELECTION(
+    "--val-fraction",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0,
+    show_default=True,
+    help="Move this fraction of each class of train to a split val, for a source without one.",
+)
 @SELECTION("--skip-smaller", type=click.IntRange(0), default=0, help="Skip images with a side shorter than N pixels.")
 @SELECTION("--strict", is_flag=True, help="Stop at the first image that cannot be stored.")
 @SELECTION(
@@ -176,10 +183,11 @@ def prepare(
             spool=spool,
             on_plan=on_plan,
             progress=lambda samples, skipped: bar(samples, skipped),
+            say=lambda line: click.echo(line, err=True),
         )
     finally:
         bar.close()
-    _echo_summary(summary, bar, as_json)
+    _echo_summary(summary, settings, bar, as_json)
 
 
 def _settings(
@@ -240,14 +248,14 @@ def _echo_plan(plan: Plan, out: str, workers: int, as_json: bool) -> None:
         }
     total = {key: sum(row[key] for row in rows.values()) for key in next(iter(rows.values()))}
     if as_json:
-        click.echo(json.dumps({"out": out, "workers": workers, "splits": rows, "total": total}))
+        click.echo(json.dumps({"out": out, "workers": workers, "splits": rows, "total": total, "notes": plan.notes()}))
         return
     for name, row in (*rows.items(), ("all", total)):
         click.echo(
             f"  {name:8} {row['samples']:>12,} samples  {row['bytes_in'] / 1e6:>12,.1f} MB → about "
             f"{row['bytes_out'] / 1e6:>12,.1f} MB in {row['shards']:,} shards, about {_duration(row['seconds'])}"
         )
-    for message in plan.truncated:
+    for message in (*plan.truncated, *plan.notes()):
         click.echo(f"  {message}")
     click.echo(
         f"nothing was written to {out}; sizes and times are estimated from the first images, for {workers} workers"
@@ -260,7 +268,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _echo_summary(summary: Summary, bar: Any, as_json: bool) -> None:
+def _echo_summary(summary: Summary, settings: Settings, bar: Any, as_json: bool) -> None:
+    from imgtool.pipelines.prepare.commit import MAX_WNIDS
+
     tally, out = summary.tally, summary.out
     report: dict[str, Any] = {
         "out": out,
@@ -270,6 +280,7 @@ def _echo_summary(summary: Summary, bar: Any, as_json: bool) -> None:
         "bytes_in": tally.bytes_in,
         "bytes_out": tally.bytes_out,
         "several_wnids": tally.multi_class,
+        "placeholders": tally.placeholders,
         "also_in_train": tally.also_in_train,
         "notes": summary.notes,
     }
@@ -294,6 +305,16 @@ def _echo_summary(summary: Summary, bar: Any, as_json: bool) -> None:
         click.echo(f"  the manifest, {out}/*.parquet, has the cause for each")
     if tally.multi_class:
         click.echo(f"  {tally.multi_class:,} images belong to several classes: the manifest has all their wnids")
+    if tally.placeholders:
+        click.echo(
+            f"  {tally.placeholders:,} images are copies of one that is in more than {MAX_WNIDS} classes, as the image "
+            "that stands for dead links is: they keep only their own wnid"
+        )
+    if tally.bytes_out > 1.05 * tally.stored_bytes_in and settings.store.startswith("jpeg"):
+        click.echo(
+            f"  the stored images have {tally.bytes_out / tally.stored_bytes_in:.0%} of the source's bytes: --store "
+            "fit copies the JPEGs that are within the sizes"
+        )
     if tally.also_in_train:
         click.echo(f"  {tally.also_in_train:,} images of other splits are byte for byte in train too")
     for note in summary.notes:

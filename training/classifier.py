@@ -117,6 +117,7 @@ class Classifier:
         recipe: str | Path | Recipe | None = None,
         seed: int | None = None,
         labelmap: str | Path | LabelMap | None = None,
+        val_split: str | None = None,
         on_epoch: Callable[[int, Metrics], None] | None = None,
         **options: Any,
     ) -> TrainResults:
@@ -127,7 +128,8 @@ class Classifier:
         imgtool.training.recipes.Recipe) and fields of imgtool.training.job.Execution (``device="cuda:1", workers=8,
         precision="fp16", logger="tensorboard", quiet=True``). Without ``batch``, a small data set gets a smaller batch
         than the recipe's. ``seed`` (default 0) determines initial weights, sample order and crops. ``labelmap`` maps
-        the data set's classes to the targets of another task. ``name`` is the name of a run under runs/, or a path.
+        the data set's classes to the targets of another task. ``val_split`` (default "val") is the split that is
+        measured after each epoch, for a data set without val. ``name`` is the name of a run under runs/, or a path.
 
         ``resume`` continues a run after the last step that it saved: the run ``name``, or the one that this classifier
         was loaded from, or the latest. It uses that run's size, recipe, seed and data; ``data`` is needed only if the
@@ -146,17 +148,19 @@ class Classifier:
         execution, overrides = job.Execution.split(options)
         with distributed.joined(resolve_device(execution.device).type) as world:
             if restarted := job.restarted(name, world):
-                recipe, seed, overrides = None, None, {}  # the run has them
+                recipe, seed, overrides, val_split = None, None, {}, None  # the run has them
             if resume or restarted:
                 source = name if name is not None else self.checkpoint
                 run = Run.reopen(source, execution.quiet, mute=not world.is_main)
-                training = job.resumed(run, data, recipe, seed, overrides, execution, _labelmap(labelmap))
+                training = job.resumed(run, data, recipe, seed, overrides, execution, _labelmap(labelmap), val_split)
                 if training.finished is not None:
                     run.say(f"nothing to resume: {run.path} has finished its {training.recipe.epochs} epochs")
                     self.trained = open_model(run.best)
                     return TrainResults(run.path, training.finished, training.recipe.epochs)
             else:
-                training = job.new(self.trained, data, recipe, _labelmap(labelmap), seed, overrides, execution)
+                training = job.new(
+                    self.trained, data, recipe, _labelmap(labelmap), seed, overrides, execution, val_split
+                )
             run, best = execute(training, name, execution, world, on_epoch)
             self.trained = open_model(run.best)
         if world.is_main:
@@ -164,6 +168,7 @@ class Classifier:
                 measure = partial(
                     self.val,
                     training.dataset.path,
+                    split=training.val_split,
                     labelmap=training.dataset.label_map,
                     device=str(execution.resolve_device(world)),
                     workers=execution.workers,

@@ -25,8 +25,10 @@ from imgtool.wordnet.errors import DatasetError
 
 @contextmanager
 def open_loaders(job: Job, execution: Execution, world: World, device: torch.device) -> Iterator[tuple[Loader, Loader]]:
-    """Yields this process's loaders of train, augmented as the recipe says, and of val. Raises DatasetError if train is
-    smaller than a batch."""
+    """Yields this process's loaders of train, augmented as the recipe says, and of its validation split.
+
+    Raises DatasetError if train is smaller than a batch.
+    """
     recipe, dataset, batch = job.recipe, job.dataset, job.loader_batch(world)
     common: dict[str, Any] = {"backend": execution.backend, "device": str(device), "num_workers": execution.workers}
     common |= {"seed": job.seed, "rank": world.rank, "world_size": world.size}
@@ -44,7 +46,7 @@ def open_loaders(job: Job, execution: Execution, world: World, device: torch.dev
             on_error=execution.on_error,
             **common,
         ) as train,
-        open_loader(dataset, "val", batch_size=VAL_BATCH, image_size=recipe.imgsz, **common) as val,
+        open_loader(dataset, job.val_split, batch_size=VAL_BATCH, image_size=recipe.imgsz, **common) as val,
     ):
         if len(train) < recipe.accumulate:
             count = dataset.num_samples("train")
@@ -119,8 +121,8 @@ def execute(
             network = with_sync_batch_norm(network, device.type)
         run.say(
             f"{job.model.size}: {yolov8.count_parameters(network):,} parameters, {dataset.num_classes} classes, "
-            f"{dataset.num_samples('train'):,} + {dataset.num_samples('val'):,} images, {recipe.epochs} epochs, "
-            f"{job.batch_note(world)}, on {device}, in {run.path}"
+            f"{dataset.num_samples('train'):,} + {dataset.num_samples(job.val_split):,} images, "
+            f"{recipe.epochs} epochs, {job.batch_note(world)}, on {device}, in {run.path}"
         )
         setup = Setup(
             network, job.model.size, recipe, criterion, dataset.wnids, dataset.names, train_loader, val_loader

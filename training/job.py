@@ -15,7 +15,7 @@ from imgtool.training import recipes
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.engine.step import autocast_type
 from imgtool.training.evaluation.evaluate import Metrics
-from imgtool.training.evaluation.splits import DATA, check_splits
+from imgtool.training.evaluation.splits import DATA, check_labelled, check_splits
 from imgtool.training.models.trained import TrainedModel
 from imgtool.training.parallel.device import resolve_device
 from imgtool.training.parallel.distributed import World, launcher_id
@@ -88,6 +88,7 @@ class Job:
     notes: tuple[str, ...] = ()
     precision: str = "auto"
     sync_bn: bool = False
+    val_split: str = "val"  # the split that is measured after each epoch
 
     @property
     def finished(self) -> Metrics | None:
@@ -127,6 +128,7 @@ class Job:
             "data": str(self.dataset.path.absolute()),
             "labelmap": labelmap.to_dict() if labelmap else None,
             "fingerprint": self.dataset.fingerprint,
+            "val_split": self.val_split,
             "seed": self.seed,
             "device": torch.cuda.get_device_name(device) if on_gpu else f"{device} ({platform.machine()})",
             "precision": self.precision,
@@ -151,6 +153,7 @@ def new(
     seed: int | None,
     overrides: dict[str, Any],
     execution: Execution,
+    val_split: str | None = None,
 ) -> Job:
     """Returns a new training. Without ``batch`` in ``overrides``, a small data set gets a smaller batch than the
     recipe's.
@@ -162,7 +165,10 @@ def new(
     settings = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
     settings = settings.override(**overrides)
     dataset = Dataset(data if data is not None else DATA, labelmap)
-    check_splits(dataset, "train", "val")
+    val_split = val_split or "val"
+    check_splits(dataset, "train", val_split)
+    if val_split != "val":
+        check_labelled(dataset, val_split)
     if settings.label_smoothing and not settings.loss.startswith("ce"):
         settings = settings.override(label_smoothing=0.0)  # only cross-entropy has it; run.json records what was used
     notes: tuple[str, ...] = ()
@@ -179,7 +185,16 @@ def new(
                 f"batch {settings.batch} instead of {before}, because the data set is small; --batch overrides it",
             )
     seed = 0 if seed is None else seed
-    return Job(settings, dataset, seed, model, notes=notes, precision=execution.precision, sync_bn=execution.sync_bn)
+    return Job(
+        settings,
+        dataset,
+        seed,
+        model,
+        notes=notes,
+        precision=execution.precision,
+        sync_bn=execution.sync_bn,
+        val_split=val_split,
+    )
 
 
 def resumed(
@@ -190,17 +205,19 @@ def resumed(
     overrides: dict[str, Any] | None = None,
     execution: Execution | None = None,
     labelmap: LabelMap | None = None,
+    val_split: str | None = None,
 ) -> Job:
     """Returns the training of a run, to be resumed from its latest undamaged checkpoint.
 
-    A resumed run keeps its settings. Raises InputError for a recipe, seed, override, label map, precision or sync_bn
-    that differs from them, DatasetError for another data set.
+    A resumed run keeps its settings. Raises InputError for a recipe, seed, override, label map, split, precision or
+    sync_bn that differs from them, DatasetError for another data set.
     """
     settings, saved = run.read_settings(), run.load_last()
     saved_recipe = recipes.from_dict(saved["recipe"])
     saved_recipe.override(**(overrides or {}))  # raises InputError for unknown settings and bad values
     before = saved_recipe.to_dict() | {key: settings[key] for key in ("seed", "precision", "sync_bn")}
-    given = {"seed": seed, **(overrides or {})}
+    before["val_split"] = settings.get("val_split", "val")
+    given = {"seed": seed, "val_split": val_split, **(overrides or {})}
     for key in ("precision", "sync_bn"):  # a default is not a request
         if execution is not None and getattr(execution, key) != getattr(Execution(), key):
             given[key] = getattr(execution, key)
@@ -230,6 +247,7 @@ def resumed(
         saved,
         precision=settings["precision"],
         sync_bn=settings["sync_bn"],
+        val_split=before["val_split"],
     )
 
 

@@ -7,6 +7,7 @@ import tarfile
 from typing import NamedTuple
 
 from imgtool.pipelines.storage.folders import Folder, join
+from imgtool.pipelines.storage.text import decode_text
 from imgtool.wordnet.errors import SourceError
 
 DEVKITS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
@@ -48,7 +49,7 @@ def read_devkit(folder: Folder, name: str) -> Devkit:
         raise SourceError(f"{path}: cannot be read ({error}); download it again") from error
     ids = _class_ids(meta, path)
     try:
-        ground_truth = [int(line) for line in truth.split()]
+        ground_truth = [int(line) for line in decode_text(truth).split()]
     except ValueError as error:
         raise SourceError(f"{path}: {GROUND_TRUTH} is damaged ({error}); download it again") from None
     known = set(ids.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from imgtool.pipelines.storage.text import decode_text
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import InputError
 
@@ -23,7 +24,7 @@ def read_real_indices(path: str | Path) -> list[list[int]]:
     A class index is a position among the 1000 sorted wnids. Raises InputError if the file has another content.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(decode_text(Path(path).read_bytes()))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except ValueError:

@@ -54,16 +54,21 @@ def read_solution(text: str, path: str) -> dict[str, ImageLabel]:
 
 def _rows(text: str, path: str) -> Iterator[tuple[str, ImageLabel]]:
     try:
-        for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
+        rows = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+        for row in rows:
+            if not any((value or "").strip() for name, value in row.items() if name):
+                continue
             objects = re.findall(
                 r"(\S+) (-?\d{1,9}) (-?\d{1,9}) (-?\d{1,9}) (-?\d{1,9})(?: |$)", row.get("PredictionString") or ""
             )
-            if not row.get("ImageId") or not objects:
+            if not (row.get("ImageId") or "").strip() or not objects:
                 raise SourceError(
-                    f"{path}, line {number}: expected ImageId,PredictionString with a wnid and a box; download it again"
+                    f"{path}, line {rows.line_num}: expected ImageId,PredictionString with a wnid and a box; "
+                    "download it again"
                 )
             yield (
-                row["ImageId"],
+                row["ImageId"].strip(),
                 ImageLabel(objects[0][0], tuple(Box(wnid, *map(int, corners)) for wnid, *corners in objects)),
             )
     except csv.Error as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
 
 from imgtool.pipelines.records import Box, key_of
+from imgtool.pipelines.storage.text import decode_text
 from imgtool.wordnet.errors import SourceError
 
 MAX_XML = 1 << 20
@@ -63,11 +65,13 @@ class BoxAnnotations:
 
 def parse(data: bytes) -> tuple[Box, ...]:
     """Returns the boxes of one annotation file. Raises ValueError if it is not an annotation."""
-    if b"<!" in data:  # a document type could define entities that expand without bound; annotations have none
-        raise ValueError("a document type or comment")
+    text = decode_text(data).strip()
+    # A document type could define entities that expand without bound; after a NUL, expat reads UTF-16.
+    if "\0" in text or "<!" in re.sub("<!--.*?-->", "", text, flags=re.DOTALL):
+        raise ValueError("a document type or NUL")
     try:
-        root = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError) as error:  # LookupError: unknown encoding
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
         raise ValueError(str(error)) from None
     boxes = []
     for item in root.iter("object"):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from imgtool.pipelines.archives import tar
 from imgtool.pipelines.storage.folders import RandomAccessFile
+from imgtool.pipelines.storage.passed_over import PassedOver
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 CONCURRENT_SCANS = 64
@@ -15,16 +16,23 @@ CONCURRENT_SCANS = 64
 
 
 def scan(
-    file: RandomAccessFile, archive: str, known: set[str] | None = None, *, parallel: bool = False
+    file: RandomAccessFile,
+    archive: str,
+    known: set[str] | None = None,
+    *,
+    parallel: bool = False,
+    passed_over: PassedOver | None = None,
 ) -> Iterator[tuple[str, tar.Member]]:
     """Yields (wnid, image) for the images of every class tar, in order; an image is named
     ``n01440764.tar/n01440764_18.JPEG``.
 
-    ``archive`` is the archive's name in messages. ``parallel`` scans class tars in threads. Raises SourceError if this
+    ``archive`` is the archive's name in messages. ``parallel`` scans class tars in threads. What is no data is added to
+    ``passed_over``, as by `tar.scan`. Raises SourceError if this
     is not a tar of class tars or has a class that is not in ``known``. Raises TruncatedSourceError, after every
     complete image, if the archive or a class tar in it is truncated.
     """
     truncated: list[str] = []
+    passed_over = PassedOver() if passed_over is None else passed_over
 
     def images(outer: tar.Member) -> tuple[list[tar.Member], str]:
         found: list[tar.Member] = []
@@ -32,7 +40,8 @@ def scan(
             return found, ""
         try:
             end = min(outer.offset + outer.size, file.size)
-            for inner in tar.scan(file, f"{archive}!{outer.name}", outer.offset, end):
+            inside = f"{archive}!{outer.name}"
+            for inner in tar.scan(file, inside, outer.offset, end, passed_over=passed_over):
                 found.append(inner._replace(name=f"{outer.name}/{inner.name}"))
         except TruncatedSourceError as error:
             return found, str(error)
@@ -40,7 +49,7 @@ def scan(
 
     def class_tars() -> Iterator[tar.Member]:
         try:
-            yield from tar.scan(file, archive, include_truncated=True)
+            yield from tar.scan(file, archive, include_truncated=True, passed_over=passed_over)
         except TruncatedSourceError as error:
             truncated.append(str(error))
 

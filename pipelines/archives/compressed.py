@@ -3,54 +3,120 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import lzma
+import os
+import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
+import pyarrow as pa
+
+from imgtool.pipelines.archives import magic
 from imgtool.pipelines.storage.atomic import atomic_write
 from imgtool.wordnet.errors import SourceError
 
-CompressedFile = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
-OPENERS: dict[str, Callable[[Path], CompressedFile]] = {
-    ".gz": gzip.GzipFile,
-    ".tgz": gzip.GzipFile,
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-}
-SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 CHUNK = 1 << 22
+SMALL, NEAR_END = 1 << 9, 1 << 20
+"""Bytes read at once near the end of a zstd file, as Arrow loses those of the read that meets a truncation."""
 
 
-def decompressed(path: Path, spool: Path) -> Path:
-    """Decompresses a tar into the folder ``spool`` and returns the path of the result.
+class Stream(Protocol):
+    """A decompressed file, read from the beginning."""
 
-    A result that is there already is used again, unless size or modification time of the archive have changed. A
-    truncated archive is decompressed as far as it goes; the reader of the tar then reports the truncation. Raises
-    SourceError if the file is not compressed in the format of its suffix, or is damaged.
+    def read1(self, size: int = -1, /) -> bytes: ...
+
+
+class Zstd:
+    """A zstd file: one frame or several."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._size = raw, os.fstat(raw.fileno()).st_size
+        self._stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+
+    def read1(self, size: int = -1) -> bytes:
+        try:
+            is_near_end = self._size - self._raw.tell() < NEAR_END
+            data: bytes = self._stream.read(SMALL if is_near_end else NEAR_END // 4)
+        except OSError as error:
+            if "Truncated" in str(error):
+                raise EOFError from None
+            raise zlib.error(str(error)) from None
+        return data
+
+
+OPENERS: dict[str, Callable[[IO[bytes]], Stream]] = {
+    "gzip": lambda raw: gzip.GzipFile(fileobj=raw),
+    "bzip2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+    "zstd": Zstd,
+}
+
+
+@contextlib.contextmanager
+def unpacked(path: Path, spool: Path) -> Iterator[Path]:
+    """Yields the path of a decompressed file, in the folder ``spool``. Its format is decided by its content.
+
+    A result that is there already is used again, unless size or modification time of the file have changed. A truncated
+    file is decompressed as far as it goes; the reader of the tar then reports the truncation. Raises SourceError if the
+    file is damaged or not compressed, or if what is in it is compressed again. The result remains for the next run,
+    unless an error is raised here or by the caller: then it is removed.
     """
     stat = path.stat()
-    name = next(path.name[: -len(suffix)] for suffix in SUFFIXES if path.name.endswith(suffix)) + ".tar"
-    target = spool / f"{stat.st_size}-{stat.st_mtime_ns}" / name
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = spool / f"{stat.st_size}-{stat.st_mtime_ns}" / f"{_stem(path.name)}.tar"
+    new = [folder for folder in target.parents if not folder.exists()]
     try:
-        with atomic_write(target) as temporary, open(temporary, "wb") as out, OPENERS[path.suffix](path) as stream:
-            _copy(stream, out)
-            out.flush()
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise SourceError(
-            f"{path}: is damaged, or is not a {path.suffix} file as its name says ({error}); download it again"
-        ) from None
-    return target
+        if not target.exists():
+            _decompress(path, target)
+        yield target
+    except BaseException:
+        shutil.rmtree(target.parent, ignore_errors=True)
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
-def _copy(stream: CompressedFile, out: IO[bytes]) -> None:
+def _decompress(path: Path, target: Path) -> None:
+    with open(path, "rb") as raw:
+        kind = magic.compression(raw.read(magic.HEAD_BYTES))
+        raw.seek(0)
+        if not kind:
+            raise SourceError(f"{path}: is not a {path.suffix} file as its name says; download it again")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with atomic_write(target) as temporary:
+                with open(temporary, "wb") as out:
+                    _copy(OPENERS[kind](raw), out)
+                _check(path, temporary)
+        except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk
+            raise SourceError(f"{path}: is damaged ({error}); download it again") from None
+
+
+def _stem(name: str) -> str:
+    lower = name.lower()
+    known = next((suffix for suffix in SUFFIXES if lower.endswith(suffix)), "")
+    return (name[: -len(known)] if known else name.partition(".")[0]) or "archive"
+
+
+def _copy(stream: Stream, out: IO[bytes]) -> None:
     try:
         while data := stream.read1(CHUNK):  # read() would lose the data before a truncation
             out.write(data)
     except EOFError:
         pass  # the stream is truncated
+
+
+def _check(path: Path, result: Path) -> None:
+    with open(result, "rb") as file:
+        head = file.read(magic.HEAD_BYTES)
+    if not head:
+        raise SourceError(f"{path} is truncated: not even its beginning can be decompressed; download it again")
+    if inner := magic.compression(head):
+        raise SourceError(f"{path}: holds a {inner} file instead of a tar; unpack it first")

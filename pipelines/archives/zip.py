@@ -2,19 +2,24 @@
 
 The standard library's zipfile is not used because it needs a gigabyte of memory and three times as long for the 1.3
 million members of Kaggle's archive. The format is PKWARE's APPNOTE.TXT 6.3.10 (4.3 records, 4.5 extra fields, Appendix
-D names). Members may be stored or deflated. Zip64, comments and bytes before the archive (self-extractors) are
-supported. Encrypted members, other compression methods and archives of several volumes are refused.
+D names, which programs on Unix do not follow). Members may be stored or deflated. Zip64, comments and bytes before the
+archive (self-extractors) are supported. Encrypted members, other compression methods and archives of several volumes
+are refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from imgtool.pipelines.archives.links import Links, normal
 from imgtool.pipelines.records import MAX_BYTES, Locator
 from imgtool.pipelines.storage.folders import RandomAccessFile
+from imgtool.pipelines.storage.passed_over import DANGLING, SPECIAL
+from imgtool.pipelines.storage.text import decode_name
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
 # The records' fields, named as in the specification where not obvious. Local file header:
@@ -35,7 +40,11 @@ MAX_RATIO = 1032
 """The highest compression ratio of deflate: 258 bytes in two bits."""
 STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF8 = 0x1, 0x800
-UNIX, LINK = 3, 0xA000
+DOS, UNIX, MACOS = 0, 3, 19
+"""Systems that made an archive, or a member of it."""
+FILE_TYPE, REGULAR, FOLDER, LINK = 0xF000, 0x8000, 0x4000, 0xA000
+MAX_LINK = 4096
+"""Bytes of the longest target of a link that is read."""
 
 
 class _Directory(NamedTuple):
@@ -51,14 +60,14 @@ class _Directory(NamedTuple):
     shift: int
 
 
-def scan(file: RandomAccessFile, archive: str) -> Iterator[Locator]:
+def scan(file: RandomAccessFile, archive: str, links: Links) -> Iterator[Locator]:
     """Yields the locators of the zip's regular files, in the order of its directory.
 
-    Where several members have one name, the last one counts. ``archive`` names the archive in locators and messages.
-    A locator's offset is that of the local header, whose length is known only when it is read; its packing is
-    "deflate:METHOD:PACKED SIZE:CRC". Directories and links are skipped. Raises SourceError if this is not a zip, is
-    damaged, or has a member whose path points outside the archive or that is encrypted or packed by another method.
-    Raises TruncatedSourceError if the file begins like a zip but ends without the central directory.
+    ``archive`` names the archive in locators and messages. Links are added to ``links``, special files to
+    what it passes over. A locator's offset is that of the local header, whose length is known only when it is read; its
+    packing is "deflate:METHOD:PACKED SIZE:CRC". Raises SourceError if this is not a zip, is damaged, or has a member
+    whose path points outside the archive or that is encrypted or packed by another method. Raises TruncatedSourceError
+    if the file begins like a zip but ends without the central directory.
     """
     directory = _find_directory(file, archive)
     position, entry, count, buffer = directory.begin, 0, 0, b""
@@ -74,19 +83,27 @@ def scan(file: RandomAccessFile, archive: str) -> Iterator[Locator]:
         name_at, extra_at, end = entry + ENTRY.size, entry + ENTRY.size + n, entry + ENTRY.size + n + m + k
         if signature != b"PK\1\2" or end > len(buffer):
             raise _damaged(archive, count)
-        raw = buffer[name_at:extra_at]
+        raw, system = buffer[name_at:extra_at], made >> 8
         is_ascii = raw.isascii()
-        name = raw.decode("utf-8", "surrogateescape") if is_ascii or flags & UTF8 else raw.decode("cp437")
+        name = _decode_name(raw, system, bool(flags & UTF8))
         if m and (not is_ascii or size == 0xFFFFFFFF or packed == 0xFFFFFFFF or offset == 0xFFFFFFFF):
             try:
                 name, size, packed, offset = _amended(buffer[extra_at : extra_at + m], raw, name, size, packed, offset)
             except struct.error:
                 raise _damaged(archive, count) from None
         entry, count = end, count + 1
-        if name.endswith("/") or (made >> 8 == UNIX and attributes >> 16 & 0xF000 == LINK):
+        if system == DOS:
+            name = name.replace("\\", "/")  # some programs on Windows write the wrong separator
+        file_type = attributes >> 16 & FILE_TYPE if system in (UNIX, MACOS) else REGULAR
+        if name.endswith("/") or file_type == FOLDER:
+            links.passed_over.folders.add(normal(name))
             continue
         if _is_outside(name):
             raise SourceError(f"{archive}: member {name!r} points outside the archive; do not use this archive")
+        name = normal(name)
+        if file_type not in (0, REGULAR, LINK):
+            links.passed_over.add(SPECIAL, name)
+            continue
         if flags & ENCRYPTED:
             raise SourceError(f"{archive}: member {name!r} is encrypted; decrypt the archive first")
         if method not in (STORED, DEFLATED):
@@ -100,9 +117,22 @@ def scan(file: RandomAccessFile, archive: str) -> Iterator[Locator]:
             raise SourceError(
                 f"{archive} is damaged: the size or offset of member {name!r} is impossible; download it again"
             )
-        yield Locator(archive, name, offset, size, f"deflate:{method}:{packed}:{crc}")
+        found = Locator(archive, name, offset, size, f"deflate:{method}:{packed}:{crc}")
+        if file_type != LINK:
+            links.drop(name)
+            yield found
+        elif size > MAX_LINK:
+            links.passed_over.add(DANGLING, name)
+        else:
+            links.add(name, _target(file, found, archive))
     if count % directory.modulus != directory.entries:
         raise _damaged(archive, count)
+
+
+def stored_bytes(locator: Locator) -> int:
+    """The bytes from the locator's offset on that `unpack` reads."""
+    packed = int(locator.packing.split(":")[2])
+    return LOCAL.size + len(locator.member.encode("utf-8", "replace")) + SLACK + packed
 
 
 def unpack(file: RandomAccessFile, locator: Locator) -> bytes:
@@ -128,6 +158,35 @@ def unpack(file: RandomAccessFile, locator: Locator) -> bytes:
     if len(data) != locator.size or zlib.crc32(data) != int(crc):
         raise ImageError("the archive is damaged: the member does not have the stated size and checksum")
     return data
+
+
+def head(file: RandomAccessFile, locator: Locator, size: int) -> bytes:
+    """Returns the first ``size`` bytes of a member, or as many as can be read. Checks nothing."""
+    _, method, stated, _ = locator.packing.split(":")
+    packed = min(int(stated), size + SLACK)  # deflate's largest block without compression adds five bytes
+    data = file.read(locator.offset, LOCAL.size + len(locator.member.encode("utf-8", "replace")) + SLACK + packed)
+    if len(data) < LOCAL.size:
+        return b""
+    *_, n, m = LOCAL.unpack_from(data)
+    data = data[LOCAL.size + n + m :]
+    if int(method) == DEFLATED:
+        with contextlib.suppress(zlib.error):
+            return zlib.decompressobj(-15).decompress(data, size)
+    return data[: min(size, locator.size)]
+
+
+def _target(file: RandomAccessFile, link: Locator, archive: str) -> str:
+    try:
+        return decode_name(unpack(file, link))
+    except ImageError as error:
+        raise SourceError(f"{archive}: link {link.member!r}: {error}; download it again") from None
+
+
+def _decode_name(raw: bytes, system: int, is_utf8: bool) -> str:
+    # Appendix D says code page 437 unless the flag is set, but programs on Unix store a name's bytes as they are.
+    if is_utf8 or system in (UNIX, MACOS):
+        return decode_name(raw)
+    return raw.decode("cp437")
 
 
 def _find_directory(file: RandomAccessFile, archive: str) -> _Directory:
@@ -184,7 +243,7 @@ def _amended(extra: bytes, raw: bytes, name: str, size: int, packed: int, offset
                     position += 8
             size, packed, offset = values
         elif kind == 0x7075 and len(field) > 5 and struct.unpack_from("<BL", field) == (1, zlib.crc32(raw)):
-            name = field[5:].decode("utf-8", "surrogateescape")
+            name = decode_name(field[5:])
     return name, size, packed, offset
 
 

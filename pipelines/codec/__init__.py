@@ -8,20 +8,17 @@ Pillow. All pixels are uint8 RGB, shape [H, W, 3]. An image that cannot be decod
 from __future__ import annotations
 
 import contextlib
-import io
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imgtool.pipelines.codec import _native
+from imgtool.pipelines.codec.pillow import MAX_PIXELS, decode_with_pillow, open_with_pillow
 from imgtool.wordnet.errors import ImageError, InputError
-
-if TYPE_CHECKING:
-    from PIL import Image  # imported only when needed: importing takes time, and most images are JPEG
 
 __all__ = [
     "MAX_PIXELS",
@@ -50,9 +47,6 @@ RESTART = 4
 """MCUs (64 pixels wide in 4:2:0) between the restart markers of "jpeg-indexed"."""
 SUBSAMPLINGS = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
 """The sampling factors of luma; those of chroma are 1, 1."""
-
-MAX_PIXELS = 100_000_000
-"""Larger images are refused before memory is allocated. The C++ code has the same limit for JPEG."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +105,7 @@ def decode(data: bytes, *, short_side: int | None = None, exif: bool = True) -> 
     A JPEG is shrunk while decoding, so that its shorter side has at most ``short_side`` pixels. Raises ImageError.
     """
     if not _is_jpeg(data):
-        return _decode_other(data, exif)[0]
+        return decode_with_pillow(data, exif)[0]
     with _image_errors():
         pixels: Pixels = _native.decode(data, 0, short_side or 0, exif)[0]
         return pixels
@@ -130,6 +124,8 @@ def check(data: bytes) -> tuple[int, int]:
         pixels, damaged = _native.decode(data, 0, 0, False)
     if damaged:
         raise ImageError("the JPEG data is damaged")
+    if not _native.has_end(data):
+        raise ImageError("the JPEG's end marker is missing")
     return pixels.shape[1], pixels.shape[0]
 
 
@@ -159,12 +155,12 @@ def recode(
             - "jpeg": encodes every image again.
             - "jpeg-indexed": the same, with a restart marker every few MCUs. Files are about 1 % larger, and the native
               loader decodes only the restart intervals that a crop needs.
-            - "fit": keeps a JPEG that is within the limits and needs no rotation. A complete, baseline YCbCr image of
-              common subsampling is stored unchanged; a progressive one, or one of uncommon subsampling, is rewritten
-              without loss. Quality and subsampling are those of the source. Completeness is judged by the markers:
-              damage between them is kept, too.
-            - "original": keeps every complete JPEG that is YCbCr or grayscale and needs no rotation, progressive or
-              not. The limits must be 0.
+            - "fit": keeps an undamaged JPEG that is within the limits and needs no rotation. A complete, baseline YCbCr
+              image of common subsampling is stored unchanged; a progressive one, one of uncommon subsampling, and one
+              without Huffman tables or end marker is rewritten without loss. Quality and subsampling are those of the
+              source.
+            - "original": keeps every undamaged JPEG that is YCbCr or grayscale and needs no rotation, progressive or
+              not. One without Huffman tables or end marker is rewritten without loss. The limits must be 0.
             - "raw": stores the pixels, uint8 [H, W, 3].
         subsampling: the chroma subsampling, "420", "422" or "444".
 
@@ -186,13 +182,6 @@ def recode(
         return _recode_other(data, max_side, short_side, quality, exif, store, subsampling)
     if store == "raw":
         return _recode_raw(data, max_side, short_side, exif)
-    if store == "original":
-        with _image_errors():
-            header = _native.probe(data)
-            if _passes(data, header, exif):
-                repairs = ("grayscale",) if header["space"] == "grayscale" else ()
-                size = header["width"], header["height"]
-                return Recoded(data, *size, *size, repairs, "passed")
     with _image_errors():
         recoded, width, height, damaged, how, header = _native.recode(
             data,
@@ -200,7 +189,7 @@ def recode(
             short_side,
             quality,
             exif,
-            store == "fit",
+            store if store in ("fit", "original") else "none",
             SUBSAMPLINGS[subsampling],
             RESTART if store == "jpeg-indexed" else 0,
         )
@@ -210,14 +199,6 @@ def recode(
 def _check_quality(quality: int) -> None:
     if not 1 <= quality <= 100:
         raise InputError(f"quality must be from 1 to 100, not {quality}")
-
-
-def _passes(data: bytes, header: dict[str, Any], exif: bool) -> bool:
-    """Tells whether "original" keeps the file: common readers can decode it, it is complete, and not rotated."""
-    turned = exif and header["orientation"] > 1
-    if turned or header["space"] not in ("ycbcr", "grayscale"):
-        return False
-    return data.rstrip(b"\0")[-2:] == b"\xff\xd9" or not _native.decode(data, 0, 0, False)[1]
 
 
 def _repairs(header: dict[str, Any], exif: bool, damaged: bool) -> tuple[str, ...]:
@@ -340,49 +321,10 @@ def _own_pool() -> Pool:
 _of_this_thread = threading.local()
 
 
-def open_with_pillow(data: bytes | memoryview) -> Image.Image:
-    """Opens an image with Pillow without decoding it. Raises OSError, such as UnidentifiedImageError, on failure."""
-    from PIL import Image
-
-    try:
-        return Image.open(io.BytesIO(data))
-    except ModuleNotFoundError as error:  # Ultralytics, once imported, patches Pillow so that it needs pi_heif
-        raise Image.UnidentifiedImageError("cannot identify the image") from error
-
-
-def _decode_other(data: bytes, exif: bool) -> tuple[Pixels, list[str]]:
-    from PIL import Image, ImageOps
-
-    if not data:
-        raise ImageError("empty")
-    try:
-        with open_with_pillow(data) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(
-                    f"{image.width} x {image.height} is larger than {MAX_PIXELS // 1_000_000} million pixels"
-                )
-            repairs = [(image.format or "unknown").lower()]
-            if exif and image.getexif().get(0x0112, 1) not in (0, 1):
-                repairs.append("exif")
-                image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I;16"):  # convert() would clip its 16 bits to 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return np.asarray(image.convert("RGB")), repairs
-    except ImageError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise ImageError("not an image") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(str(error)) from None
-    except Exception as error:
-        # Pillow's decoders raise many types on bad data (OSError, SyntaxError, struct.error, ValueError, ...)
-        raise ImageError(f"cannot be decoded: {error or type(error).__name__}") from None
-
-
 def _recode_other(
     data: bytes, max_side: int, short_side: int, quality: int, exif: bool, store: str, subsampling: str
 ) -> Recoded:
-    pixels, repairs = _decode_other(data, exif)
+    pixels, repairs = decode_with_pillow(data, exif)
     source_height, source_width = pixels.shape[:2]
     width, height = _native.target_size(max_side, short_side, source_width, source_height)
     if (width, height) != (source_width, source_height):

@@ -21,6 +21,7 @@ from imgtool.wordnet.errors import ImgtoolError
 
 _library = ctypes.CDLL(str(Path(__file__).with_name("libcodec.so")))
 isa = InstructionSets(_library, "codec")
+_KEEP = ("none", "fit", "original")  # Keep in recode.hpp
 _SPACES = ("unknown", "grayscale", "rgb", "ycbcr", "cmyk", "ycck")  # libjpeg's J_COLOR_SPACE
 
 
@@ -104,6 +105,7 @@ _DATA = (c_void_p, c_uint64)
 def _declare() -> None:
     results: dict[str, Any] = {
         "error": c_char_p,
+        "has_end": c_bool,
         "release": None,
         "pool_delete": None,
         "batch_wait": c_int64,
@@ -113,10 +115,12 @@ def _declare() -> None:
     arguments: dict[str, tuple[Any, ...]] = {
         "error": (),
         "probe": (*_DATA, POINTER(_Fields)),
+        "has_end": _DATA,
+        "orientation": _DATA,
         "decode": (*_DATA, c_int64, c_int64, c_bool, POINTER(_Result)),
         "read_coefficients": (*_DATA, c_int32, c_int32, c_int32, c_int32, POINTER(c_bool)),
         "recode": (
-            *(*_DATA, c_int64, c_int64, c_int64, c_bool, c_bool),
+            *(*_DATA, c_int64, c_int64, c_int64, c_bool, c_int32),
             *(c_int32, c_int32, c_int64, POINTER(_Result)),
         ),
         "encode": (c_void_p, c_int64, c_int64, c_int64, c_int32, c_int32, c_int64, POINTER(_Result)),
@@ -171,6 +175,18 @@ def probe(data: Any) -> dict[str, Any]:
     return fields.header()
 
 
+def has_end(data: Any) -> bool:
+    """Tells whether a JPEG has an end marker."""
+    view = _view(data)
+    return bool(_library.codec_has_end(view.ctypes.data, view.size))
+
+
+def orientation(exif: bytes) -> int:
+    """Returns the orientation, 1 to 8, in EXIF data that begins with a TIFF header; 1 if there is none."""
+    view = _view(exif)
+    return int(_library.codec_orientation(view.ctypes.data, view.size))
+
+
 def read_coefficients(data: Any, x: int, y: int, w: int, h: int) -> bool:
     view, read = _view(data), c_bool()
     _check(_library.codec_read_coefficients(view.ctypes.data, view.size, x, y, w, h, byref(read)))
@@ -190,15 +206,18 @@ def recode(
     short_side: int,
     quality: int,
     upright: bool,
-    fit: bool,
+    keep: str,
     subsampling: tuple[int, int],
     restart: int,
 ) -> tuple[bytes, int, int, bool, str, dict[str, Any]]:
-    """Returns the JPEG to store, width, height, whether the source is damaged, how it was made, the source's header."""
+    """Returns the JPEG to store, width, height, whether the source is damaged, how it was made, the source's header.
+
+    ``keep``: "none", "fit" or "original".
+    """
     view, result = _view(data), _Result()
     _check(
         _library.codec_recode(
-            *(view.ctypes.data, view.size, max_side, short_side, quality, upright, fit),
+            *(view.ctypes.data, view.size, max_side, short_side, quality, upright, _KEEP.index(keep)),
             *(*subsampling, restart, byref(result)),
         )
     )

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
@@ -52,6 +54,10 @@ class Dataset:
             raise DatasetError(f"{file}: is not a data set's description; prepare again") from None
         if version != FORMAT:
             raise DatasetError(f"{file}: has format version {version}, this imgtool reads {FORMAT}; prepare again")
+        if not self.info["complete"] and not any(split["samples"] for split in self.info["splits"].values()):
+            raise DatasetError(
+                f"{self.path}: is empty: {self.info['problem']}. Repair the source and run imgtool prepare again"
+            )
         if not self.info["complete"]:
             raise DatasetError(
                 f"{self.path}: is incomplete: {self.info['problem']}. Repair the source and rerun imgtool prepare, "
@@ -77,11 +83,14 @@ class Dataset:
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(f"{self.path / CLASS_TABLE}: cannot be read: {error}") from error
 
-    def manifest(self, split: str) -> pa.Table:
-        """Reads the manifest of a split: one row per sample, stored or skipped. Raises DatasetError."""
+    def manifest(self, split: str, columns: list[str] | None = None) -> pa.Table:
+        """Reads the manifest of a split: one row per sample, stored or skipped; all columns or only these.
+
+        Raises DatasetError.
+        """
         file = self.path / f"{split}.parquet"
         try:
-            return pq.read_table(file)
+            return pq.read_table(file, columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(f"{file}: cannot be read: {error}") from error
 
@@ -113,8 +122,18 @@ class Dataset:
         samples = int(self._split(split)["samples"])
         if self.target_of_class is None:
             return samples
-        counts = np.array(self.class_table[f"{split}_count"].to_pylist())
-        return int(counts[self.target_of_class >= 0].sum())
+        labels = self._stored_labels(split)
+        return int((self.target_of_class[labels[labels >= 0]] >= 0).sum() + (labels < 0).sum())
+
+    def num_unlabelled(self, split: str) -> int:
+        """Returns the number of samples in the split's shards that have no label."""
+        return int((self._stored_labels(split) < 0).sum())
+
+    def _stored_labels(self, split: str) -> npt.NDArray[np.int64]:
+        """The stored class indices of the split's samples."""
+        self._split(split)
+        rows = self.manifest(split, ["class_index", "position"])
+        return np.asarray(rows.filter(pc.is_valid(rows["position"]))["class_index"], np.int64)
 
     @property
     def formats(self) -> tuple[str, ...]:

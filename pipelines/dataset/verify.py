@@ -106,7 +106,7 @@ def _manifest(dataset: Dataset, split: str, rows: pa.Table) -> Iterator[Fault]:
     wrong = skipped.filter(pc.invert(pc.starts_with(skipped["status"], "skipped:")))
     for key in wrong["key"].to_pylist():
         yield Fault(location, f"{key} has no position, but its status is not skipped; prepare again")
-    labels = rows["class_index"].drop_null()
+    labels = rows.filter(pc.is_valid(rows["position"]))["class_index"]
     low, high = (pc.min(labels).as_py(), pc.max(labels).as_py()) if len(labels) else (0, 0)
     if high >= dataset.info["classes"] or low < (-1 if split == "test" else 0):
         yield Fault(location, f"has a class index outside 0..{dataset.info['classes'] - 1}; prepare again")
@@ -144,6 +144,7 @@ def _samples(location: str, reader: BetonReader | WebDatasetReader, rows: pa.Tab
         return
     wrong = _differing(reader, rows)
     hashes = rows["stored_xxh3"].to_pylist()
+    unchanged = np.asarray(pc.fill_null(pc.equal(rows["stored_xxh3"], rows["source_xxh3"]), False))
     sizes = list(zip(rows["width"].to_pylist(), rows["height"].to_pylist(), strict=True))
     for position in range(len(reader)):
         problem = wrong.get(position)
@@ -152,6 +153,9 @@ def _samples(location: str, reader: BetonReader | WebDatasetReader, rows: pa.Tab
             problem = "its bytes do not match the hash in the manifest (xxh3)"
         elif deep and problem is None and not reader.raw[position]:
             problem = _decoding_problem(data, sizes[position])
+            if problem and unchanged[position]:
+                source = rows["source"][position].as_py()
+                problem += f", and so is its source, {source}, which this version re-encodes"
         if problem:
             yield Fault(f"{location}, sample {position} ({rows['key'][position].as_py()})", f"{problem}; {REPAIR}")
 

@@ -8,6 +8,7 @@ one).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -67,16 +68,17 @@ class DALILoader(Loader):
                     self._pipelines[size] = pipeline, feed
                     break
                 except RuntimeError as error:  # the pipeline cannot be used after an error
-                    retry = self._without_damaged(feed.fed.popleft(), error)
+                    retry = self._without_refused(feed.fed.popleft(), error)
                     remaining = itertools.chain([retry], list(feed.fed), feed.requests)
                     break
                 images = _to_torch(output, self.device).permute(0, 3, 1, 2)
                 yield self._finished(feed.fed.popleft(), images, [])
 
-    def _without_damaged(self, request: Request, error: RuntimeError) -> Request:
-        """Returns the request without its damaged samples. DALI fails whole batches, so each is decoded.
+    def _without_refused(self, request: Request, error: RuntimeError) -> Request:
+        """Returns the request without its damaged samples, or else without those that DALI alone refuses.
 
-        Raises ImageError if none is damaged, or as ``on_error`` says.
+        DALI fails whole batches and does not say which sample it was, so each is decoded. Raises ImageError as
+        ``on_error`` says, and if DALI decodes each of them.
         """
         errors = []
         for i, sample in enumerate(request.samples.tolist()):
@@ -84,11 +86,37 @@ class DALILoader(Loader):
                 self.samples.pixels(sample)
             except ImageError as damage:
                 errors.append((i, str(damage)))
+        errors = errors or self._refused(request)
         if not errors:
-            raise ImageError(f"DALI: {first_line(error)}") from error
+            first = self.samples.name(int(request.samples[0]))
+            raise ImageError(f"DALI: {_reason(error)}, in the batch of {first}") from error
         self._report_damage(request, errors)
         kept = np.setdiff1d(np.arange(len(request.samples)), [i for i, _ in errors])
         return Request(request.samples[kept], request.crops[kept], request.size)
+
+    def _refused(self, request: Request) -> list[tuple[int, str]]:
+        """Gives DALI each sample alone; returns the positions of those that it refuses, and why."""
+        errors: list[tuple[int, str]] = []
+        built: tuple[Any, _Feed] | None = None
+        for i in range(len(request.samples)):
+            pipeline, feed = built or _build(self.samples, request.size, 1, self.num_workers, self.device)
+            feed.requests = iter([Request(request.samples[i : i + 1], request.crops[i : i + 1], request.size)])
+            try:
+                pipeline.run()
+                with contextlib.suppress(StopIteration):
+                    pipeline.run()
+                pipeline.reset()
+                built = pipeline, feed
+            except RuntimeError as error:
+                errors.append((i, f"DALI: {_reason(error)}"))
+                built = None
+        return errors
+
+
+def _reason(error: RuntimeError) -> str:
+    """Returns what went wrong from an error of DALI, without the pipeline's definition around it."""
+    _, found, cause = str(error).partition("encountered:")
+    return first_line(RuntimeError(cause) if found else error)
 
 
 class _Feed:
@@ -138,7 +166,10 @@ def _build(samples: Samples, size: int, batch_size: int, threads: int, device: t
         if feed.raw:
             images = fn.slice(data.gpu() if gpu else data, anchor, shape, axis_names="WH")
         else:
-            images = fn.decoders.image_slice(data, anchor, shape, axis_names="WH", device="mixed" if gpu else "cpu")
+            # Crops are those of the stored pixels; by default, DALI would apply the EXIF orientation before
+            images = fn.decoders.image_slice(
+                *(data, anchor, shape), axis_names="WH", device="mixed" if gpu else "cpu", adjust_orientation=False
+            )
         images = fn.resize(
             images,
             resize_x=size,

@@ -34,7 +34,8 @@ class RawSplit:
 
     ``wnids`` are the source's classes in sorted order, named as their folders. ``keys`` are the images' names in the
     source's order, ``labels`` (int64) their positions in ``wnids``. A compressed tar is unpacked into a temporary
-    folder, which :meth:`close` removes. A folder of class folders without splits counts as the requested split.
+    folder, which :meth:`close` removes. Class folders, a table or WebDataset tars that are one split count as the
+    requested one.
 
     Raises SourceError if the layout is unknown, DatasetError if the split is missing or empty, or has images without a
     label.
@@ -45,7 +46,7 @@ class RawSplit:
         self._spool = tempfile.TemporaryDirectory(prefix="imgtool-")
         try:
             self._source = source = open_source(path, Path(self._spool.name))
-            single = source.layout == "class-folders" and len(source.splits) == 1
+            single = source.layout in ("class-folders", "table", "webdataset") and len(source.splits) == 1
             if split not in source.splits and not single:
                 raise DatasetError(f"{path}: has no split {split!r}; it has {', '.join(source.splits)}")
             self._records = to_table(source.records(split if split in source.splits else source.splits[0]))
@@ -55,8 +56,10 @@ class RawSplit:
             position = {wnid: index for index, wnid in enumerate(self.wnids)}
             self.labels = np.array([position[r.wnids[0]] if r.wnids else -1 for r in from_table(self._records)])
             if (self.labels < 0).any():
+                first = self.keys[int(np.argmax(self.labels < 0))]
                 raise DatasetError(
-                    f"{path}: the split {split!r} has images without a label: nothing to measure against"
+                    f"{path}: the split {split!r} has {(self.labels < 0).sum():,} images without a label, {first} for "
+                    "one: nothing to measure against"
                 )
         except BaseException:
             self.close()

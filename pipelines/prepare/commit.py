@@ -6,7 +6,6 @@ import collections
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,30 @@ from imgtool.pipelines.prepare.shard_task import Shard
 from imgtool.pipelines.storage.folders import Folder, write_text
 from imgtool.wordnet.errors import ImgtoolError
 
+MAX_WNIDS = 32
+"""An image under more wnids is a placeholder, such as the page that dead links show: its rows do not list them all.
+Listing them would take memory and time that grow with the square of their number."""
+TALLIED = ["status", "class_index", "source_bytes", "bytes", "wnids", "position", "source_xxh3"]
+
 
 @dataclass
 class Tally:
     """Counts over a data set: samples by status (without details), and bytes of the source and of the stored samples.
 
-    ``multi_class``: images that the source has under several wnids. ``also_in_train``: images of other splits whose
-    bytes are in train too.
+    Of the stored samples: ``multi_class``: images that the source has under several wnids. ``placeholders``: images
+    under more than MAX_WNIDS. ``also_in_train``: images of other splits whose bytes are in train too.
+    ``stored_bytes_in``: the bytes of the source that they had. ``empty_classes``: the class indices without a sample in
+    train, if there is one.
     """
 
     status: collections.Counter[str] = field(default_factory=collections.Counter)
     bytes_in: int = 0
     bytes_out: int = 0
     multi_class: int = 0
+    placeholders: int = 0
     also_in_train: int = 0
+    stored_bytes_in: int = 0
+    empty_classes: list[int] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -47,16 +56,22 @@ class Tally:
 
 
 def commit(folder: Folder, plan: Plan, source: dict[str, Any], complete: bool) -> None:
-    """Writes the manifests, the class table and, last, dataset.json, from the rows of all shards."""
+    """Writes the manifests, the class table and, last, dataset.json, from the rows of all shards.
+
+    A data set without a sample is marked incomplete, with the causes as its problem.
+    """
     splits: dict[str, Any] = {}
     counts: dict[str, dict[int, int]] = {}
     for name in plan.splits:
         splits[name], counts[name] = _split(folder, name, [s for s in plan.shards() if s.split == name])
     write_table(folder, dataset.CLASS_TABLE, make_class_table(plan.selection.wnids, plan.source.ilsvrc2012_ids, counts))
+    problem = "; ".join(plan.truncated) or None
+    if not any(split["samples"] for split in splits.values()):
+        complete, problem = False, f"no image could be stored: {first_causes(folder, list(splits))}"
     info = {
         "format": dataset.FORMAT,
         "complete": complete,
-        "problem": "; ".join(plan.truncated) or None,
+        "problem": problem,
         "source": source,
         "settings": plan.settings.to_dict(),
         "classes": len(plan.selection.wnids),
@@ -86,11 +101,11 @@ def _split(folder: Folder, name: str, shards: Sequence[Shard]) -> tuple[dict[str
     return {"samples": samples, "skipped": rows - samples, "shards": entries}, counts
 
 
-def rows_of(folder: Folder, shard: Shard) -> tuple[dict[str, Any], pa.Table]:
-    """Returns a finished shard's entry for dataset.json and its manifest rows."""
+def rows_of(folder: Folder, shard: Shard, columns: list[str] | None = None) -> tuple[dict[str, Any], pa.Table]:
+    """Returns a finished shard's entry for dataset.json and its manifest rows, of all columns or only of these."""
     try:
         with folder.local_path(shard.rows_name) as path:
-            table = pq.read_table(path)
+            table = pq.read_table(path, columns=columns)
     except FileNotFoundError:
         raise ImgtoolError(
             f"{folder.url}: the rows of shard {shard.name} disappeared during prepare; run the same command again"
@@ -99,61 +114,100 @@ def rows_of(folder: Folder, shard: Shard) -> tuple[dict[str, Any], pa.Table]:
 
 
 def _wnids_of_copies(folder: Folder, shards: Sequence[Shard]) -> dict[int, list[str]]:
-    """The images that the split has under several wnids: hash of the source bytes → all those wnids, sorted.
+    """The stored images that the split has under several wnids: hash of the source bytes → all those wnids, sorted.
 
-    Images with the same bytes are the same image. Two passes over the rows keep memory at 8 bytes per sample.
+    Images with the same bytes are the same image; those under more than MAX_WNIDS are left out. Two passes over the
+    rows keep memory at 8 bytes per sample and at most MAX_WNIDS + 1 wnids per copied image.
     """
-    hashes = [_hashes(rows_of(folder, shard)[1]) for shard in shards]
-    values, occurrences = np.unique(
-        np.concatenate([h for h in hashes if len(h)] or [np.array([], np.uint64)]), return_counts=True
-    )
+    hashes = [_hashes(rows_of(folder, shard, ["source_xxh3", "position"])[1]) for shard in shards]
+    values, occurrences = np.unique(np.concatenate([np.array([], np.uint64), *hashes]), return_counts=True)
     copied = values[occurrences > 1]
     wnids: dict[int, set[str]] = collections.defaultdict(set)
     for shard, found in zip(shards, hashes, strict=True):
         if np.isin(found, copied).any():
-            table = rows_of(folder, shard)[1]
-            table = table.filter(pc.is_in(table["source_xxh3"], pa.array(copied)))
-            for key, names in zip(table["source_xxh3"].to_pylist(), table["wnids"].to_pylist(), strict=True):
-                wnids[key].update(names)
-    return {key: sorted(names) for key, names in wnids.items() if len(names) > 1}
+            rows = _stored(rows_of(folder, shard, ["source_xxh3", "wnids", "position"])[1])
+            rows = rows.filter(pc.is_in(rows["source_xxh3"], pa.array(copied)))
+            for key, names in zip(rows["source_xxh3"].to_pylist(), rows["wnids"].to_pylist(), strict=True):
+                if len(wnids[key]) <= MAX_WNIDS:
+                    wnids[key].update(names)
+    return {key: sorted(names) for key, names in wnids.items() if 1 < len(names) <= MAX_WNIDS}
+
+
+def _stored(rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.is_valid(rows["position"]))
 
 
 def _hashes(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    return np.asarray(rows["source_xxh3"].drop_null().combine_chunks())
+    """The hashes of the source bytes of the stored rows."""
+    return np.asarray(_stored(rows)["source_xxh3"].combine_chunks())
 
 
 def _with_all_wnids(rows: pa.Table, wnids_of: dict[int, list[str]]) -> pa.Table:
-    """Returns the rows with every wnid of each image; the record's own wnids come first."""
-    if not wnids_of or not (set(rows["source_xxh3"].to_pylist()) & wnids_of.keys()):
+    """Returns the rows with every wnid of each stored image; the record's own wnids come first."""
+    if not wnids_of:
+        return rows
+    keys = pc.if_else(pc.is_valid(rows["position"]), rows["source_xxh3"], None).to_pylist()
+    if wnids_of.keys().isdisjoint(keys):
         return rows
     wnids = [
         [*own, *(w for w in wnids_of.get(key, ()) if w not in own)]
-        for own, key in zip(rows["wnids"].to_pylist(), rows["source_xxh3"].to_pylist(), strict=True)
+        for own, key in zip(rows["wnids"].to_pylist(), keys, strict=True)
     ]
     column = rows.schema.get_field_index("wnids")
     return rows.set_column(column, MANIFEST.field("wnids"), pa.array(wnids, MANIFEST.field("wnids").type))
 
 
-def tally(folder: Folder, splits: Sequence[str]) -> tuple[Tally, dict[str, int]]:
+def tally(folder: Folder, splits: Sequence[str], classes: int) -> tuple[Tally, dict[str, int]]:
     """Counts the splits' manifests; returns the tally of all of them and the stored samples by split."""
     out, stored = Tally(), {}
     train: np.ndarray[Any, np.dtype[np.uint64]] | None = None
     for name in splits:
-        with folder.local_path(f"{name}.parquet") as path:
-            rows = _read(path)
+        rows = _read(folder, name, TALLIED)
         causes = pc.list_element(pc.split_pattern(rows["status"], ": "), 0)
         counted = pc.value_counts(causes).to_pylist()
         out.status.update({entry["values"]: entry["counts"] for entry in counted})
         out.bytes_in += pc.sum(rows["source_bytes"]).as_py() or 0
+        rows = _stored(rows)
+        stored[name] = rows.num_rows
+        out.stored_bytes_in += pc.sum(rows["source_bytes"]).as_py() or 0
         out.bytes_out += pc.sum(rows["bytes"]).as_py() or 0
         out.multi_class += pc.sum(pc.greater(pc.list_value_length(rows["wnids"]), 1)).as_py() or 0
-        stored[name] = rows.num_rows - rows["position"].null_count
+        out.placeholders += _placeholders(rows)
         if name == "train":
             train = _hashes(rows)
+            out.empty_classes = np.setdiff1d(np.arange(classes), np.asarray(rows["class_index"])).tolist()
         elif train is not None:
             out.also_in_train += int(np.isin(_hashes(rows), train).sum())
     return out, stored
 
 
-def _read(path: Path) -> pa.Table:
-    return pq.read_table(path, columns=["status", "source_bytes", "bytes", "wnids", "position", "source_xxh3"])
+def _placeholders(rows: pa.Table) -> int:
+    """The number of rows whose image is under more than MAX_WNIDS wnids."""
+    rows = rows.filter(pc.greater(pc.list_value_length(rows["wnids"]), 0))
+    if not rows.num_rows:
+        return 0
+    _, image, copies = np.unique(_hashes(rows), return_inverse=True, return_counts=True)
+    names = pc.list_element(rows["wnids"].combine_chunks(), 0).dictionary_encode()
+    wnid = np.asarray(names.indices if isinstance(names, pa.DictionaryArray) else names.combine_chunks().indices)
+    pairs = np.unique(np.stack([image, wnid.astype(np.int64)]), axis=1)  # each image with each of its wnids
+    wnids = np.bincount(pairs[0], minlength=len(copies))
+    return int(copies[wnids > MAX_WNIDS].sum())
+
+
+def first_causes(folder: Folder, splits: Sequence[str], most: int = 3) -> str:
+    """Describes why samples of these splits were skipped: the first causes, each with its count and first image."""
+    found: dict[str, list[str]] = {}
+    for name in splits:
+        rows = _read(folder, name, ["status", "source"]).to_pylist()
+        for row in rows:
+            kind, _, cause = row["status"].partition(":")
+            if kind == "skipped":
+                found.setdefault(cause.partition(": ")[0], []).append(row["source"])
+    causes = [f"{cause} ({len(at):,}, the first is {at[0]})" for cause, at in list(found.items())[:most]]
+    more = [f"{len(found) - most} more causes"] if len(found) > most else []
+    return ", ".join([*causes, *more])
+
+
+def _read(folder: Folder, split: str, columns: list[str]) -> pa.Table:
+    with folder.local_path(f"{split}.parquet") as path:
+        return pq.read_table(path, columns=columns)

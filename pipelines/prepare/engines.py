@@ -24,7 +24,11 @@ RETRIES = 20
 """How often Ray restarts a task on another node when the node that it ran on is lost."""
 
 ENGINES = ("local", "ray")
+SEMAPHORES = "/dev/shm"
+"""Where Linux keeps the semaphores of multiprocessing."""
+
 MakeTask = Callable[[Shard], ShardTask]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -39,30 +43,33 @@ class Engine:
     workers: int | None = None
     address: str | None = None
 
-    def run(self, shards: Sequence[Shard], make_task: MakeTask, report: OnProgress) -> None:
-        """Makes the shards. The first error stops the remaining ones and is raised; finished shards are kept."""
+    def run(self, shards: Sequence[Shard], make_task: MakeTask, report: OnProgress, say: Say) -> None:
+        """Makes the shards. The first error stops the remaining ones and is raised; finished shards are kept.
+
+        ``say`` is called with a line for the user when the shards are made in another way than wanted.
+        """
         if not shards:
             return
         if self.kind == "ray":
             run_ray(shards, make_task, report, self.workers, self.address)
         elif self.kind == "local":
-            run_local(shards, make_task, report, self.workers or available_cpus())
+            run_local(shards, make_task, report, self.workers or available_cpus(), say)
         else:
             raise InputError(f"unknown engine {self.kind!r}; choose one of {', '.join(ENGINES)}")
 
 
-def run_local(shards: Sequence[Shard], make_task: MakeTask, report: OnProgress, workers: int) -> None:
-    """Runs on ``workers`` processes of this machine. This process is one of them and works while the others start."""
+def run_local(shards: Sequence[Shard], make_task: MakeTask, report: OnProgress, workers: int, say: Say) -> None:
+    """Runs on ``workers`` processes of this machine. This process is one of them and works while the others start.
+
+    Runs in this process alone where others cannot be started, as in a container without /dev/shm.
+    """
     remaining = iter(shards)
     others = min(workers, len(shards)) - 1
-    if not others:
+    pool, reports = _start_pool(others, say) if others else (None, None)
+    if pool is None:
         for shard in remaining:
             write_shard(make_task(shard), report)
         return
-    # spawn: a forked child would inherit locks held by threads of the libraries that this process has loaded
-    context = multiprocessing.get_context("spawn")
-    reports = context.Queue()
-    pool = ProcessPoolExecutor(others, context, _start_worker, (reports,))
     running: set[Future[None]] = set()
 
     def hand_out() -> None:
@@ -72,7 +79,7 @@ def run_local(shards: Sequence[Shard], make_task: MakeTask, report: OnProgress, 
         for future in finished:
             future.result()
         for shard in islice(remaining, 2 * others - len(running)):
-            running.add(pool.submit(_work, make_task(shard)))
+            running.add(_submit(pool, make_task(shard)))
         _forward_reports(reports, report)
 
     def report_all(samples: int, skips: list[Skip]) -> None:
@@ -97,6 +104,32 @@ def run_local(shards: Sequence[Shard], make_task: MakeTask, report: OnProgress, 
     except BaseException:
         _terminate(pool)
         raise
+
+
+def _start_pool(others: int, say: Say) -> tuple[ProcessPoolExecutor | None, Any]:
+    """Returns a pool of processes and the queue of their reports; None for both where the system does not allow it."""
+    # spawn: a forked child would inherit locks held by threads of the libraries that this process has loaded
+    context = multiprocessing.get_context("spawn")
+    try:
+        reports = context.Queue()  # its locks are semaphores, which are files in /dev/shm
+        return ProcessPoolExecutor(others, context, _start_worker, (reports,)), reports
+    except (OSError, ImportError) as error:  # ImportError: this system has no semaphores
+        say(
+            f"runs in one process, because others need semaphores: {SEMAPHORES}: "
+            f"{(isinstance(error, OSError) and error.strerror) or error}; make it a writable tmpfs with free space to "
+            "use more cores"
+        )
+        return None, None
+
+
+def _submit(pool: ProcessPoolExecutor, task: ShardTask) -> Future[None]:
+    try:
+        return pool.submit(_work, task)
+    except OSError as error:
+        raise ImgtoolError(
+            f"cannot start a worker process: {error.strerror or error}; the finished shards are kept: run the same "
+            "command again with --workers 1"
+        ) from error
 
 
 def _forward_reports(reports: Any, report: OnProgress) -> None:

@@ -7,8 +7,10 @@ function of the source's bytes and the settings.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +21,20 @@ import pyarrow.parquet as pq
 
 from imgtool.pipelines import dataset
 from imgtool.pipelines.dataset.manifest import write_table
-from imgtool.pipelines.prepare.commit import Tally, commit, rows_of, tally
-from imgtool.pipelines.prepare.engines import Engine
+from imgtool.pipelines.prepare.commit import Tally, commit, first_causes, rows_of, tally
+from imgtool.pipelines.prepare.engines import Engine, Say
 from imgtool.pipelines.prepare.plan import Plan, make_plan
 from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.prepare.shard_task import PARTS, Shard, Skip
 from imgtool.pipelines.sources import open_source
-from imgtool.pipelines.storage.folders import Folder, open_folder, write_text
+from imgtool.pipelines.storage.folders import Folder, is_url, open_folder, write_text
 from imgtool.pipelines.storage.lock import LOCK, locked
-from imgtool.wordnet.errors import DatasetError, ImgtoolError, TruncatedSourceError
+from imgtool.wordnet.errors import DatasetError, ImgtoolError, InputError, TruncatedSourceError
 
 SPOOL = ".source"
 REPORT = "report.html"
+SHOWN = 5
+"""How many classes without samples a note names."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of prepare: counts over the data set, stored samples by split, and the source's notes."""
+    """The result of prepare: counts over the data set, stored samples by split, and notes on what is left out."""
 
     out: str
     tally: Tally
@@ -80,18 +84,21 @@ def prepare(
     spool: str | Path | None = None,
     on_plan: Callable[[Plan, int], None] | None = None,
     progress: Callable[[int, int], None] = lambda samples, skipped: None,
+    say: Say = lambda line: None,
 ) -> Summary:
     """Turns the raw data set ``src`` into shards, manifests and class table in ``out``; both are paths or URLs.
 
     ``workers`` is the number of processes (default: this machine's cores); an ``engine`` replaces them, for example by
     a Ray cluster. ``spool`` is a folder for compressed archives, which must be unpacked (default: a folder in ``out``).
     ``on_plan(plan, remaining_samples)`` is called when the plan is made, ``progress(samples, skipped)`` with the counts
-    since its last call. Raises SourceError or DatasetError if the source cannot be read or the output cannot be used,
-    ImgtoolError if a limit is exceeded, and TruncatedSourceError if an archive ended early. In that case the intact
-    samples are saved first, and the data set is marked incomplete.
+    since its last call, and ``say`` with a line for the user if worker processes cannot be used. Raises SourceError or
+    DatasetError if the source cannot be read or the output cannot be used, ImgtoolError if a limit is exceeded or no
+    image can be stored, and TruncatedSourceError if an archive ended early. In the last two cases what there is is
+    saved first, and the data set is marked incomplete.
     """
     settings, limits = settings or Settings(), limits or Limits()
-    run = _Preparation(open_folder(out), settings, limits, engine or Engine(workers=workers), on_plan, progress)
+    run = _Preparation(open_folder(out), settings, limits, engine or Engine(workers=workers), on_plan, progress, say)
+    _check_distinct(src, out)
     try:
         run.check_folder()
         plan = make_plan(open_source(src, _spool(spool, run.folder)), settings)
@@ -107,12 +114,37 @@ def prepare(
             f"{'; '.join(plan.truncated)}. Its {sum(summary.stored.values())} intact samples are saved in {out}, "
             "which is marked incomplete: repair the source and run again, or accept it with --accept-truncated"
         )
+    if not any(summary.stored.values()):
+        causes = first_causes(run.folder, list(plan.splits))
+        raise ImgtoolError(
+            f"{src}: none of its {plan.samples:,} images could be stored: {causes}; the manifest, {out}/*.parquet, has "
+            "the cause for each"
+        )
     return summary
 
 
+def _check_distinct(src: str | Path, out: str | Path) -> None:
+    """Raises InputError if source and output are the same folder."""
+    same = str(src).rstrip("/") == str(out).rstrip("/")
+    if same or (not (is_url(src) or is_url(out)) and os.path.realpath(src) == os.path.realpath(out)):
+        raise InputError(f"{out}: is both --src and --out; give the prepared data set another folder")
+
+
 def dry_plan(src: str | Path, out: str | Path, settings: Settings, *, spool: str | Path | None = None) -> Plan:
-    """Makes the plan that ``prepare`` would follow. Writes nothing, except that a compressed archive is unpacked."""
-    return make_plan(open_source(src, _spool(spool, open_folder(out))), settings)
+    """Makes the plan that ``prepare`` would follow, and leaves nothing behind.
+
+    A compressed archive is unpacked for it, into a temporary folder on the disk of ``spool`` or ``out``.
+    """
+    _check_distinct(src, out)
+    wanted = _spool(spool, open_folder(out))
+    if wanted is None:
+        return make_plan(open_source(src), settings)
+    there = next(folder for folder in (wanted, *wanted.absolute().parents) if folder.is_dir())
+    temporary = there / f".imgtool-{uuid.uuid4().hex}"  # made only if there is something to unpack
+    try:
+        return make_plan(open_source(src, temporary), settings)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _spool(spool: str | Path | None, folder: Folder) -> Path | None:
@@ -131,6 +163,7 @@ class _Preparation:
     engine: Engine
     on_plan: Callable[[Plan, int], None] | None
     progress: Callable[[int, int], None]
+    say: Say
 
     def check_folder(self) -> None:
         """Raises DatasetError if the output is neither empty nor a data set, finished or not."""
@@ -171,7 +204,7 @@ class _Preparation:
             if skips:
                 self.limits.check(skipped, skips[-1])
 
-        self.engine.run(missing, lambda shard: plan.task(shard, self.folder.url), report)
+        self.engine.run(missing, lambda shard: plan.task(shard, self.folder.url), report, self.say)
         commit(self.folder, plan, source, complete)
         return self._finish(plan, already_complete=False, report=complete)
 
@@ -254,16 +287,36 @@ class _Preparation:
 
     def _finish(self, plan: Plan, already_complete: bool, report: bool) -> Summary:
         """Writes the report, removes the files of an unfinished prepare and those that killed ones left, and counts."""
-        if report:
+        counted, stored = tally(self.folder, list(plan.splits), len(plan.selection.wnids))
+        if report and any(stored.values()):
             self._write_report(list(plan.splits))
         for name in (dataset.STATE, PARTS, SPOOL):
             self.folder.remove(name)
         if not self.folder.remote:
             for leftover in Path(self.folder.url).rglob("*.tmp"):
                 leftover.unlink(missing_ok=True)
-        counted, stored = tally(self.folder, list(plan.splits))
-        notes = list(getattr(plan.source, "notes", ()))
+        notes = [*plan.notes(), *plan.source.passed_over.notes(), *self._notes(plan, counted, stored)]
         return Summary(self.folder.url, counted, stored, already_complete, notes)
+
+    def _notes(self, plan: Plan, counted: Tally, stored: dict[str, int]) -> list[str]:
+        """Returns a line for what looks wrong in the result: splits and classes without samples, no split val."""
+        notes = [
+            f"no image of {name} could be stored: {first_causes(self.folder, [name])}"
+            for name, samples in stored.items()
+            if not samples
+        ]
+        if empty := counted.empty_classes:
+            wnids = [plan.selection.wnids[index] for index in empty[:SHOWN]]
+            more = ", …" if len(empty) > SHOWN else ""
+            notes.append(
+                f"{len(empty):,} of {len(plan.selection.wnids):,} classes have no sample in train: "
+                f"{', '.join(wnids)}{more}"
+            )
+        if "train" in stored and "val" not in stored:
+            labelled = [name for name in stored if name != "train" and plan.splits[name].labels.min(initial=0) >= 0]
+            choice = f", or imgtool train --val-split {labelled[0]}" if labelled else ""
+            notes.append(f"no split val, which training needs: prepare with --val-fraction 0.1{choice}")
+        return notes
 
     def _write_report(self, splits: list[str]) -> None:
         from imgtool.pipelines.report import write_report

@@ -23,7 +23,8 @@ class Settings:
     ``skip_smaller``: images whose shorter side has fewer pixels are skipped. ``shard_size``: in MB (10^6 bytes).
     ``classes``: a query for the classes to keep, "" for all; ``label_map`` maps them to other targets. ``real``:
     further wnids of an image by its key. ``limit``: at most this number of samples per split, chosen at random, 0 for
-    all. ``holdout``: the number of train samples that become the split minival.
+    all. ``holdout``: the number of train samples that become the split minival. ``val_fraction``: the fraction of each
+    class of train that becomes the split val, for a source without one.
     """
 
     max_side: int = 500
@@ -41,12 +42,17 @@ class Settings:
     real: dict[str, tuple[str, ...]] | None = None
     limit: int = 0
     holdout: int = 0
+    val_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         if self.store == "original" and (self.max_side or self.short_side):
             raise InputError(
                 "store=original keeps the source's sizes and cannot bound a side: set max_side=0 and short_side=0"
             )
+        if self.holdout and self.val_fraction:
+            raise InputError("--split-holdout and --val-fraction both take samples from train: give only one of them")
+        if not 0 <= self.val_fraction < 1:
+            raise InputError(f"--val-fraction {self.val_fraction:g}: must be at least 0 and less than 1")
         if self.store == "raw" and "wds" in self.formats:
             raise InputError("WebDataset shards hold JPEG: use store=raw with format=beton only")
 

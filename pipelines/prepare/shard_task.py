@@ -17,8 +17,8 @@ from imgtool.pipelines import codec
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.dataset.manifest import MANIFEST, write_table
 from imgtool.pipelines.prepare.settings import Settings
-from imgtool.pipelines.records import Record, from_table
-from imgtool.pipelines.shards.beton import PAGE_SIZE, BetonWriter
+from imgtool.pipelines.records import from_table
+from imgtool.pipelines.shards.beton import PAGE_SIZE, BetonWriter, page_size_for
 from imgtool.pipelines.shards.webdataset import WebDatasetWriter
 from imgtool.pipelines.storage.folders import Folder, open_folder
 from imgtool.pipelines.storage.hashes import file_xxh3
@@ -50,8 +50,8 @@ class Shard:
 class ShardTask:
     """A shard to make. ``out`` (the output folder) and ``root`` (the source's root) are paths or URLs.
 
-    ``records`` is a table of schema records.RECORD_SCHEMA in stored order; ``labels`` are class indices, -1 if
-    unlabelled.
+    ``records`` is a table of schema records.RECORD_SCHEMA in the order in which they are read; ``labels`` are class
+    indices, -1 if unlabelled. ``order`` lists the rows of ``records`` in stored order.
     """
 
     out: str
@@ -59,6 +59,7 @@ class ShardTask:
     shard: Shard
     records: pa.Table
     labels: Sequence[int]
+    order: Sequence[int]
     settings: Settings
 
 
@@ -74,14 +75,12 @@ OnProgress = Callable[[int, list[Skip]], None]
 """Called with the number of samples done since the last call, and the skipped ones among them."""
 
 
-class _NothingStored(Exception):
-    """Every sample of the shard was skipped, so its files are discarded."""
-
-
 class _Writers:
     """The files of one shard, one per format. Each image is recoded once for all formats."""
 
-    def __init__(self, stack: contextlib.ExitStack, folder: Folder, shard: Shard, settings: Settings) -> None:
+    def __init__(
+        self, stack: contextlib.ExitStack, folder: Folder, shard: Shard, settings: Settings, sizes: Sequence[int]
+    ) -> None:
         self.paths: dict[str, Path] = {}
 
         def open_file(ending: str) -> Path:
@@ -92,7 +91,8 @@ class _Writers:
         self._raw = settings.store == "raw"
         self._beton = self._wds = None
         if "beton" in settings.formats:
-            self._beton = BetonWriter(open_file(".beton"), shard.end - shard.begin)
+            page_size = page_size_for(sum(sizes), max(sizes))
+            self._beton = BetonWriter(open_file(".beton"), len(sizes), page_size)
         if "wds" in settings.formats:
             self._wds = WebDatasetWriter(open_file(".tar"), open_file(".idx"))
 
@@ -118,41 +118,57 @@ class _Writers:
 def write_shard(task: ShardTask, report: OnProgress) -> None:
     """Makes one shard and its manifest rows.
 
-    Files are written atomically, the rows last. A shard whose samples are all skipped has rows but no files.
+    Images are read and recoded in the source's order, kept in memory, and then written in stored order. Files are
+    written atomically, the rows last. A shard whose samples are all skipped has rows but no files.
     """
-    folder, shard = open_folder(task.out), task.shard
-    rows: dict[str, list[Any]] = {name: [] for name in MANIFEST.names}
-    files: list[dict[str, Any]] = []
-    stored = 0
-    with contextlib.suppress(_NothingStored), contextlib.ExitStack() as stack:
-        writers = _Writers(stack, folder, shard, task.settings)
+    folder = open_folder(task.out)
+    rows: dict[str, list[Any]] = {name: [] for name in MANIFEST.names}  # columns, so that few objects are kept
+    kept: list[codec.Recoded | None] = []
+    for row, recoded in _samples(task):
+        for name, value in row.items():
+            rows[name].append(value)
+        kept.append(recoded)
+        skips = [] if recoded else [Skip(row["key"], row["source"], row["status"].partition(":")[2])]
+        report(1, skips)
+    files = _write_files(folder, task, rows, kept)
+    entry = {"index": task.shard.index, "samples": sum(map(bool, kept)), "files": files}
+    table = pa.table(rows, schema=MANIFEST).take(task.order)
+    write_table(folder, task.shard.rows_name, table.replace_schema_metadata({"shard": json.dumps(entry)}))
+
+
+def _write_files(
+    folder: Folder, task: ShardTask, rows: dict[str, list[Any]], kept: list[codec.Recoded | None]
+) -> list[dict[str, Any]]:
+    """Writes the shard's files and sets the samples' positions in ``rows``.
+
+    Returns the files' entries in dataset.json, none if no sample is stored.
+    """
+    stored = [(i, recoded) for i in task.order if (recoded := kept[i])]
+    if not stored:
+        return []
+    with contextlib.ExitStack() as stack:
+        sizes = [len(recoded.data) for _, recoded in stored]
+        writers = _Writers(stack, folder, task.shard, task.settings, sizes)
         try:
-            for row, skip in _samples(task, writers):
-                for name, value in row.items():
-                    rows[name].append(value)
-                stored += skip is None
-                report(1, [skip] if skip else [])
+            for i, recoded in stored:
+                rows["position"][i] = writers.add(rows["key"][i], recoded, task.labels[i])
             writers.close()
         except BaseException:
             writers.abort()
             raise
-        if not stored:
-            raise _NothingStored
-        for name, path in writers.paths.items():
-            files.append({"path": name, "bytes": os.path.getsize(path), "xxh3": file_xxh3(path)})
-    entry = {"index": shard.index, "samples": stored, "files": files}
-    table = pa.table(rows, schema=MANIFEST).replace_schema_metadata({"shard": json.dumps(entry)})
-    write_table(folder, shard.rows_name, table)
+        return [
+            {"path": name, "bytes": os.path.getsize(path), "xxh3": file_xxh3(path)}
+            for name, path in writers.paths.items()
+        ]
 
 
-def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any], Skip | None]]:
-    """Yields the manifest row of each record, and a `Skip` if it was skipped."""
+def _samples(task: ShardTask) -> Iterator[tuple[dict[str, Any], codec.Recoded | None]]:
+    """Reads and recodes the records in their order; yields manifest rows and what to store, None if it is skipped."""
     records = list(from_table(task.records))
     with LocatorReader(task.root) as reader:
         images = reader.read_many(record.locator for record in records)
-        for record, label in zip(records, task.labels, strict=True):
-            row = dict.fromkeys(MANIFEST.names)
-            row |= {
+        for record, label, data in zip(records, task.labels, images, strict=True):
+            row = dict.fromkeys(MANIFEST.names) | {
                 "key": record.key,
                 "wnids": list(record.wnids),
                 "class_index": label,
@@ -162,29 +178,24 @@ def _samples(task: ShardTask, writers: _Writers) -> Iterator[tuple[dict[str, Any
                 "shard": task.shard.index,
             }
             try:
-                data = next(images)
                 if isinstance(data, ImageError):
                     raise data
-                row |= _stored(record, label, data, task.settings, writers, row)
-                yield row, None
+                yield row, _recode(data, task.settings, row)
             except ImageError as error:
                 row["status"] = f"skipped:{error}"
-                yield row, Skip(record.key, str(record.locator), str(error))
+                yield row, None
 
 
-def _stored(
-    record: Record, label: int, data: bytes, settings: Settings, writers: _Writers, row: dict[str, Any]
-) -> dict[str, Any]:
-    """Recodes and writes one image; returns the remaining columns of its manifest row.
+def _recode(data: bytes, settings: Settings, row: dict[str, Any]) -> codec.Recoded:
+    """Recodes one image, and sets the columns of its manifest row that depend on its bytes.
 
-    Sets the columns of the source's bytes in ``row`` first, so that a skipped image has them too. Raises ImageError if
-    the image is to be skipped.
+    Raises ImageError if the image is to be skipped; the columns of the source's bytes are set all the same.
     """
     row |= {"source_bytes": len(data), "source_xxh3": xxhash.xxh3_64_intdigest(data)}
     recoded = settings.recode(data)
     if len(recoded.data) > PAGE_SIZE:
         raise ImageError(f"{len(recoded.data)} bytes when recoded do not fit a page; lower --max-side")
-    return {
+    row |= {
         "width": recoded.width,
         "height": recoded.height,
         "bytes": len(recoded.data),
@@ -192,5 +203,5 @@ def _stored(
         "source_height": recoded.source_height,
         "stored_xxh3": xxhash.xxh3_64_intdigest(recoded.data),
         "status": "repaired:" + ",".join(recoded.repairs) if recoded.repairs else "ok",
-        "position": writers.add(record.key, recoded, label),
     }
+    return recoded

@@ -40,6 +40,7 @@ SETTINGS = {  # keys of dataset.json's settings → labels on the page
     "real": "ReaL labels (digest)",
     "limit": "Samples per split, at most",
     "holdout": "Samples of train held out as minival",
+    "val_fraction": "Fraction of each class of train held out as val",
 }
 
 

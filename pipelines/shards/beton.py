@@ -20,7 +20,10 @@ from imgtool.pipelines import codec
 from imgtool.wordnet.errors import DatasetError
 
 VERSION = 2
-PAGE_SIZE = 1 << 23  # FFCV's default
+PAGE_SIZE = 1 << 23
+"""The largest page, FFCV's default."""
+MIN_PAGE_SIZE = 1 << 16
+"""The smallest page. FFCV's reader takes every power of two."""
 JPEG, RAW = 0, 1
 
 HEADER = np.dtype(
@@ -33,6 +36,16 @@ ROW = np.dtype({"names": ["image", "label"], "formats": [IMAGE, "<i8"], "offsets
 ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 FIELDS = (("image", 2), ("label", 1))  # name, FFCV's type id: 2 RGB image, 1 int
 METADATA_START = HEADER.itemsize + len(FIELDS) * FIELD.itemsize
+
+
+def page_size_for(total: int, largest: int) -> int:
+    """Returns the page size of a shard with samples of ``total`` bytes, the largest of them of ``largest`` bytes.
+
+    It is a power of two, and at most a quarter of the samples, so that a file is not much larger than they are: it has
+    a page before and a partly used page after them. From 32 MB on it is PAGE_SIZE.
+    """
+    fitting = max(total // 4, 2 * largest - 1, MIN_PAGE_SIZE)
+    return min(1 << (fitting.bit_length() - 1), PAGE_SIZE)
 
 
 class BetonWriter:

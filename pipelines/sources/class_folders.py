@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -19,81 +18,88 @@ from imgtool.pipelines.annotations.val_labels import (
 from imgtool.pipelines.annotations.voc import MAX_XML, BoxAnnotations
 from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.reader import LocatorReader
-from imgtool.pipelines.records import IMAGE_SUFFIXES, Box, Record, key_of, sorted_wnids
+from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
+from imgtool.pipelines.sources import class_paths
+from imgtool.pipelines.sources.layout import SPLIT_NAMES, common_folder, passed_over
 from imgtool.pipelines.storage.folders import open_folder
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
-VAL_NAMES = ("val", "valid", "validation", "test")
-_TRAIN = re.compile(r"((?:[^/]+/)*?)train/[^/]+/[^/]+$")  # group 1: the folders above train
-_TEST = re.compile(r"ILSVRC2012_test_\d+\.\w+$")
-
 
 class ClassFolders:
-    """``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE`` (or valid, validation, test), or just ``CLASS/IMAGE``.
+    """``train/CLASS/IMAGE``, ``val/CLASS/IMAGE`` and ``test/CLASS/IMAGE``, or just ``CLASS/IMAGE``.
 
     In a folder, a tar or a zip, perhaps below other folders as in Kaggle's tree (``ILSVRC/Data/CLS-LOC/train``). The
-    classes are the folders' names, wnids or not. A validation folder without class folders is labelled by
-    LOC_val_solution.csv, the development kit or its ILSVRC2012_validation_ground_truth.txt, whichever is found first.
-    ILSVRC2012's test folder, which has no class folders, is the unlabelled split test. Boxes come from Kaggle's tables
-    or annotations. Hidden files, and files without an image suffix, are left out.
+    splits' folders may have other usual names (``SPLIT_NAMES`` in layout.py). The classes are the folders' names, wnids
+    or not; `class_paths` says which name counts where folders are nested. A folder of train without images is a class
+    without samples.
+
+    A validation folder without class folders is labelled by LOC_val_solution.csv, the development kit or its
+    ILSVRC2012_validation_ground_truth.txt, whichever is found first; a test folder without class folders has no labels.
+    Boxes come from Kaggle's tables or annotations. Images beside class folders cannot be stored.
     """
 
     layout: ClassVar[str] = "class-folders"
 
     @classmethod
     def recognise(cls, tree: FileTree) -> bool:
-        return any(_TRAIN.match(name) or name.count("/") == 1 for name in tree.files if _is_image(name))
+        """Whether there are class folders. Raises SourceError if several folders could be one split."""
+        folders = class_paths.folders_of(tree.images())
+        return class_paths.find_splits(folders, tree.path) is not None
 
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
         self.root = tree.root
-        self._images = [name for name in tree.files if _is_image(name)]
-        above = sorted({match[1] for name in self._images if (match := _TRAIN.match(name))})
-        if len(above) > 1:
-            folders = ", ".join(name or "." for name in above)
-            raise SourceError(f"{tree.path}: has several train folders, in {folders}; give one of these folders")
-        # Without a folder named train, the top-level folders are the classes.
-        self._folder = {"train": f"{above[0]}train/" if above else ""}
-        if above and (val := self._find_val_folder(above[0])):
-            self._folder["val"] = val
-        if above and any(self._is_test(name, f"{above[0]}test/") for name in self._images):
-            self._folder["test"] = f"{above[0]}test/"
-        self.splits = tuple(self._folder)
-        self.notes: list[str] = []
-        train = self._folder["train"]
-        self.wnids = sorted_wnids(
-            c for name in self._images if name.startswith(train) and (c := _class_of(name, train))
-        )
         self.ilsvrc2012_ids: dict[str, int] = {}
-
-    def _find_val_folder(self, above: str) -> str | None:
-        for name in VAL_NAMES:
-            top = f"{above}{name}/"
-            found = [image for image in self._images if image.startswith(top)]
-            # A test folder without class folders is ILSVRC2012's, whose labels are not public.
-            if found and (name != "test" or all(_class_of(image, top) for image in found)):
-                return top
-        return None
-
-    @staticmethod
-    def _is_test(name: str, top: str) -> bool:
-        """Whether this is one of ILSVRC2012's test images, which are in no class folder and have no public label."""
-        return name.startswith(top) and bool(_TEST.fullmatch(name.removeprefix(top)))
+        self.notes: list[str] = []
+        self.passed_over = tree.passed_over
+        self._images = tree.images()
+        folders = class_paths.folders_of(self._images)
+        self._top = class_paths.find_splits(folders, tree.path) or {"train": ""}
+        if list(self._top.values()) == [""] and (only := _split_of_all(tree)):
+            self._top = {only: ""}
+        self.splits = tuple(self._top)
+        paths = class_paths.ClassPaths(tree, folders, self._top)
+        self._classes = paths.of_folder
+        of_train = self._classes.get("train")
+        if of_train == {}:
+            raise SourceError(
+                f"{tree.path}: the images in {self._top['train']} are in no class folder; sort them into class folders"
+            )
+        known = of_train if of_train is not None else {k: c for of in self._classes.values() for k, c in of.items()}
+        in_split = bool(self._top.get("train") or _split_of_all(tree))
+        self.wnids = sorted_wnids([*known.values(), *(paths.empty if in_split else ())])
+        self.notes += passed_over(
+            [name for name in self._images if not name.startswith(tuple(self._top.values()))],
+            f"images outside of the splits' folders ({', '.join(self._top.values())}), passed over",
+        )
+        if paths.nested:
+            self.notes.append(
+                f"class folders are nested: the images in {paths.nested} are of the class {paths.nested_class}"
+            )
+        if in_split:
+            self.notes += passed_over(paths.empty, "class folders of train without images, each a class of 0 samples")
+        else:
+            self.notes += passed_over(paths.empty, "folders without images, which are not classes")
 
     def records(self, split: str) -> Iterator[Record]:
-        top, known = self._folder[split], set(self.wnids)
+        top, known = self._top[split], set(self.wnids)
+        of_folder = {top + path: wnid for path, wnid in self._classes[split].items()}
         boxes = self._boxes(split)
-        flat: dict[str, ImageLabel] | None = None
+        flat = {} if of_folder or split == "test" else self._flat_labels()
+        stray = []
         for name in self._images:
             if not name.startswith(top):
                 continue
-            key = key_of(name)
-            if split == "test":
-                yield Record(key, (), self._tree.files[name])
-                continue
-            label = ImageLabel(_class_of(name, top))
+            key, locator = key_of(name), self._tree.files[name]
+            label = ImageLabel(of_folder.get(name.rpartition("/")[0], ""))
             if not label.wnid:
-                flat = self._flat_labels() if flat is None else flat
+                if of_folder:
+                    stray.append(name)
+                    yield Record(key, (), locator.unreadable("the image is in no class folder"))
+                    continue
+                if split == "test":
+                    yield Record(key, (), locator)
+                    continue
                 if key not in flat:
                     raise SourceError(
                         f"{self._tree.path}: {name} is in no class folder, and no label file states its class; "
@@ -105,7 +111,8 @@ class ClassFolders:
                     f"{self._tree.path}: {name}: its class {label.wnid} is not among the {len(known)} folders of the "
                     "split train; add the class there, or remove the image"
                 )
-            yield Record(key, (label.wnid,), self._tree.files[name], boxes.get(key, label.boxes))
+            yield Record(key, (label.wnid,), locator, boxes.get(key, label.boxes))
+        self.notes += passed_over(stray, f"images of {split} in no class folder, not stored")
         if self._tree.truncated:
             raise TruncatedSourceError(self._tree.truncated)
 
@@ -139,16 +146,6 @@ class ClassFolders:
         return annotations.boxes
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not os.path.basename(name).startswith(".")
-
-
-def _class_of(name: str, top: str) -> str:
-    """Returns the class folder of an image below ``top``, "" if it is in none. Raises SourceError if it is deeper."""
-    folder, slash, file = name.removeprefix(top).partition("/")
-    if "/" in file:
-        raise SourceError(
-            f"{name}: is below a subfolder of a class folder; move it into {top}{folder}/, "
-            "or give the folder that holds the class folders"
-        )
-    return folder if slash else ""
+def _split_of_all(tree: FileTree) -> str | None:
+    """Returns the split whose folder holds everything, if there is one."""
+    return SPLIT_NAMES.get(common_folder(tree).rstrip("/").rpartition("/")[2].lower())

@@ -1,67 +1,60 @@
-"""Hugging Face's layout: parquet files per split, one row per image with its label. Single images are read in place."""
+"""Hugging Face's layout: parquet files per split, one row per image with its label."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import io
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from imgtool.pipelines.archives import parquet
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.archives.parquet_pages import Damaged
-from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
-from imgtool.pipelines.storage.folders import RandomAccessFile, join, open_folder
+from imgtool.pipelines.archives.parquet import Damaged
+from imgtool.pipelines.records import Record, key_of, sorted_wnids
+from imgtool.pipelines.sources.layout import (
+    MAX_CLASSES,
+    SPLIT_NAMES,
+    SPLITS,
+    classes_of,
+    classes_of_numbers,
+    first,
+    passed_over,
+    split_in_name,
+)
+from imgtool.pipelines.sources.parquet_columns import LABELS, UNLABELLED, ParquetFile, contents
+from imgtool.pipelines.storage.folders import join, open_folder
+from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE, PassedOver
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
-SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
-IMAGES, LABELS = ("image", "img", "jpg"), ("label", "labels", "fine_label", "cls")
-UNLABELLED = -1
 CONCURRENT_READS = 8
-"""Files or row groups that are indexed concurrently, so that their reads overlap."""
-STEP, STEP_REMOTE = 1 << 10, 4 << 20
-"""Bytes per read while indexing: few on a local disk, where images are skipped; many where each read is a request."""
-_SPLIT = re.compile(rf"(?:^|/)({'|'.join(SPLITS)})(?:[-_.][^/]*)?(?:/[^/]+)?\.parquet$")
+"""Files that are opened concurrently, so that their reads overlap."""
+_SPLIT = re.compile(rf"(?:^|/)({'|'.join(SPLIT_NAMES)})(?:[-_.][^/]*)?(?:/[^/]+)?\.parquet$")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})")
 _WNID_IN_NAME = re.compile(r"(.+)_(n\d{8})|(n\d{8})_\d+")
-
-
-class _ParquetFile(NamedTuple):
-    """What is read of a file when the source is opened: the column chunks of its images, and each row's label
-    (``UNLABELLED`` where null) and path."""
-
-    name: str
-    columns: list[parquet.Column]
-    labels: npt.NDArray[np.int64]
-    paths: pa.ChunkedArray | None
-    class_names: list[str] | None
 
 
 class HuggingFace:
     """Files like ``train-00000-of-00294.parquet``, ``data/validation-….parquet`` or ``test/0000.parquet``.
 
-    The image column is a struct of bytes and path, or a binary column named image, img or jpg. The label column is an
-    integer column named label, labels, fine_label or cls; unlabelled rows are negative or null. The class of a label is
-    taken from the first of these that is available:
+    The image column is a struct of bytes and path, or a binary column with a usual name (``IMAGES`` in
+    parquet_columns.py). The label column has a name in ``LABELS`` and holds integers or texts. A row without a label,
+    which is negative, null or empty, cannot be stored, except in a test split, which may also lack the column. The
+    class of a label is taken from the first of these that is available:
 
     - the label's name among the class names in the file, if these are wnids;
     - the label as an index into the 1000 ILSVRC2012 wnids **in sorted order**, if the class names are ILSVRC2012's, or
       if there are no names and the highest label is 999;
     - the wnid in the path of any row with this label: at the end (``n01440764_10026_n01440764.JPEG``, where it is
       removed from the key) or before the number (``n01440764_10026.JPEG``);
-    - the label's name; else its number (``007``).
+    - the label's name or text; else its number (``007``).
 
     A wnid in a row's path has to agree with the class of its label, else SourceError is raised; a row without a label
     has the class in its path. A split is truncated if
@@ -72,69 +65,57 @@ class HuggingFace:
 
     @classmethod
     def recognise(cls, tree: FileTree) -> bool:
-        return bool(_files_of(tree)) and "dataset.json" not in tree.files
+        return bool(_files_of(tree)[0]) and "dataset.json" not in tree.files
 
     @classmethod
     def from_tree(cls, tree: FileTree) -> HuggingFace:
-        return cls(tree.root, _files_of(tree), complete=True)
+        names, others = _files_of(tree)
+        source = cls(tree.root, names, complete=True)
+        source.passed_over = tree.passed_over.without(NOT_AN_IMAGE)  # its parquet files
+        source.notes += passed_over(others, "parquet files that are not named for a split, passed over")
+        return source
 
     def __init__(self, root: str, names: list[str], *, complete: bool = False) -> None:
         """``names`` are the files below ``root``; a file without a split's name belongs to train. ``complete``: these
         are all files of the data set, so one that is not among them is missing."""
         self.root = root
+        self.passed_over = PassedOver()
         self._folder = open_folder(root)
         self.ilsvrc2012_ids: dict[str, int] = {}
+        self.notes: list[str] = []
         self._truncated: dict[str, list[str]] = collections.defaultdict(list)
         by_split = _by_split(root, sorted(names))
         if complete:
             for split, files in by_split.items():
                 self._truncated[split] += _missing(root, split, files)
         self.splits = tuple(by_split)
-        self._files: dict[str, list[_ParquetFile]] = {}
+        self._files: dict[str, list[ParquetFile]] = {}
         with ThreadPoolExecutor(CONCURRENT_READS) as pool:
             for split, files in by_split.items():
                 opened = pool.map(self._open, files, itertools.repeat(split))
                 self._files[split] = [file for file in opened if file]
         self._class_of, self.wnids = self._classes()
+        self._check_classes()
 
     def records(self, split: str) -> Iterator[Record]:
         known = set(self.wnids)
         for file in self._files[split]:
             paths = file.paths.to_pylist() if file.paths is not None else itertools.repeat(None)
-            places = self._locate_images(file)
-            for row, (label, path, place) in enumerate(zip(file.labels.tolist(), paths, places, strict=False)):
+            rows = zip(file.labels.tolist(), paths, file.locators(), strict=False)
+            for row, (label, path, locator) in enumerate(rows):
                 key, in_path = _key_and_wnid(path)
                 wnid = self._class_of.get(label, "") if label >= 0 else in_path
                 if (wnid or label >= 0) and (wnid not in known or (in_path and in_path != wnid)):
                     but = f"its path says {in_path}" if in_path else f"there are {len(self._class_of)} classes"
                     its = f"its label is {label} ({wnid or 'no class'}), but {but}"
                     raise SourceError(f"{join(self.root, file.name)}: row {row}: {its}; correct or remove this row")
-                locator = Locator(file.name, f"row {row}", *place)
+                if not wnid and split != "test":
+                    locator = locator.unreadable("the row has no label")
                 yield Record(key or f"{key_of(file.name)}_{row:06d}", (wnid,) if wnid else (), locator)
         if self._truncated[split]:
             raise TruncatedSourceError("; ".join(self._truncated[split]))
 
-    def _locate_images(self, file: _ParquetFile) -> Iterator[parquet.Place]:
-        step = STEP_REMOTE if self._folder.remote else STEP
-
-        def index(opened: RandomAccessFile, column: parquet.Column) -> list[parquet.Place]:
-            return list(parquet.places(opened, column, step))
-
-        with contextlib.closing(self._folder.open(file.name)) as opened, ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            pending: collections.deque[Future[list[parquet.Place]]] = collections.deque()
-            try:
-                for column in itertools.chain(file.columns, [None] * CONCURRENT_READS):
-                    if column:
-                        pending.append(pool.submit(index, opened, column))
-                    if pending and (len(pending) == CONCURRENT_READS or not column):
-                        yield from pending.popleft().result()
-            except Damaged as error:
-                raise SourceError(f"{join(self.root, file.name)}: {error}") from None
-            finally:
-                for future in pending:
-                    future.cancel()
-
-    def _open(self, name: str, split: str) -> _ParquetFile | None:
+    def _open(self, name: str, split: str) -> ParquetFile | None:
         """Reads a file's labels and paths. Returns None if the file is truncated, and notes this for ``records``."""
         path = join(self.root, name)
         with contextlib.closing(self._folder.open(name)) as file:
@@ -145,8 +126,8 @@ class HuggingFace:
                 self._truncated[split].append(f"{path} is truncated: it ends at byte {file.size} without a footer")
                 return None
             try:
-                with pq.ParquetFile(pa.PythonFile(_RawFile(file), mode="r")) as opened:
-                    return _contents(opened, name, file.size)
+                with parquet.open_parquet(file) as opened:
+                    return contents(opened, name, file.size, unlabelled=split == "test")
             except (Damaged, pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise SourceError(f"{path}: {' '.join(str(error).split())}") from None
 
@@ -157,7 +138,17 @@ class HuggingFace:
         if any(file.class_names != named[0].class_names for file in named):
             raise SourceError(f"{self.root}: its files state different class names; give files of one data set")
         names = named[0].class_names if named else None
+        texts = self._number_texts()
+        files = [file for of_split in self._files.values() for file in of_split]
         highest = max((int(file.labels.max(initial=UNLABELLED)) for file in files), default=UNLABELLED)
+        if texts:
+            in_paths = {} if all(re.fullmatch(r"n\d{8}", text) for text in texts) else self._classes_in_paths(files)
+            class_of, wnids = classes_of(texts)
+            return (
+                (in_paths, sorted_wnids(in_paths.values()))
+                if in_paths
+                else ({number: class_of[text] for number, text in enumerate(texts)}, wnids)
+            )
         if names and all(re.fullmatch(r"n\d{8}", name) for name in names):
             table = names
         elif _is_ilsvrc2012(names) if names else highest == 999:
@@ -166,13 +157,46 @@ class HuggingFace:
             in_paths = self._classes_in_paths(files)
             if in_paths:
                 return in_paths, sorted_wnids(in_paths.values())
-            table = names or [f"{label:0{max(3, len(str(highest)))}d}" for label in range(min(highest + 1, 1 << 20))]
+            table = names or classes_of_numbers(min(highest, MAX_CLASSES))
+        if unnamed := [i for i, name in enumerate(table) if not name.strip()]:
+            raise SourceError(f"{self.root}: class {unnamed[0]} has no name; name it in the files' metadata")
         if len(set(table)) < len(table):
             twice = next(name for name, count in collections.Counter(table).items() if count > 1)
             raise SourceError(f"{self.root}: two of its classes are named {twice!r}; rename one in the files' metadata")
         return dict(enumerate(table)), sorted_wnids(table)
 
-    def _classes_in_paths(self, files: list[_ParquetFile]) -> dict[int, str]:
+    def _number_texts(self) -> list[str]:
+        """Returns all texts, sorted. Where a file's column is text, its labels become positions in this list."""
+        texts = sorted({text for files in self._files.values() for file in files for text in file.texts or () if text})
+        number = {text: i for i, text in enumerate(texts)} | {"": UNLABELLED}
+        for files in self._files.values():
+            for i, file in enumerate(files):
+                if file.texts is not None:
+                    table = np.array([*(number[text] for text in file.texts), UNLABELLED])
+                    files[i] = file._replace(labels=table[file.labels])
+                elif texts and file.labels.max(initial=UNLABELLED) >= 0:
+                    raise SourceError(
+                        f"{join(self.root, file.name)}: its labels are numbers, those of others are texts"
+                    )
+        return texts
+
+    def _check_classes(self) -> None:
+        """Raises an error if no row has a label; notes columns of images that are not read."""
+        files = [file for of_split in self._files.values() for file in of_split]
+        truncated = "; ".join(message for messages in self._truncated.values() for message in messages)
+        if truncated and not files:
+            raise TruncatedSourceError(truncated)
+        if not self.wnids:
+            rows = sum(len(file.labels) for file in files)
+            raise SourceError(
+                f"{self.root}: none of its {rows:,} rows has a label ({', '.join(LABELS)}); give labelled files"
+                + (f"; {truncated}" if truncated else "")
+            )
+        ignored = sorted({name for file in files for name in file.ignored})
+        if ignored:
+            self.notes.append(f"the images are those of the column {files[0].column}, not of {first(ignored)}")
+
+    def _classes_in_paths(self, files: list[ParquetFile]) -> dict[int, str]:
         found: dict[int, str] = {}
         for file in files:
             if file.paths is not None:
@@ -182,36 +206,23 @@ class HuggingFace:
         return found
 
 
-class _RawFile(io.RawIOBase):
-    """A RandomAccessFile with the interface of Python's raw files, which pyarrow reads."""
+def _files_of(tree: FileTree) -> tuple[list[str], list[str]]:
+    """Returns the parquet files to read, and those to pass over: where some are named for a split, the others.
 
-    def __init__(self, file: RandomAccessFile) -> None:
-        self._file, self._at = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._file.size)[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self._file.size - self._at, 0)
-        data = self._file.read(self._at, left if size < 0 else min(size, left))
-        self._at += len(data)
-        return data
+    Without any such name all files belong to train, unless there are images that are not in them. Hidden folders, such
+    as a clone's .git, are ignored.
+    """
+    names = [locator.file for locator in tree.files.values() if not locator.member]
+    names = [name for name in names if name.endswith(".parquet")]
+    named = [name for name in names if _split_of(name)]
+    if named or not names:
+        return named, sorted(set(names) - set(named))
+    return ([], names) if tree.images() else (names, [])
 
 
-def _files_of(tree: FileTree) -> list[str]:
-    """Returns the parquet files that are named for a split. Hidden folders, such as a clone's .git, are ignored."""
-    names = (locator.file for locator in tree.files.values() if not locator.member)
-    return [name for name in names if _SPLIT.search(name) and not re.search(r"(^|/)\.", name)]
+def _split_of(name: str) -> str | None:
+    match = _SPLIT.search(name.lower())
+    return SPLIT_NAMES[match[1]] if match else split_in_name(os.path.basename(name))
 
 
 def _missing(root: str, split: str, names: list[str]) -> list[str]:
@@ -225,10 +236,9 @@ def _missing(root: str, split: str, names: list[str]) -> list[str]:
 
 def _by_split(root: str, names: list[str]) -> dict[str, list[str]]:
     """Returns the files of each split, in the order train, val, test."""
-    found: dict[str, list[str]] = {split: [] for split in SPLITS.values()}
+    found: dict[str, list[str]] = {split: [] for split in SPLITS}
     for name in names:
-        match = _SPLIT.search(name)
-        found[SPLITS[match[1]] if match else "train"].append(name)
+        found[_split_of(name) or "train"].append(name)
     for split, files in found.items():
         folders = sorted({os.path.dirname(name) or "." for name in files})
         if len(folders) > 1:
@@ -236,74 +246,6 @@ def _by_split(root: str, names: list[str]) -> dict[str, list[str]]:
                 f"{root}: has several sets of {split} files, in {', '.join(folders)}; give one of these folders"
             )
     return {split: files for split, files in found.items() if files}
-
-
-def _contents(opened: pq.ParquetFile, name: str, size: int) -> _ParquetFile:
-    metadata, schema = opened.metadata, opened.schema_arrow
-    if metadata.num_rows > size:
-        raise Damaged("is damaged: its footer states more rows than the file has bytes; download it again")
-    image, bytes_path, name_path = _image_column(schema)
-    label = next((column for column in LABELS if column in schema.names), None)
-    if not image or label is None or not pa.types.is_integer(schema.field(label).type):
-        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        raise Damaged(
-            f"has no column of images ({', '.join(IMAGES)}) or none of integer labels ({', '.join(LABELS)}); rename "
-            f"its columns, which are {columns}"
-        )
-    leaves = [opened.schema.column(i) for i in range(metadata.num_columns)]
-    index = next((i for i, leaf in enumerate(leaves) if leaf.path == bytes_path), -1)
-    if index < 0 or leaves[index].max_repetition_level or leaves[index].physical_type != "BYTE_ARRAY":
-        raise Damaged(f"its column {bytes_path} does not hold one image per row; write it as a binary column")
-    max_level, groups = leaves[index].max_definition_level, range(metadata.num_row_groups)
-    columns_of = [parquet.column_of(metadata, group, index, max_level, size) for group in groups]
-    batches = list(opened.iter_batches(1 << 16, columns=[label, name_path] if name_path else [label]))
-    labels = [np.asarray(batch[label].cast(pa.int64()).fill_null(UNLABELLED)) for batch in batches]
-    paths = None
-    if name_path:
-        paths = pa.chunked_array(
-            [batch[image].field("path").cast(pa.large_string()) for batch in batches], pa.large_string()
-        )
-        paths.validate(full=True)  # raises ArrowInvalid if a path is not UTF-8
-    file = _ParquetFile(
-        name, columns_of, np.concatenate(labels or [np.zeros(0, np.int64)]), paths, _class_names(schema, label)
-    )
-    if not len(file.labels) == sum(column.rows for column in columns_of) == metadata.num_rows:
-        raise Damaged("is damaged: its columns have different numbers of rows; download it again")
-    return file
-
-
-def _image_column(schema: pa.Schema) -> tuple[str, str, str]:
-    """Returns the image column's name, and the parquet paths of the bytes and of the file names, "" where absent."""
-    structs = [f.name for f in schema if pa.types.is_struct(f.type) and _is_bytes(_field_type(f.type, "bytes"))]
-    plain = [f.name for f in schema if _is_bytes(f.type)]
-    for found in (structs, plain):
-        named = [name for name in IMAGES if name in found] or (found if found is structs and len(found) == 1 else [])
-        if named and found is structs:
-            path = _field_type(schema.field(named[0]).type, "path")
-            is_text = path is not None and (pa.types.is_string(path) or pa.types.is_large_string(path))
-            return named[0], f"{named[0]}.bytes", f"{named[0]}.path" if is_text else ""
-        if named:
-            return named[0], named[0], ""
-    return "", "", ""
-
-
-def _field_type(kind: pa.StructType, name: str) -> pa.DataType | None:
-    index = kind.get_field_index(name)
-    return kind.field(index).type if index >= 0 else None
-
-
-def _is_bytes(kind: pa.DataType | None) -> bool:
-    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    """Returns the class names that the library ``datasets`` writes into the metadata for a ClassLabel, by label."""
-    try:
-        info: Any = json.loads((schema.metadata or {})[b"huggingface"])
-        names = info["info"]["features"][label]["names"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return None
-    return names if isinstance(names, list) and names and all(isinstance(name, str) for name in names) else None
 
 
 def _is_ilsvrc2012(names: list[str]) -> bool:

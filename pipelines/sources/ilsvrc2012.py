@@ -19,6 +19,8 @@ from imgtool.pipelines.annotations.voc import BoxAnnotations
 from imgtool.pipelines.archives import class_tars, tar
 from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
 from imgtool.pipelines.storage.folders import join, open_folder
+from imgtool.pipelines.storage.passed_over import PassedOver
+from imgtool.pipelines.storage.text import decode_text
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -57,6 +59,7 @@ class ILSVRC2012:
         self._devkit = read_devkit(folder, devkit) if devkit else Devkit({}, [])
         self.ilsvrc2012_ids = self._devkit.ids
         self.notes: list[str] = []
+        self.passed_over = PassedOver()
         self._val_label_of = self._val_labels() if "val" in self.splits else {}
         self.wnids = sorted_wnids(self._devkit.ids) or self._wnids_without_devkit()
 
@@ -65,9 +68,9 @@ class ILSVRC2012:
         if self._devkit.ids:
             return labels_in_order(self._devkit.val_wnids())
         if folder.size(solution) is not None:
-            return read_solution(folder.read(solution).decode("utf-8", "replace"), join(self.root, solution))
+            return read_solution(decode_text(folder.read(solution)), join(self.root, solution))
         if folder.size(GROUND_TRUTH_FILE) is not None:
-            text = folder.read(GROUND_TRUTH_FILE).decode("utf-8", "replace")
+            text = decode_text(folder.read(GROUND_TRUTH_FILE))
             return read_ground_truth(text, join(self.root, GROUND_TRUTH_FILE))
         raise SourceError(
             f"{join(self.root, VAL_ARCHIVE)}: the labels are missing; put {DEVKITS[0]} into the same folder"
@@ -97,17 +100,20 @@ class ILSVRC2012:
         known = {*found, *(label.wnid for label in self._val_label_of.values())}
         return published if known <= set(published) else sorted_wnids(known)
 
-    def _scan(self, name: str) -> Iterator[tar.Member]:
+    def _scan(self, name: str, passed_over: PassedOver | None = None) -> Iterator[tar.Member]:
         with contextlib.closing(self._folder.open(name)) as file:
-            yield from tar.scan(file, name)
+            yield from tar.scan(file, name, passed_over=passed_over)
 
     def _train(self) -> Iterator[Record]:
         with contextlib.closing(self._folder.open(TRAIN_ARCHIVE)) as file:
-            for wnid, member in class_tars.scan(file, TRAIN_ARCHIVE, set(self.wnids), parallel=self._folder.remote):
+            known, parallel = set(self.wnids), self._folder.remote
+            for wnid, member in class_tars.scan(
+                file, TRAIN_ARCHIVE, known, parallel=parallel, passed_over=self.passed_over
+            ):
                 yield Record(key_of(member.name), (wnid,), Locator(TRAIN_ARCHIVE, *member))
 
     def _val(self) -> Iterator[Record]:
-        for member in self._scan(VAL_ARCHIVE):
+        for member in self._scan(VAL_ARCHIVE, self.passed_over):
             key = key_of(member.name)
             if key not in self._val_label_of:
                 raise SourceError(
@@ -118,5 +124,5 @@ class ILSVRC2012:
             yield Record(key, (label.wnid,), Locator(VAL_ARCHIVE, *member), label.boxes)
 
     def _unlabelled(self) -> Iterator[Record]:
-        for member in self._scan(self._test):
+        for member in self._scan(self._test, self.passed_over):
             yield Record(key_of(member.name), (), Locator(self._test, *member))

@@ -10,6 +10,7 @@ from typing import ClassVar
 from imgtool.pipelines.archives import class_tars, tar
 from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
 from imgtool.pipelines.storage.folders import open_folder
+from imgtool.pipelines.storage.passed_over import PassedOver, litter
 from imgtool.wordnet.errors import TruncatedSourceError
 
 _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar$")
@@ -29,7 +30,7 @@ class ImageNet21k:
         """Whether the first file of the archive, or any file of the folder, is a class tar."""
         folder = open_folder(root)
         if archive is None:
-            return any(_CLASS_TAR.match(name) for name, _ in folder.walk())
+            return any(_CLASS_TAR.match(name) and not litter(name) for name, _ in folder.walk("", PassedOver()))
         with contextlib.closing(folder.open(archive)) as file, contextlib.suppress(TruncatedSourceError):
             for member in tar.scan(file, archive, include_truncated=True):
                 return bool(_CLASS_TAR.match(member.name))
@@ -40,12 +41,17 @@ class ImageNet21k:
         self._folder = open_folder(root)
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.notes: list[str] = []
+        self.passed_over = PassedOver()
         self.wnids = sorted_wnids(self._class_tar_wnids())
 
     def _class_tar_wnids(self) -> Iterator[str]:
         """Yields the wnids in the class tars' names. The class tars are not opened yet."""
         if self._archive is None:
-            yield from (match[1] for name, _ in self._folder.walk() if (match := _CLASS_TAR.match(name)))
+            yield from (
+                match[1]
+                for name, _ in self._folder.walk("", PassedOver())
+                if not litter(name) and (match := _CLASS_TAR.match(name))
+            )
             return
         with contextlib.closing(self._folder.open(self._archive)) as file, contextlib.suppress(TruncatedSourceError):
             for member in tar.scan(file, self._archive, include_truncated=True):
@@ -54,17 +60,24 @@ class ImageNet21k:
     def records(self, split: str) -> Iterator[Record]:
         if self._archive is not None:
             with contextlib.closing(self._folder.open(self._archive)) as file:
-                for wnid, member in class_tars.scan(file, self._archive, parallel=self._folder.remote):
+                for wnid, member in class_tars.scan(
+                    file, self._archive, parallel=self._folder.remote, passed_over=self.passed_over
+                ):
                     yield Record(key_of(member.name), (wnid,), Locator(self._archive, *member))
             return
         truncated = []
-        for name, size in self._folder.walk():
+        for name, size in self._folder.walk("", self.passed_over):
             match = _CLASS_TAR.match(name)
-            if not match or not size:
+            if self.passed_over.add_litter(name):
+                continue
+            if not match:
+                self.passed_over.add("not a class tar", name)
+                continue
+            if not size:
                 continue
             with contextlib.closing(self._folder.open(name)) as file:
                 try:
-                    for member in tar.scan(file, name):
+                    for member in tar.scan(file, name, passed_over=self.passed_over):
                         yield Record(key_of(member.name), (match[1],), Locator(name, *member))
                 except TruncatedSourceError as error:
                     truncated.append(str(error))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
+from imgtool.pipelines.sources.layout import SPLITS, passed_over
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 WNIDS = "wnids.txt"
@@ -17,7 +18,8 @@ VAL_ANNOTATIONS = "val/val_annotations.txt"
 class TinyImageNet:
     """The layout of tiny-imagenet-200, with any number of classes.
 
-    The classes are those in wnids.txt, which is not sorted. The unlabelled test images are left out.
+    The classes are those in wnids.txt, which is not sorted. In any split, images may also be sorted into class folders,
+    with or without a folder images below: these are of the class of their folder. Unlabelled test images are left out.
     """
 
     layout: ClassVar[str] = "tiny-imagenet"
@@ -29,53 +31,68 @@ class TinyImageNet:
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
         self.root = tree.root
-        files = tree.files
-        self.wnids = sorted_wnids(self._tree.read_text(WNIDS).split())
+        self.wnids = sorted_wnids(tree.read_text(WNIDS).split())
         self.ilsvrc2012_ids: dict[str, int] = {}
-        self.splits = tuple(s for s in ("train", "val") if any(name.startswith(f"{s}/") for name in files))
+        self.notes: list[str] = []
+        self.passed_over = tree.passed_over
+        known = set(self.wnids)
+        self._images: dict[str, list[str]] = {split: [] for split in SPLITS}
+        outside: list[str] = []
+        unlabelled: list[str] = []
+        for name in tree.images():
+            split, *folders = name.split("/")[:-1] or [""]
+            if split == "test" and not known.intersection(folders):
+                unlabelled.append(name)
+            else:
+                self._images.get(split, outside).append(name)
+        self.splits = tuple(split for split, names in self._images.items() if names)
+        trained = {name.split("/")[1] for name in self._images["train"]}
+        self.notes += passed_over(unlabelled, "test images without a label, passed over")
+        self.notes += passed_over(outside, "images outside of train, val and test, passed over")
+        if "train" in self.splits:
+            empty = [wnid for wnid in self.wnids if wnid not in trained]
+            self.notes += passed_over(empty, f"classes of {WNIDS} without training images")
 
     def records(self, split: str) -> Iterator[Record]:
-        yield from self._train() if split == "train" else self._val()
+        boxes = {"train": self._train_boxes, "val": self._val_annotations}
+        yield from self._labelled(split, boxes[split]() if split in boxes else {})
         if self._tree.truncated:
             raise TruncatedSourceError(self._tree.truncated)
 
-    def _train(self) -> Iterator[Record]:
+    def _labelled(self, split: str, boxes: Mapping[str, Box]) -> Iterator[Record]:
+        """Yields the images of a split. Their class is that of their folder, else that of their annotation."""
         known = set(self.wnids)
-        boxes: dict[str, tuple[Box, ...]] = {}
+        if split == "val" and VAL_ANNOTATIONS not in self._tree.files and self._tree.truncated:
+            return  # the labels are missing because the tar is truncated: no validation record is complete
+        for name in self._images[split]:
+            file = os.path.basename(name)
+            folder, box = name.split("/")[1], boxes.get(file)
+            in_class_folder = folder not in ("images", file)
+            wnid = folder if in_class_folder else box.wnid if box else ""
+            if in_class_folder and box and box.wnid != folder:
+                raise SourceError(f"{self._tree.path}: {name}: its annotation says {box.wnid}; correct either")
+            if in_class_folder and folder not in known:
+                raise SourceError(
+                    f"{self._tree.path}: {name}: {folder} is not in {WNIDS}; add it there, or remove the folder"
+                )
+            if not wnid:
+                lacks = f"has no line in {VAL_ANNOTATIONS}" if split == "val" else "is in no class folder"
+                raise SourceError(f"{self._tree.path}: {name} {lacks}; add its label there, or remove the image")
+            yield Record(key_of(file), (wnid,), self._tree.files[name], (box,) if box else ())
+
+    def _train_boxes(self) -> dict[str, Box]:
+        boxes = {}
         for name in self._tree.files:
             if name.startswith("train/") and name.endswith("_boxes.txt"):
-                wnid = name.split("/")[1]
+                wnid = os.path.basename(name).removesuffix("_boxes.txt")
                 for file, *corners in self._lines(name, 5):
-                    boxes[file] = (_box(wnid, corners),)
-        for name, locator in self._tree.files.items():
-            folder, _, file = name.rpartition("/")
-            if not (folder.startswith("train/") and folder.endswith("/images")):
-                continue
-            wnid = folder.split("/")[1]
-            if wnid not in known:
-                raise SourceError(
-                    f"{self._tree.path}: {name}: {wnid} is not in {WNIDS}; add it there, or remove the folder"
-                )
-            yield Record(key_of(file), (wnid,), locator, boxes.get(file, ()))
+                    boxes[file] = _box(wnid, corners)
+        return boxes
 
-    def _val(self) -> Iterator[Record]:
-        labels = {}
-        if VAL_ANNOTATIONS not in self._tree.files and self._tree.truncated:
-            return  # the labels are missing because the tar is truncated: no validation record is complete
-        if VAL_ANNOTATIONS in self._tree.files:
-            for file, wnid, *corners in self._lines(VAL_ANNOTATIONS, 6):
-                labels[file] = (wnid, _box(wnid, corners))
-        for name, locator in self._tree.files.items():
-            if not name.startswith("val/images/"):
-                continue
-            file = os.path.basename(name)
-            if file not in labels:
-                raise SourceError(
-                    f"{self._tree.path}: {name} has no line in {VAL_ANNOTATIONS}; "
-                    "add its label there, or remove the image"
-                )
-            wnid, box = labels[file]
-            yield Record(key_of(file), (wnid,), locator, (box,))
+    def _val_annotations(self) -> dict[str, Box]:
+        if VAL_ANNOTATIONS not in self._tree.files:
+            return {}
+        return {file: _box(wnid, corners) for file, wnid, *corners in self._lines(VAL_ANNOTATIONS, 6)}
 
     def _lines(self, name: str, fields: int) -> Iterator[list[str]]:
         for number, line in enumerate(self._tree.read_text(name).splitlines(), 1):

@@ -7,15 +7,18 @@ storage through this interface alone, so they need not know where they are store
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from imgtool.pipelines.storage.atomic import atomic_write
-from imgtool.wordnet.errors import ImgtoolError
+from imgtool.pipelines.storage.passed_over import DANGLING, LOOP, SPECIAL, UNREADABLE, PassedOver
+from imgtool.wordnet.errors import ImgtoolError, first_line
 
 
 class RandomAccessFile(Protocol):
@@ -49,8 +52,16 @@ class Folder(Protocol):
         """Returns a file's size in bytes, None if there is no such file."""
         ...
 
-    def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
-        """Yields name and size of each file below a subfolder, sorted by the parts of the path."""
+    def kind(self, name: str = "") -> str:
+        """Returns "file" or "folder"; without a name, for the root. Raises FileNotFoundError with the cause."""
+        ...
+
+    def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
+        """Yields name and size of each file below a subfolder, sorted by the parts of the path.
+
+        Links are followed. ``passed_over`` gets the links that lead nowhere or in a circle, devices, pipes, the folders
+        that cannot be read, and the names of all folders. Without it, a folder that cannot be read raises OSError.
+        """
         ...
 
     def atomic_write(self, name: str) -> contextlib.AbstractContextManager[Path]:
@@ -150,15 +161,44 @@ class LocalFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
-        with os.scandir(self._path_of(below)) as entries:
-            named = [(os.fsencode(entry.name).decode("utf-8", "surrogateescape"), entry) for entry in entries]
+    def kind(self, name: str = "") -> str:
+        path = self._path_of(name)
+        return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+
+    def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
+        root = os.path.realpath(self._path_of(below))
+        parents = Path(root).parents if os.path.isdir(root) else ()
+        yield from self._walk(below, passed_over, tuple(_identity(str(parent)) for parent in parents))
+
+    def _walk(
+        self, below: str, passed_over: PassedOver | None, above: tuple[tuple[int, int], ...], is_link: bool = False
+    ) -> Iterator[tuple[str, int]]:
+        """``above`` identifies the folders above, to which a link must not lead back."""
+        path = str(self._path_of(below))
+        try:
+            here = _identity(path)
+            if is_link and here in above:
+                if passed_over is not None:
+                    passed_over.add(LOOP, below)
+                return
+            with os.scandir(path) as entries:
+                named = [(os.fsencode(entry.name).decode("utf-8", "surrogateescape"), entry) for entry in entries]
+        except PermissionError:
+            if passed_over is None or not below:
+                raise
+            passed_over.add(UNREADABLE, below)
+            return
         for base, entry in sorted(named, key=lambda pair: pair[0]):
             name = f"{below}/{base}" if below else base
-            if entry.is_dir():
-                yield from self.walk(name)
-            elif entry.is_file():
-                yield name, entry.stat().st_size
+            kind, size = _kind(entry)
+            if kind == "folder":
+                if passed_over is not None and not entry.is_symlink():
+                    passed_over.folders.add(name)
+                yield from self._walk(name, passed_over, (*above, here), entry.is_symlink())
+            elif kind == "file":
+                yield name, size
+            elif passed_over is not None:
+                passed_over.add(kind, name)
 
     @contextlib.contextmanager
     def atomic_write(self, name: str) -> Iterator[Path]:
@@ -177,6 +217,25 @@ class LocalFolder:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _kind(entry: os.DirEntry[str]) -> tuple[str, int]:
+    """Returns "folder" or "file" and the size, else the reason to pass the entry over. Links are followed."""
+    try:
+        if entry.is_dir():
+            return "folder", 0
+        if entry.is_file():
+            return "file", entry.stat().st_size
+    except OSError as error:  # a link in a circle, or through a folder that cannot be read
+        if not entry.is_symlink():
+            raise
+        return (LOOP if error.errno == errno.ELOOP else DANGLING), 0
+    return (DANGLING if entry.is_symlink() and not os.path.exists(entry.path) else SPECIAL), 0
 
 
 class RemoteFile:
@@ -207,6 +266,9 @@ class RemoteFolder:
         with remote_errors(url):
             self._fs, self._root = fsspec.core.url_to_fs(self.url)
 
+    def _url_of(self, name: str) -> str:
+        return f"{self.url}/{name}" if name else self.url
+
     def _path_of(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
@@ -217,12 +279,12 @@ class RemoteFolder:
         return RemoteFile(self._fs, self._path_of(name), size)
 
     def read(self, name: str) -> bytes:
-        with remote_errors(f"{self.url}/{name}"):
+        with remote_errors(self._url_of(name)):
             data: bytes = self._fs.cat_file(self._path_of(name))
             return data
 
     def size(self, name: str) -> int | None:
-        with remote_errors(f"{self.url}/{name}"):
+        with remote_errors(self._url_of(name)):
             try:
                 self._fs.invalidate_cache()  # other machines may write here too
                 found = self._fs.info(self._path_of(name))
@@ -230,32 +292,38 @@ class RemoteFolder:
                 return None
             return int(found["size"]) if found["type"] == "file" else None
 
-    def walk(self, below: str = "") -> Iterator[tuple[str, int]]:
-        with remote_errors(f"{self.url}/{below}"):
+    def kind(self, name: str = "") -> str:
+        with remote_errors(self._url_of(name)):
+            self._fs.invalidate_cache()
+            return "file" if self._fs.info(self._path_of(name))["type"] == "file" else "folder"
+
+    def walk(self, below: str = "", passed_over: PassedOver | None = None) -> Iterator[tuple[str, int]]:
+        with remote_errors(self._url_of(below)):
             self._fs.invalidate_cache()
             found = self._fs.find(self._path_of(below), detail=True)
         top = len(self._root) + 1
         for path in sorted(found, key=lambda p: p.split("/")):
-            yield path[top:], int(found[path]["size"])
+            if found[path]["type"] == "file" and not path.endswith("/"):  # consoles mark folders by such objects
+                yield path[top:], int(found[path]["size"])
 
     @contextlib.contextmanager
     def atomic_write(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="imgtool-") as folder:
             path = Path(folder) / os.path.basename(name)
             yield path
-            with remote_errors(f"{self.url}/{name}"):
+            with remote_errors(self._url_of(name)):
                 self._fs.put_file(str(path), self._path_of(name))
 
     @contextlib.contextmanager
     def local_path(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="imgtool-") as folder:
             path = Path(folder) / os.path.basename(name)
-            with remote_errors(f"{self.url}/{name}"):
+            with remote_errors(self._url_of(name)):
                 self._fs.get_file(self._path_of(name), str(path))
             yield path
 
     def remove(self, name: str) -> None:
-        with remote_errors(f"{self.url}/{name}"):
+        with remote_errors(self._url_of(name)):
             self._fs.invalidate_cache()
             if self._fs.exists(self._path_of(name)):
                 self._fs.rm(self._path_of(name), recursive=True)
@@ -263,12 +331,25 @@ class RemoteFolder:
 
 @contextlib.contextmanager
 def remote_errors(url: str) -> Iterator[None]:
-    """Turns any exception of a store's client library into an ImgtoolError of one line that names ``url``."""
+    """Turns any exception of a store's client library into an error of one line that names ``url`` and the cause.
+
+    What is missing raises FileNotFoundError, everything else ImgtoolError. Errors of the local disk remain.
+    """
     try:
         yield
-    except (OSError, ImgtoolError):
+    except ImgtoolError:
         raise
+    except FileNotFoundError as error:
+        # The HTTP client reports a refused connection so; a missing key of S3 is reported by its name alone.
+        cause = error.strerror or first_line(error.__cause__ or error)
+        cause = "no such file or folder in the store" if cause in url or cause == "Not Found" else cause
+        raise FileNotFoundError(errno.ENOENT, cause, url) from error
     except ImportError as error:
-        raise ImgtoolError(f"{url}: {error}; for s3:// install imgtool[s3]") from error
+        extra = "; install imgtool[s3]" if url.startswith(("s3://", "s3a://")) else ""
+        raise ImgtoolError(f"{url}: {first_line(error)}{extra}") from error
+    except OSError as error:
+        if error.filename:
+            raise
+        raise ImgtoolError(f"{url}: {error.strerror or first_line(error)}") from error
     except Exception as error:
-        raise ImgtoolError(f"{url}: {type(error).__name__}: {error}") from error
+        raise ImgtoolError(f"{url}: {type(error).__name__}: {first_line(error)}") from error

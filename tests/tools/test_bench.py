@@ -95,6 +95,17 @@ def test_prepare(tmp_path: Path) -> None:
     assert found["images"] == 40 and bool(found["peer"]) == (not missing("ffcv"))
 
 
+def test_prepare_from_a_slow_source(tmp_path: Path) -> None:
+    found = figures("prepare", "--slow-source", cwd=tmp_path)["slow_source"]
+    rows = {(row["source"], row["order"]): row for row in found["reading"]}
+    assert set(rows) == {(source, order) for source in ("tar", "parquet") for order in ("image by image", "in runs")}
+    assert rows["tar", "image by image"]["reads"] == 1
+    for row in rows.values():
+        assert 0 < row["seeks"] <= row["reads"] and row["disk_seconds"] > 0 and row["store_seconds"] > 0
+    for source in ("tar", "parquet"):
+        assert rows[source, "in runs"]["reads"] < rows[source, "image by image"]["reads"]
+
+
 def test_stores(tmp_path: Path) -> None:
     found = figures("stores", cwd=tmp_path)
     assert set(found["rates"]) == set(found["mean_bytes"]) and len(found["rates"]) == 8

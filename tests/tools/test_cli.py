@@ -127,6 +127,8 @@ def test_info_states_the_sizes():
     shown = here("info").stdout
     for size, parameters, flops in (("n", "2,719,288", "0.405"), ("x", "57,422,840", "18.843")):
         assert re.search(rf"^{size} +{parameters} .*{flops}", shown, re.M)
+    n, *_, x = json.loads(here("info", "--json").stdout)["sizes"]
+    assert (n["parameters"], x["parameters"]) == (2_719_288, 57_422_840) and round(n["gflops_224"], 3) == 0.405
     cited = here("info", "--cite").stdout
     assert "ILSVRC15" in cited
     assert "miller1995wordnet" in cited
@@ -155,6 +157,9 @@ def test_the_main_job(drawn, tmp_path, monkeypatch):
     again = imgtool("prepare", "--src", drawn, "--out", "data", "--max-side", 96, cwd=tmp_path)
     assert "complete already" in again.stdout
     assert "ilsvrc2012" in imgtool("info", "data", cwd=tmp_path).stdout
+    described = json.loads(imgtool("info", "data", "--json", cwd=tmp_path).stdout)
+    assert described["train"]["samples"] == 80 and described["train"]["bytes"] > 0
+    assert described["settings"]["max_side"] == 96
 
     train = ("train", "--size", "n", "--data", "data", "--imgsz", 32, "--batch", 16, "--epochs", 2, "--name", "first")
     result = imgtool(*train, cwd=tmp_path)
@@ -172,6 +177,8 @@ def test_the_main_job(drawn, tmp_path, monkeypatch):
     assert metrics["top1"] == pytest.approx(best, abs=1e-6)
     shown = here("info", "runs/first").stdout
     assert re.search(r"classes +10\b", shown)
+    described = json.loads(here("info", "runs/first", "--json").stdout)
+    assert described["parameters"] > 1e6 and described["top-1"] == pytest.approx(metrics["top1"])
 
     with tarfile.open(drawn / "ILSVRC2012_img_val.tar") as archive:
         (tmp_path / "a.JPEG").write_bytes(archive.extractfile("ILSVRC2012_val_00000001.JPEG").read())

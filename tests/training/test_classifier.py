@@ -65,6 +65,25 @@ def test_a_small_data_set_gets_a_small_batch(memory: Any, toy_recipe: Recipe) ->
     assert "batch 32 instead of 1024" in (run / "log.txt").read_text()
 
 
+def test_a_data_set_without_val(memory: Any, toy_recipe: Recipe) -> None:
+    for held in (memory.images, memory.labels):
+        held["minival"] = held.pop("val")[:64]
+    memory.splits = ("train", "minival")
+    memory.num_unlabelled = lambda split: 0
+    options: dict[str, Any] = {"recipe": toy_recipe.override(epochs=1), "quiet": True}
+    with pytest.raises(DatasetError, match=r"no split 'val'.*--val-fraction 0.1, or name another split.*--val-split"):
+        Classifier("n").train(**options)
+    result = Classifier("n").train(**options, val_split="minival", name="x")
+    assert result.metrics.images == 64
+    assert json.loads((result.run / "run.json").read_text())["val_split"] == "minival"
+    with pytest.raises(InputError, match="val_split=train: the run was started with val_split=minival"):
+        Classifier("n").train(name="x", resume=True, val_split="train", quiet=True)
+    assert Classifier("n").train(name="x", resume=True, quiet=True).metrics.images == 64
+    memory.num_unlabelled = lambda split: 5
+    with pytest.raises(DatasetError, match="5 images of the split 'minival' of memory have no label"):
+        Classifier("n").train(**options, val_split="minival")
+
+
 def test_loader_gets_the_recipe(memory: Any, toy_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 

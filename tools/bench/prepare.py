@@ -9,14 +9,15 @@ tar of class tars; its time includes start-up, manifest, hashes and report. Its 
 small data set has enough shards for two workers. For comparison, two loops process the same bytes in memory on one
 core: decoding, resizing and encoding in RGB with libjpeg-turbo, and imgtool's recoding. Rates are medians of all
 rounds.
+
+--slow-source measures something else: how often prepare reads a source, and what that costs on a spinning disk and on
+an object store, beside one read per image in random order.
 """
 
 from __future__ import annotations
 
-import io
 import shutil
 import statistics
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from typing import Any
 import click
 
 from imgtool.bench import machine
+from imgtool.bench import slow_source as slow
 from imgtool.bench.options import DRAWN, SourcePath, json_option, rehearsal, versions, write_json
 from imgtool.pipelines import codec
 from imgtool.pipelines.archives.reader import LocatorReader
@@ -62,24 +64,13 @@ def write_layouts(classes: dict[str, list[tuple[str, bytes]]], repeat: int, fold
 
     Returns the number of image files.
     """
-    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
-        for wnid, images in classes.items():
-            (folder / "images" / wnid).mkdir(parents=True)
-            inner = io.BytesIO()
-            with tarfile.open(fileobj=inner, mode="w") as archive:
-                for i in range(repeat):
-                    for key, data in images:
-                        name = f"{key}_{i}.JPEG"
-                        (folder / "images" / wnid / name).write_bytes(data)
-                        _add(archive, name, data)
-            _add(outer, f"{wnid}.tar", inner.getvalue())
+    slow.write_tar(classes, repeat, folder)
+    for wnid, images in classes.items():
+        (folder / "images" / wnid).mkdir(parents=True)
+        for i in range(repeat):
+            for key, data in images:
+                (folder / "images" / wnid / f"{key}_{i}.JPEG").write_bytes(data)
     return sum(map(len, classes.values())) * repeat
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    archive.addfile(info, io.BytesIO(data))
 
 
 def ffcv_writer(images: Path, out: Path, max_side: int, workers: int) -> None:
@@ -119,9 +110,19 @@ def own_loop(images: list[bytes], max_side: int) -> None:
     "--repeat", default=24, show_default=True, type=click.IntRange(1), help="Copies of each image in the data set."
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs to take medians of.")
+@click.option("--slow-source", is_flag=True, help="Count the reads of tar and parquet instead, and model their cost.")
 @json_option
 @rehearsal(src=DRAWN, images=40, repeat=1, rounds=1)
-def main(src: str, images: int, repeat: int, rounds: int, json_path: Path | None, rehearse: bool) -> None:
+def main(
+    src: str, images: int, repeat: int, rounds: int, slow_source: bool, json_path: Path | None, rehearse: bool
+) -> None:
+    if slow_source:
+        result = slow.measure(first_images(src, images), repeat)
+        slow.show(result)
+        write_json(
+            json_path, {"bench": "prepare", "rehearsal": rehearse, "machine": machine.describe(), "slow_source": result}
+        )
+        return
     absent = missing("ffcv")
     peer = "" if absent else f"FFCV {versions(['ffcv']).get('ffcv', '')}".strip()
     if absent:

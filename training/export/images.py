@@ -30,8 +30,8 @@ def check_images(checkpoint: Path, data: str | Path | None, imgsz: int) -> tuple
     if data is not None:
         return list(sample_images(data, _split(data, "val"), CHECK_IMAGES)), False
     with contextlib.suppress(ImgtoolError, OSError, ValueError):
-        data = json.loads((checkpoint.parent.parent / "run.json").read_text(encoding="utf-8"))["data"]
-        return list(sample_images(str(data), "val", CHECK_IMAGES)), False
+        run = json.loads((checkpoint.parent.parent / "run.json").read_text(encoding="utf-8"))
+        return list(sample_images(str(run["data"]), run.get("val_split", "val"), CHECK_IMAGES)), False
     with contextlib.suppress(ImgtoolError):
         return list(sample_images(DATA, "val", CHECK_IMAGES)), False
     return synthetic_images(CHECK_IMAGES, imgsz), True

@@ -14,6 +14,7 @@
 
 #include "isa.hpp"
 #include "image.hpp"
+#include "markers.hpp"
 #include "pool.hpp"
 #include "recode.hpp"
 
@@ -64,7 +65,7 @@ Coding coding_of(int64_t quality, int32_t h_samp, int32_t v_samp, int64_t restar
   return {static_cast<int>(quality), {h_samp, v_samp}, static_cast<int>(restart)};
 }
 
-// One per calling thread, because libjpeg's state is expensive to create.
+// One per calling thread, to use its buffers again.
 Worker& local_worker() {
   thread_local Worker worker;
   return worker;
@@ -208,6 +209,12 @@ API int32_t codec_decode(const uint8_t* data, uint64_t size, int64_t max_side, i
   });
 }
 
+// Returns whether a JPEG has an end marker.
+API bool codec_has_end(const uint8_t* data, uint64_t size) { return end_of_image(data, size).at; }
+
+// Returns the orientation in EXIF data without the segment's header, or 1.
+API int32_t codec_orientation(const uint8_t* tiff, uint64_t size) { return exif_orientation(tiff, size); }
+
 // Sets `read` to whether the coefficients could be read.
 API int32_t codec_read_coefficients(const uint8_t* data, uint64_t size, int32_t x, int32_t y, int32_t w, int32_t h,
                                     bool* read) {
@@ -222,10 +229,10 @@ API int32_t codec_read_coefficients(const uint8_t* data, uint64_t size, int32_t 
 }
 
 API int32_t codec_recode(const uint8_t* data, uint64_t size, int64_t max_side, int64_t short_side, int64_t quality,
-                         bool upright, bool fit, int32_t h_samp, int32_t v_samp, int64_t restart, Result* out) {
+                         bool upright, int32_t keep, int32_t h_samp, int32_t v_samp, int64_t restart, Result* out) {
   return guarded([&] {
     Stored stored = recode(local_worker(), data, size, {narrow(max_side), narrow(short_side)},
-                           coding_of(quality, h_samp, v_samp, restart), upright, fit);
+                           coding_of(quality, h_samp, v_samp, restart), upright, static_cast<Keep>(keep));
     out->width = stored.width, out->height = stored.height, out->damaged = stored.damaged;
     out->how = stored.how;
     out->source = fields_of(stored.source);

@@ -50,7 +50,7 @@ std::string encode(Planes& planes, const Coding& coding) {
   return out;
 }
 
-std::string transcode(const uint8_t* data, size_t size) {
+std::string transcode(const uint8_t* data, size_t size, int divide_h, int divide_v) {
   Compressor c;
   jpeg_decompress_struct in{};
   c.create();
@@ -67,17 +67,17 @@ std::string transcode(const uint8_t* data, size_t size) {
   jvirt_barray_ptr* coefficients = jpeg_read_coefficients(&in);
   jpeg_copy_critical_parameters(&in, &c.cinfo);
   // sampling factors 2x2, 2x2, 2x2 have the same blocks as 1x1, 1x1, 1x1, in another order
-  const int h = in.comp_info[1].h_samp_factor, v = in.comp_info[1].v_samp_factor;
   for (int k = 0; k < in.num_components; ++k) {
-    c.cinfo.comp_info[k].h_samp_factor /= h;
-    c.cinfo.comp_info[k].v_samp_factor /= v;
+    c.cinfo.comp_info[k].h_samp_factor /= divide_h;
+    c.cinfo.comp_info[k].v_samp_factor /= divide_v;
   }
   c.cinfo.optimize_coding = TRUE;
   jpeg_write_coefficients(&c.cinfo, coefficients);
   jpeg_finish_compress(&c.cinfo);
+  const bool misses = misses_scans(in);
   jpeg_finish_decompress(&in);
   jpeg_destroy_decompress(&in);
-  if (c.error.truncated || c.error.damaged) {
+  if (c.error.truncated || c.error.damaged || misses) {
     std::strcpy(c.error.message, "damaged");
     c.fail();
   }

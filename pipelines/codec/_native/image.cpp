@@ -60,7 +60,7 @@ void decode_crop(Worker& worker, const uint8_t* data, size_t size, int width, in
   const int x = resizer.cols.lo, y = resizer.rows.lo, rows = resizer.rows.hi - y;
   decoder.begin(x, y, resizer.cols.hi - x, rows);
   for (int r = 0; r < rows; ++r) resizer.push(decoder.row());
-  const bool bad = decoder.state().truncated || decoder.state().damaged;
+  const bool bad = decoder.state().truncated || decoder.state().damaged || decoder.misses_scans();
   decoder.end();
   if (bad) throw ImageError("the JPEG data is damaged");
   resizer.finish(rgb, 3 * static_cast<size_t>(out_w));
@@ -103,6 +103,7 @@ void check_whole(const Decoder& decoder, const Header& header) {
   if (decoder.state().truncated)
     throw ImageError("truncated: the data ends at row " + std::to_string(decoder.state().first_bad_row) + " of " +
                      std::to_string(header.height));
+  if (decoder.misses_scans()) throw ImageError("truncated: the data ends before the last scan");
 }
 
 Image decode_image(Worker& worker, const uint8_t* data, size_t size, const Target& target, bool upright) {

@@ -51,7 +51,7 @@ struct Target {                  // 0: no limit
 // The size in which an image is stored: never enlarged, with the same aspect ratio, sides rounded and at least 1.
 void target_size(const Target& target, int width, int height, int* out_w, int* out_h);
 
-// Throws ImageError if the data ended before the image did.
+// Throws ImageError if the data ended before the image did. Call this after the last row and before end().
 void check_whole(const Decoder& decoder, const Header& header);
 
 // Decodes a whole JPEG and shrinks it to the target. Applies the EXIF orientation if `upright`.

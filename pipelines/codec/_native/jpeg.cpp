@@ -27,7 +27,7 @@ void on_message(j_common_ptr cinfo, int level) {
   if (code == JWRN_HIT_MARKER && state->ended) {
     state->truncated = true;
   } else if (code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE || code == JWRN_MUST_RESYNC ||
-             code == JWRN_NOT_SEQUENTIAL || code == JWRN_ARITH_BAD_CODE) {
+             code == JWRN_ARITH_BAD_CODE) {
     state->damaged = true;
   } else {
     return;
@@ -55,11 +55,25 @@ void check_scans(j_common_ptr cinfo) {
   std::longjmp(state->jump, 1);
 }
 
-// Returns the orientation in an APP1 "Exif" segment (TIFF 6.0 header, IFD0, tag 0x0112), or 1.
+// Tells whether an APP1 segment holds EXIF data.
+bool is_exif(const uint8_t* p, size_t n) { return n > 6 && std::memcmp(p, "Exif\0\0", 6) == 0; }
+
+// Converts CMYK to RGB as Pillow does. The inks are stored inverted in Adobe's files, and all common readers take files
+// without Adobe's marker for the same.
+void cmyk_to_rgbx(uint8_t* row, int width) {
+  for (int i = 0; i < width; ++i, row += 4) {
+    const int k = row[3];
+    for (int c = 0; c < 3; ++c) {
+      const int t = row[c] * k + 128;
+      row[c] = static_cast<uint8_t>(((t >> 8) + t) >> 8);
+    }
+  }
+}
+
+}  // namespace
+
 int exif_orientation(const uint8_t* p, size_t n) {
-  if (n < 14 || std::memcmp(p, "Exif\0\0", 6) != 0) return 1;
-  p += 6;
-  n -= 6;
+  if (n < 8) return 1;
   const bool big = p[0] == 'M' && p[1] == 'M';
   if (!big && !(p[0] == 'I' && p[1] == 'I')) return 1;
   auto u16 = [&](size_t at) -> uint32_t { return big ? p[at] << 8 | p[at + 1] : p[at + 1] << 8 | p[at]; };
@@ -74,25 +88,24 @@ int exif_orientation(const uint8_t* p, size_t n) {
     const size_t at = ifd + 2 + 12 * i;
     if (at + 12 > n) return 1;
     if (u16(at) != 0x0112) continue;
-    const uint32_t value = u16(at + 8);
-    return u16(at + 2) == 3 && value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+    uint32_t value = 0;
+    switch (u16(at + 2)) {
+      case 1: case 2: case 7:            // BYTE, ASCII, UNDEFINED: as OpenCV and torchvision read them
+      case 3: case 8:                    // SHORT, SSHORT
+        value = u16(at + 8);
+        break;
+      case 6:                            // SBYTE
+        value = p[at + 8];
+        break;
+      case 4: case 9: case 13:           // LONG, SLONG, IFD; two of them are stored elsewhere
+        if (u32(at + 4) == 1) value = u32(at + 8);
+        break;
+      default: break;
+    }
+    return value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
   }
   return 1;
 }
-
-// Converts CMYK to RGB as Pillow does. Adobe's files, the only ones found in practice, store the inks inverted.
-void cmyk_to_rgbx(uint8_t* row, int width, bool inverted) {
-  for (int i = 0; i < width; ++i, row += 4) {
-    const int flip = inverted ? 0 : 255;
-    const int k = row[3] ^ flip;
-    for (int c = 0; c < 3; ++c) {
-      const int t = (row[c] ^ flip) * k + 128;
-      row[c] = static_cast<uint8_t>(((t >> 8) + t) >> 8);
-    }
-  }
-}
-
-}  // namespace
 
 void install(ErrorState& state) {
   jpeg_std_error(&state.base);
@@ -111,29 +124,38 @@ void set_source(jpeg_decompress_struct& cinfo, const uint8_t* data, size_t size)
   cinfo.src->fill_input_buffer = end_of_data;
 }
 
-Decoder::Decoder() {
-  install(error_);
-  cinfo_.err = &error_.base;
-  if (setjmp(error_.jump)) throw ImageError(error_.message);
-  jpeg_create_decompress(&cinfo_);
-  limit_scans(cinfo_, progress_);
-  jpeg_save_markers(&cinfo_, JPEG_APP0 + 1, 0xFFFF);
+bool misses_scans(const jpeg_decompress_struct& cinfo) {
+  for (int k = 0; k < cinfo.num_components; ++k) {
+    if (!cinfo.comp_info[k].quant_table) return true;  // set by the component's first scan
+    if (!cinfo.progressive_mode || !reinterpret_cast<const ErrorState*>(cinfo.err)->ended) continue;
+    for (int i = 0; i < DCTSIZE2; ++i)
+      if (cinfo.coef_bits[k][i] != 0) return true;
+  }
+  return false;
 }
 
-Decoder::~Decoder() { jpeg_destroy_decompress(&cinfo_); }
-
 void Decoder::fail() {
-  jpeg_abort_decompress(&cinfo_);
+  end();
   throw ImageError(error_.message);
 }
 
-void Decoder::end() noexcept { jpeg_abort_decompress(&cinfo_); }
+void Decoder::end() noexcept { jpeg_destroy_decompress(&cinfo_); }
+
+bool Decoder::misses_scans() const {
+  const bool single = !cinfo_.progressive_mode && cinfo_.comps_in_scan == cinfo_.num_components;
+  return !single && imgtool::misses_scans(cinfo_);     // our own decoder reads single scans only
+}
 
 const Header& Decoder::open(const uint8_t* data, size_t size) {
   end();
   error_.ended = error_.truncated = error_.damaged = false;
   error_.first_bad_row = -1;
+  install(error_);
+  cinfo_.err = &error_.base;
   if (setjmp(error_.jump)) fail();
+  jpeg_create_decompress(&cinfo_);
+  limit_scans(cinfo_, progress_);
+  jpeg_save_markers(&cinfo_, JPEG_APP0 + 1, 0xFFFF);
   set_source(cinfo_, data, size);
   jpeg_read_header(&cinfo_, TRUE);
   header_.width = static_cast<int>(cinfo_.image_width);
@@ -153,15 +175,28 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
                     c[1].v_samp_factor == c[2].v_samp_factor;
   header_.chroma_h = same ? c[1].h_samp_factor : 0;
   header_.chroma_v = same ? c[1].v_samp_factor : 0;
+  header_.regular = header_.progressive || is_regular();
   header_.orientation = 1;
-  for (auto* m = cinfo_.marker_list; m && header_.orientation == 1; m = m->next)
-    header_.orientation = exif_orientation(m->data, m->data_length);
+  const jpeg_marker_struct* m = cinfo_.marker_list;
+  while (m && !is_exif(m->data, m->data_length)) m = m->next;
+  if (m) header_.orientation = exif_orientation(m->data + 6, m->data_length - 6);    // the first one counts
   if (static_cast<int64_t>(header_.width) * header_.height > kMaxPixels) {
     std::snprintf(error_.message, sizeof error_.message, "%d x %d is larger than %lld million pixels",
                   header_.width, header_.height, static_cast<long long>(kMaxPixels / 1'000'000));
     fail();
   }
   return header_;
+}
+
+bool Decoder::is_regular() const {
+  if (cinfo_.Ss != 0 || cinfo_.Se != DCTSIZE2 - 1 || cinfo_.Ah != 0 || cinfo_.Al != 0) return false;
+  for (int i = 0; i < cinfo_.comps_in_scan && !cinfo_.arith_code; ++i) {
+    const int dc = cinfo_.cur_comp_info[i]->dc_tbl_no, ac = cinfo_.cur_comp_info[i]->ac_tbl_no;
+    for (const int number : {dc, ac})  // from the file; libjpeg has not checked them yet
+      if (number < 0 || number >= NUM_HUFF_TBLS) return false;
+    if (!cinfo_.dc_huff_tbl_ptrs[dc] || !cinfo_.ac_huff_tbl_ptrs[ac]) return false;
+  }
+  return true;
 }
 
 void Decoder::begin(int x, int y, int w, int h) {
@@ -192,7 +227,7 @@ const uint8_t* Decoder::row() {
   JSAMPROW rows[1] = {line_.data()};
   jpeg_read_scanlines(&cinfo_, rows, 1);
   uint8_t* pixels = line_.data() + skip_bytes_;
-  if (cinfo_.out_color_space == JCS_CMYK) cmyk_to_rgbx(pixels, width_, cinfo_.saw_Adobe_marker);
+  if (cinfo_.out_color_space == JCS_CMYK) cmyk_to_rgbx(pixels, width_);
   return pixels;
 }
 
@@ -261,13 +296,27 @@ bool Decoder::read_region(int x, int y, int w, int h, Planes& planes) {
   return read_mcus(region, planes);
 }
 
-bool Decoder::read_coefficients(int x, int y, int w, int h) {
+bool Decoder::read_coefficients(int x, int y, int w, int h, bool store) {
   Region region;
   if (!open_region(x, y, w, h, region)) return false;
-  reader_.assign(span_, region.left, region.right, rows_);
+  reader_.assign(span_, region.left, region.right, store ? rows_ : nullptr);
   for (int row = region.top; row < region.bottom; ++row)
     if (!reader_.read_row(row, span_)) return false;
   return true;
+}
+
+bool Decoder::read_whole() {
+  Steps steps;
+  for (int k = 0; k < header_.components; ++k)
+    if (!steps_of(k, steps)) return false;
+  return read_coefficients(0, 0, header_.width, header_.height, false);
+}
+
+bool Decoder::is_whole(bool plain) {
+  if (plain && read_whole()) return true;
+  if (setjmp(error_.jump)) fail();
+  jpeg_read_coefficients(&cinfo_);
+  return !error_.truncated && !error_.damaged && !misses_scans();
 }
 
 bool Decoder::requantise(const Coding& coding, std::string& out) {

@@ -36,6 +36,8 @@ struct Header {
   bool arithmetic = false;
   int h_samp = 1, v_samp = 1;    // luma sampling factors: 2, 2 is 4:2:0
   int chroma_h = 1, chroma_v = 1;  // those of both chroma planes; 0 if the planes differ
+  bool regular = true;           // false: Huffman tables are missing, and the standard ones are used (Motion-JPEG), or
+                                 // the parameters of a sequential scan are not 0, 63, 0, 0, which is harmless
 };
 
 struct ErrorState {
@@ -48,20 +50,28 @@ struct ErrorState {
   int first_bad_row = -1;        // output row at which one of them was first detected
 };
 
+// Returns the orientation in EXIF data: TIFF 6.0 header, IFD0, tag 0x0112. 1 if there is none.
+int exif_orientation(const uint8_t* tiff, size_t size);
+
 // Installs libjpeg's error handlers: errors jump to `jump`, warnings set the flags.
 void install(ErrorState& state);
 
 // Makes more than kMaxScans scans an error. `progress` must outlive the decompressor.
 void limit_scans(jpeg_decompress_struct& cinfo, jpeg_progress_mgr& progress);
 
+// Tells whether scans are missing once the decompressor has read all of them: those of a component, or, if the data has
+// ended without an end marker, the last bits of a progressive image's coefficients.
+bool misses_scans(const jpeg_decompress_struct& cinfo);
+
 // Reads from memory. The end of the data is recorded in the ErrorState, which must be installed.
 void set_source(jpeg_decompress_struct& cinfo, const uint8_t* data, size_t size);
 
-// One decoder per thread is reused for all images: creating libjpeg's state takes longer than reading a header.
+// One decoder per thread is reused for all images. Only its buffers are kept: libjpeg's state is created for each image
+// (about a microsecond), because its tables would otherwise serve the next image that lacks some.
 class Decoder {
  public:
-  Decoder();
-  ~Decoder();
+  Decoder() = default;
+  ~Decoder() { end(); }
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
@@ -76,11 +86,19 @@ class Decoder {
   // Decodes the whole MCUs that contain columns [x, x+w) of rows [y, y+h), and sets the position of each plane. False
   // if the image is not an undamaged baseline image in YCbCr or grayscale; begin() and row() can read it then.
   bool read_region(int x, int y, int w, int h, Planes& planes);
-  // Decodes the coefficients that read_region() needs and discards them, for benchmarks. False as in read_region().
-  bool read_coefficients(int x, int y, int w, int h);
+  // Decodes the coefficients that read_region() needs and discards them, for benchmarks; without storing them if not
+  // `store`. False as in read_region().
+  bool read_coefficients(int x, int y, int w, int h, bool store = true);
+  // The same for the whole image, without storing them. True only if the data is complete and undamaged.
+  bool read_whole();
+  // Tells whether all data up to the end marker is complete and undamaged. Reads what read_whole() cannot read, or may
+  // not because the image is not `plain` (see End). Throws ImageError.
+  bool is_whole(bool plain);
   // Encodes the image again in the same size as 4:2:0, without decoding it to samples. Possible for an undamaged
   // baseline scan of 4:4:4 or 4:2:0; otherwise false, and the other functions can read it.
   bool requantise(const Coding& coding, std::string& out);
+  // Tells whether scans are missing, after the last row is read: the data ended between two of them.
+  bool misses_scans() const;
   // Ends the image; may be called at any time.
   void end() noexcept;
 
@@ -95,6 +113,7 @@ class Decoder {
   };
   bool open_region(int x, int y, int w, int h, Region& region);
   bool read_mcus(const Region& region, Planes& planes);
+  bool is_regular() const;
   bool steps_of(int component, Steps& steps) const;
   jpeg_decompress_struct cinfo_{};
   ErrorState error_{};
@@ -114,8 +133,8 @@ std::string encode(const uint8_t* rgb, int width, int height, size_t stride, con
 // The same from planes with this subsampling. Fills their padding.
 std::string encode(Planes& planes, const Coding& coding);
 
-// Rewrites a JPEG as baseline without changing its pixels: a progressive or arithmetic-coded one, or one with larger
-// sampling factors than necessary. Throws ImageError, also if it is truncated or damaged.
-std::string transcode(const uint8_t* data, size_t size);
+// Rewrites a JPEG as baseline without changing its pixels, for instance a progressive or arithmetic-coded one. Divides
+// all sampling factors, which must be multiples. Throws ImageError, also if it is truncated or damaged.
+std::string transcode(const uint8_t* data, size_t size, int divide_h, int divide_v);
 
 }  // namespace imgtool

@@ -1,61 +1,57 @@
 #include "recode.hpp"
 
-#include <cstring>
 #include <numeric>
+
+#include "markers.hpp"
 
 namespace imgtool {
 namespace {
 
-// Returns where a JPEG with a single scan ends: after its end marker. 0 if it is incomplete or has more scans.
-// Checks only the markers (ITU-T T.81, annex B), not the entropy-coded bits.
-size_t end_of_single_scan(const uint8_t* data, size_t size) {
-  size_t at = 2;                                       // after the start marker, which libjpeg has checked
-  for (;;) {
-    while (at + 1 < size && data[at] == 0xFF && data[at + 1] == 0xFF) ++at;   // fill bytes
-    if (at + 4 > size || data[at] != 0xFF) return 0;
-    const uint8_t marker = data[at + 1];
-    if (marker < 0xC0 || (marker >= 0xD0 && marker <= 0xD9)) return 0;
-    at += 2 + (static_cast<size_t>(data[at + 2]) << 8 | data[at + 3]);
-    if (marker == 0xDA) break;                         // start of scan
-  }
-  for (int restart = 0; at < size; at += 2) {
-    const void* found = std::memchr(data + at, 0xFF, size - at);
-    if (!found) return 0;
-    at = static_cast<size_t>(static_cast<const uint8_t*>(found) - data);
-    while (at + 1 < size && data[at + 1] == 0xFF) ++at;
-    if (at + 1 >= size) return 0;
-    const uint8_t marker = data[at + 1];
-    if (marker == 0xD9) return at + 2;
-    if (marker == 0x00) continue;
-    if (marker != 0xD0 + restart) return 0;            // restart markers count modulo 8
-    restart = (restart + 1) % 8;
-  }
-  return 0;
-}
-
 // Tells whether all common readers support these sampling factors: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1.
 bool is_common(int h, int v) { return (h == 1 && v <= 2) || (h == 2 && v <= 2) || (h == 4 && v == 1); }
 
-// Keeps the image unchanged or rewrites it without loss, if possible: true if `out` has it.
-bool pass(const uint8_t* data, size_t size, const Header& header, Stored& out) {
-  if (header.space != JCS_YCbCr || header.chroma_h == 0) return false;
-  const int divide_h = std::gcd(header.h_samp, header.chroma_h), divide_v = std::gcd(header.v_samp, header.chroma_v);
-  if (header.chroma_h != divide_h || header.chroma_v != divide_v) return false;   // finer chroma, or 3 : 2
-  if (!is_common(header.h_samp / divide_h, header.v_samp / divide_v)) return false;
-  if (!header.progressive && !header.arithmetic && divide_h == 1 && divide_v == 1) {
-    if (const size_t end = end_of_single_scan(data, size)) {
-      out.data.assign(reinterpret_cast<const char*>(data), end);
-      out.how = end == size ? "passed" : "transcoded";   // bytes after the image are dropped
-      return true;
-    }
-  }
+// Rewrites the image without loss: true if `out` has it.
+bool rewrite(const uint8_t* data, size_t size, int divide_h, int divide_v, Stored& out) {
   try {
-    out.data = transcode(data, size);
+    out.data = transcode(data, size, divide_h, divide_v);
     out.how = "transcoded";
     return true;
   } catch (const ImageError&) {
     return false;                                      // decoding it will report the error
   }
+}
+
+// Keeps an image of Keep::fit unchanged or rewrites it without loss, if possible: true if `out` has it.
+bool fits(Decoder& decoder, const uint8_t* data, size_t size, const Header& header, Stored& out) {
+  if (header.space != JCS_YCbCr || header.chroma_h == 0) return false;
+  const int divide_h = std::gcd(header.h_samp, header.chroma_h), divide_v = std::gcd(header.v_samp, header.chroma_v);
+  if (header.chroma_h != divide_h || header.chroma_v != divide_v) return false;   // finer chroma, or 3 : 2
+  if (!is_common(header.h_samp / divide_h, header.v_samp / divide_v)) return false;
+  if (!header.progressive && !header.arithmetic && header.regular && divide_h == 1 && divide_v == 1) {
+    const End end = end_of_image(data, size);
+    if (end.plain && decoder.read_whole()) {
+      out.data.assign(reinterpret_cast<const char*>(data), end.at);
+      out.how = end.at == size ? "passed" : "transcoded";    // bytes after the image are dropped
+      return true;
+    }
+  }
+  return rewrite(data, size, divide_h, divide_v, out);
+}
+
+// The same for Keep::original.
+bool keeps(Decoder& decoder, const uint8_t* data, size_t size, const Header& header, Stored& out) {
+  if (header.space != JCS_YCbCr && header.space != JCS_GRAYSCALE) return false;
+  try {
+    const End end = end_of_image(data, size);
+    if (header.regular && end.at && decoder.is_whole(end.plain)) {
+      out.data.assign(reinterpret_cast<const char*>(data), size);
+      out.how = "passed";
+      return true;
+    }
+  } catch (const ImageError&) {
+    return false;
+  }
+  return rewrite(data, size, 1, 1, out);
 }
 
 void release_large(Planes& planes) {
@@ -65,7 +61,7 @@ void release_large(Planes& planes) {
 
 }  // namespace
 
-Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& target, const Coding& coding, bool upright, bool fit) {
+Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& target, const Coding& coding, bool upright, Keep keep) {
   Stored out;
   Decoder& decoder = worker.decoder;
   const Header header = decoder.open(data, size);
@@ -73,9 +69,10 @@ Stored recode(Worker& worker, const uint8_t* data, size_t size, const Target& ta
   target_size(target, header.width, header.height, &out.width, &out.height);
   const bool turned = upright && header.orientation > 1;
   const bool same_size = out.width == header.width && out.height == header.height;
-  if (fit && same_size && !turned) {
+  if (keep != Keep::none && same_size && !turned) {
+    const bool kept = (keep == Keep::fit ? fits : keeps)(decoder, data, size, header, out);
     decoder.end();
-    if (pass(data, size, header, out)) return out;
+    if (kept) return out;
     decoder.open(data, size);
   }
   if (header.space == JCS_YCbCr && same_size && !turned && coding.subsampling.x == 2 && coding.subsampling.y == 2 &&

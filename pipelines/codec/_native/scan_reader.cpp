@@ -308,15 +308,16 @@ bool ScanReader::skip_to(int64_t mcu) {
 bool ScanReader::read_row(int y, const Span& span) {
   const int64_t row = static_cast<int64_t>(y) * mcus_x_, end = row + span.end;
   const Spot* spots = span.spots.data();
-  for (int k = 0; k < count_; ++k) {   // all at once, which is faster than block by block
+  for (int k = 0; span.rows && k < count_; ++k) {      // all at once, which is faster than block by block
     BlockRow& blocks = span.rows[k];
     std::memset(blocks.at(0, 0), 0, sizeof(int16_t) * kArea * static_cast<size_t>(blocks.stride) * parts_[k].v);
   }
   for (int64_t at = row + span.begin, stop; at < end; at = next_ = stop) {
     if (!skip_to(at)) return false;
     stop = std::min((segment_ + 1) * interval_, end);
-    if (!read_blocks<true>(spots, spots + blocks_ * (stop - at))) return false;
-    spots += blocks_ * (stop - at);
+    const Spot* const next = spots + blocks_ * (stop - at);
+    if (!(span.rows ? read_blocks<true>(spots, next) : read_blocks<false>(spots, next))) return false;
+    spots = next;
   }
   return segment_holds();
 }

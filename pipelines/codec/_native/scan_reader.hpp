@@ -58,7 +58,8 @@ class ScanReader {
   int h(int k) const { return parts_[k].h; }
   int v(int k) const { return parts_[k].v; }
 
-  // Makes `rows`, one per component, the destination of MCUs [begin, end) of any row.
+  // Makes `rows`, one per component, the destination of MCUs [begin, end) of any row. Without rows, coefficients are
+  // decoded but not stored.
   void assign(Span& span, int begin, int end, BlockRow* rows);
   // Decodes these MCUs of row y, and of the data before them only what they depend on. Rows must be read in ascending
   // order. False if the data is damaged or ends.

@@ -72,6 +72,20 @@ def test_an_annotation_with_entities_is_refused():
         parse(bomb)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_annotations_of_any_encoding(encoding):
+    text = "\n<?xml version='1.0' encoding='ENC'?>\r\n<!-- é -->" + voc(("n01440764", 1, 2, 3, 4)).decode()
+    expected = parse(voc(("n01440764", 1, 2, 3, 4)))
+    assert parse(text.replace("ENC", encoding.removesuffix("-sig")).encode(encoding)) == expected != ()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+def test_entities_are_refused_in_any_encoding(encoding):
+    text = "<!DOCTYPE a [<!ENTITY b 'c'>]><annotation>&b;</annotation>"
+    with pytest.raises(ValueError):
+        parse(text.encode(encoding))
+
+
 def test_boxes_from_kaggles_files(members_of, drawn, tmp_path):
     root = tmp_path / "ILSVRC"
     for name, data in members_of(drawn / "ILSVRC2012_img_train.tar").items():

@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgtool.pipelines.archives import zip as zips
+from imgtool.pipelines.archives.links import Links
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import MAX_BYTES, Locator
 from imgtool.pipelines.sources import open_source
 from imgtool.pipelines.storage.folders import LocalFile
+from imgtool.pipelines.storage.passed_over import PassedOver
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
 NAMES = st.lists(
@@ -56,7 +58,7 @@ def make(files, methods=(zipfile.ZIP_DEFLATED,), *, pipe=False, zip64=False, com
 def scan(data: bytes, path: Path) -> list[Locator]:
     path.write_bytes(data)
     with contextlib.closing(LocalFile(str(path))) as file:
-        return list(zips.scan(file, path.name))
+        return list(zips.scan(file, path.name, Links(PassedOver())))
 
 
 def contents(data: bytes, path: Path) -> dict[str, bytes]:
@@ -121,7 +123,7 @@ def test_entries_beyond_4_gib(path):
         file.write(zips.LOCATOR64.pack(b"PK\6\7", 0, directory + size, 1))
         file.write(zips.END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0))
     with contextlib.closing(LocalFile(str(path))) as file:
-        (found,) = zips.scan(file, "a.zip")
+        (found,) = zips.scan(file, "a.zip", Links(PassedOver()))
         assert (found.offset, zips.unpack(file, found)) == (gap, b"hello")
     path.unlink()
 
@@ -155,13 +157,17 @@ def test_folders_and_links_are_skipped_and_the_last_of_several_members_counts(pa
 
 
 def test_names_that_are_not_ascii(path):
-    """Without the UTF-8 flag a name is in code page 437, unless an extra field has it in Unicode."""
-    data = make({"caf\N{LATIN SMALL LETTER E WITH ACUTE}": b"x"})
-    plain = bytearray(data)
-    for at in (6, plain.index(b"PK\1\2") + 8):
+    """Without the UTF-8 flag a name is in code page 437 if DOS made it, and what the file system had if Unix did."""
+    plain = bytearray(make({"café": b"x"}))
+    entry = plain.index(b"PK\1\2")
+    for at in (6, entry + 8):
         struct.pack_into("<H", plain, at, 0)
-    with zipfile.ZipFile(io.BytesIO(plain)) as archive:
-        assert [m.member for m in scan(bytes(plain), path)] == archive.namelist() != ["café"]
+    for system, name in ((0, "caf├⌐"), (10, "caf├⌐"), (3, "café"), (19, "café")):
+        plain[entry + 5] = system
+        assert [m.member for m in scan(bytes(plain), path)] == [name]
+    for at in (30, entry + 46):
+        plain[at : at + 5] = b"caf\xe9s"
+    assert [m.member for m in scan(bytes(plain), path)] == ["cafés"]
 
 
 @pytest.mark.parametrize(

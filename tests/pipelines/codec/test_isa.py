@@ -70,7 +70,7 @@ def test_real_images(mini: Path, set_isa: None) -> None:
     pool = _native.Pool(2)
 
     def made() -> list[bytes]:
-        out = [_native.recode(data, side, 0, 90, True, False, (2, 2), 0)[0] for data in images for side in (0, 256)]
+        out = [_native.recode(data, side, 0, 90, True, "none", (2, 2), 0)[0] for data in images for side in (0, 256)]
         info = [_native.probe(data) for data in images]
         dims = np.array([[i["width"], i["height"]] for i in info], np.int32)
         crops = np.array([[w // 8, h // 8, w // 2, h // 2, 160, 160, 0, 0, 1] for w, h in dims], np.int32)

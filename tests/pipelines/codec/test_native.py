@@ -134,7 +134,7 @@ def test_another_quality_is_refused(jpeg, quality):
 @pytest.mark.parametrize("factors", [(0, 0), (1, 2), (3, 1), (-1, 1)])
 def test_another_subsampling_is_refused(jpeg, factors):
     with pytest.raises(ValueError, match="unsupported subsampling"):
-        _native.recode(jpeg, 0, 0, 90, True, False, factors, 0)
+        _native.recode(jpeg, 0, 0, 90, True, "none", factors, 0)
     with pytest.raises(ValueError, match="unsupported subsampling"):
         _native.encode(_native.decode(jpeg, 0, 0, True)[0], 90, factors, 0)
 

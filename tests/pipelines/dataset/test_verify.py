@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import xxhash
 from click.testing import CliRunner
 
 from imgtool.cli import main
+from imgtool.pipelines.codec import Recoded
 from imgtool.pipelines.dataset.verify import verify
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.prepare.settings import Settings
@@ -179,3 +181,29 @@ def test_real_images_verify(mini, tmp_path):
     rows = pq.read_table(tmp_path / "out/train.parquet")
     assert pc.sum(pc.equal(rows["source_xxh3"], rows["stored_xxh3"])).as_py() > 300
     assert np.asarray(rows["width"]).max() <= 500
+
+
+def test_damage_of_the_source_that_was_stored(encoded, draw_image, tmp_path, monkeypatch):
+    """As versions stored it that passed damaged images on. The advice helps: this version stores them repaired."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    for name in ("ant", "bee"):
+        (source / "train" / name).mkdir(parents=True)
+        (source / "train" / name / "whole.jpg").write_bytes(encoded(draw_image()))
+    cut = encoded(draw_image(), quality=95)
+    (source / "train/ant/cut.jpg").write_bytes(cut[: len(cut) * 6 // 10] + b"\xff\xd9")
+    (source / "train/bee/no_end.jpg").write_bytes(cut[:-2])
+    settings = Settings(max_side=0, store="original")
+    with monkeypatch.context() as patch:
+        passed = Recoded(b"", 320, 240, 320, 240, (), "passed")
+        patch.setattr(Settings, "recode", lambda self, data: replace(passed, data=data))
+        prepare(source, out, settings, workers=1)
+    assert faults(out) == []
+    found = faults(out, deep=True)
+    assert len(found) == 2
+    for fault, name in zip(sorted(found, key=lambda text: "no_end" in text), ("cut", "no_end"), strict=True):
+        assert f"{name}.jpg" in fault and "so is its source" in fault and "delete it" in fault
+    (out / "train/00000.beton").unlink()
+    prepare(source, out, settings, workers=1)
+    assert faults(out, deep=True) == []
+    status = pq.read_table(out / "train.parquet")["status"].to_pylist()
+    assert sorted(status) == ["ok", "ok", "ok", "repaired:damaged"]

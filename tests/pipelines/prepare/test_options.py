@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from imgtool.cli import main
 from imgtool.pipelines.dataset import Dataset
 from imgtool.pipelines.prepare import Limits, prepare
+from imgtool.pipelines.prepare.commit import MAX_WNIDS
 from imgtool.pipelines.prepare.plan import _holdout, make_plan
 from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.sources import open_source
@@ -45,11 +46,12 @@ def folders(tmp_path, draw_image, encoded):
 
 def test_a_limit_takes_random_samples_of_each_split(drawn, tmp_path):
     prepare(drawn, tmp_path / "out", Settings(max_side=64, limit=12), workers=1)
-    prepare(drawn, tmp_path / "all", Settings(max_side=64), workers=1)
+    prepare(drawn, tmp_path / "more", Settings(max_side=64, limit=15), workers=1)
     for split in ("train", "val"):
-        some = [row["key"] for row in rows_of(tmp_path / "out", split)]
-        assert some == [row["key"] for row in rows_of(tmp_path / "all", split)][:12]
-        assert len({key.split("_")[0] for key in some}) > 1 or split == "val"
+        some = {row["key"] for row in rows_of(tmp_path / "out", split)}
+        assert len(some) == 12
+        assert some < {row["key"] for row in rows_of(tmp_path / "more", split)}, "a larger limit adds samples"
+        assert len({key.split("_")[0] for key in some}) > 3 or split == "val"
 
 
 def test_a_holdout_is_taken_from_every_class(drawn, tmp_path):
@@ -78,6 +80,39 @@ def test_a_holdout_is_proportional(labels, data):
         assert not (mine[1:] & ~mine[:-1]).any(), "the first samples of each class"
 
 
+def test_a_fraction_of_each_class_becomes_val(folders, tmp_path):
+    counts = {"a": 20, "b": 4, "c": 1}
+    root = folders({f"{c}/{i}.jpg": None for c, count in counts.items() for i in range(count)})
+    summary = prepare(root, tmp_path / "out", Settings(max_side=64, val_fraction=0.1), workers=1)
+    assert summary.stored == {"train": 22, "val": 3}
+    rows = {split: rows_of(tmp_path / "out", split) for split in ("train", "val")}
+    assert collections.Counter(row["wnids"][0] for row in rows["val"]) == {"a": 2, "b": 1}  # never the last of a class
+    assert not {row["source"] for row in rows["train"]} & {row["source"] for row in rows["val"]}
+    assert Dataset(tmp_path / "out").class_table["val_count"].to_pylist() == [2, 1, 0]
+    assert not any("no split val" in note for note in summary.notes)
+    prepare(root, tmp_path / "again", Settings(max_side=64, val_fraction=0.1), workers=2)
+    assert rows_of(tmp_path / "again", "val") == rows["val"]
+
+
+def test_what_val_fraction_cannot_do(drawn, folders, tmp_path):
+    with pytest.raises(InputError, match="--val-fraction makes the split val from train, but the source has it"):
+        prepare(drawn, tmp_path / "out", Settings(val_fraction=0.1), workers=1)
+    with pytest.raises(InputError, match="only one of them"):
+        Settings(val_fraction=0.1, holdout=5)
+    with pytest.raises(InputError, match=r"--val-fraction 1: "):
+        Settings(val_fraction=1.0)
+    with pytest.raises(InputError, match="only one sample"):
+        prepare(folders({"a/1.jpg": None, "b/1.jpg": None}), tmp_path / "out", Settings(val_fraction=0.5), workers=1)
+
+
+def test_a_data_set_without_val_says_how_to_get_one(folders, tmp_path):
+    root = folders({f"{c}/{i}.jpg": None for c in "ab" for i in range(4)})
+    summary = prepare(root, tmp_path / "out", Settings(max_side=64), workers=1)
+    assert summary.notes == ["no split val, which training needs: prepare with --val-fraction 0.1"]
+    summary = prepare(root, tmp_path / "held", Settings(max_side=64, holdout=2), workers=1)
+    assert summary.notes[0].endswith("or imgtool train --val-split minival")
+
+
 def test_an_image_of_several_classes_keeps_all_its_wnids(folders, tmp_path, draw_image, encoded):
     same = encoded(draw_image(90, 70, 5))
     root = folders({"n02084071/a.jpg": same, "n02121808/b.jpg": same, "n02121808/c.jpg": None, "n01503061/d.jpg": same})
@@ -93,6 +128,30 @@ def test_an_image_of_several_classes_keeps_all_its_wnids(folders, tmp_path, draw
     (tmp_path / "out/train/00000.beton").unlink()
     prepare(root, tmp_path / "out", workers=1)
     assert {row["key"]: row["wnids"] for row in rows_of(tmp_path / "out", "train")} == wnids
+
+
+def test_a_placeholder_of_many_classes_does_not_list_them_all(folders, tmp_path, draw_image, encoded):
+    """A copy in each class: the number of listed wnids grows with the number of images, not with its square."""
+    copies = 2 * MAX_WNIDS
+    placeholder, rare = encoded(draw_image(40, 30, 1)), encoded(draw_image(40, 30, 2))
+    images = {f"{c:03d}/{name}.jpg": placeholder for c in range(copies) for name in "pq"}
+    root = folders({**images, "000/r.jpg": rare, "001/s.jpg": rare})
+    arguments = ["prepare", "--src", str(root), "--out", str(tmp_path / "out"), "--workers", "1"]
+    result = CliRunner().invoke(main, arguments)
+    wnids = {(row["wnids"][0], row["key"]): row["wnids"] for row in rows_of(tmp_path / "out", "train")}
+    assert wnids.pop(("000", "r")) == ["000", "001"]
+    assert wnids.pop(("001", "s")) == ["001", "000"]
+    assert len(wnids) == 2 * copies
+    assert all(names == [first] for (first, _), names in wnids.items())
+    assert f"{2 * copies} images are copies of one that is in more than {MAX_WNIDS} classes" in result.output
+    assert "2 images belong to several classes" in result.output
+
+
+def test_images_of_as_many_classes_as_are_listed(folders, tmp_path, draw_image, encoded):
+    image = encoded(draw_image(40, 30, 1))
+    root = folders({f"{c:03d}/p.jpg": image for c in range(MAX_WNIDS)})
+    tally = prepare(root, tmp_path / "out", workers=1).tally
+    assert (tally.multi_class, tally.placeholders) == (MAX_WNIDS, 0)
 
 
 def test_images_of_val_that_are_in_train_are_counted(mini, tmp_path):

@@ -22,7 +22,7 @@ from PIL import Image
 from imgtool.pipelines import codec
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.dataset import STATE, Dataset
-from imgtool.pipelines.prepare import Limits, prepare
+from imgtool.pipelines.prepare import Limits, plan, prepare
 from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.prepare.shard_task import PARTS
 from imgtool.pipelines.shards.beton import BetonReader
@@ -128,6 +128,50 @@ def test_one_worker_and_two_give_the_same_bytes(drawn, tmp_path):
     one, two = (contents(tmp_path / str(workers)) for workers in (1, 2))
     assert one == two
     assert sum(name.startswith("train/") for name in one) > 0
+
+
+@pytest.fixture
+def mixed(tmp_path, draw_image, encoded) -> Path:
+    """160 images of every kind in turn, in two splits: JPEGs of several codings, PNG, GIF, CMYK, damaged, no image."""
+    image = draw_image(97, 66, 1)
+    grey, cmyk = (Image.fromarray(image).convert(mode) for mode in ("L", "CMYK"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    coarse = encoded(image, quality=20, optimize=True)
+    kinds = [
+        encoded(image, quality=95),
+        coarse,
+        encoded(image, subsampling=0, optimize=True),
+        encoded(image, progressive=True),
+        encoded(image, restart_marker_blocks=3),
+        encoded(grey, quality=80, optimize=True),
+        encoded(cmyk),
+        encoded(image, exif=exif),
+        encoded(image, "PNG"),
+        encoded(grey, "GIF"),
+        coarse[: len(coarse) // 2],
+        coarse[:300] + bytes(20) + coarse[320:],
+        b"I am a text file",
+    ]
+    for number in range(160):
+        path = tmp_path / "mixed" / ("val" if number % 5 == 0 else "train") / "abc"[number % 3] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(kinds[number % len(kinds)])
+    return tmp_path / "mixed"
+
+
+@pytest.mark.parametrize("store", ["jpeg", "fit"])
+def test_mixed_images_give_the_same_bytes_with_any_number_of_workers(mixed, tmp_path, monkeypatch, store):
+    """Nothing that one image leaves in a process reaches the next one: each process sees others before it."""
+    monkeypatch.setattr(plan, "MIN_SAMPLES", 16)
+    monkeypatch.setattr(plan, "MIN_BYTES", 1000)
+    for workers in (1, 2, 3):
+        prepare(mixed, tmp_path / str(workers), Settings(max_side=80, store=store, format="both"), workers=workers)
+    one, two, three = (contents(tmp_path / str(workers)) for workers in (1, 2, 3))
+    assert one == two == three
+    assert sum(name.endswith(".beton") for name in one) >= 8
+    status = {row["status"].partition(":")[0] for row in rows_of(tmp_path / "1", "train").values()}
+    assert status == {"ok", "repaired", "skipped"} or store == "jpeg"
 
 
 def test_the_order_depends_on_the_seed(drawn, tmp_path):
@@ -271,18 +315,20 @@ def test_an_empty_source(tmp_path):
         prepare(tmp_path, tmp_path / "out", workers=1)
 
 
-def test_a_shard_with_only_skipped_samples_is_left_out(tmp_path):
-    inner = io.BytesIO()
-    with tarfile.open(fileobj=inner, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("n01440764_1.JPEG"))
-    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as archive:
-        info = tarfile.TarInfo("n01440764.tar")
+def test_a_shard_with_only_skipped_samples_is_left_out(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path / "source")
+    with tarfile.open(tmp_path / "source/ILSVRC2012_img_train.tar", "w") as archive:
+        inner = io.BytesIO()
+        with tarfile.open(fileobj=inner, mode="w") as of_class:
+            of_class.addfile(tarfile.TarInfo("n02206856_1.JPEG"))
+        info = tarfile.TarInfo("n02206856.tar")
         info.size = len(inner.getvalue())
         archive.addfile(info, io.BytesIO(inner.getvalue()))
-    summary = prepare(tmp_path, tmp_path / "out", workers=1)
-    assert summary.stored == {"train": 0}
-    assert not list((tmp_path / "out").rglob("*.beton"))
-    assert prepare(tmp_path, tmp_path / "out", workers=1).already_complete
+    summary = prepare(tmp_path / "source", tmp_path / "out", workers=1)
+    assert summary.stored == {"train": 0, "val": 20}
+    assert "no image of train could be stored: empty (1, the first is ILSVRC2012_img_train.tar!" in summary.notes[0]
+    assert not list((tmp_path / "out/train").rglob("*.beton"))
+    assert prepare(tmp_path / "source", tmp_path / "out", workers=1).already_complete
 
 
 def test_the_real_mini_archives(mini, facts, tmp_path):

@@ -94,13 +94,14 @@ def test_the_page_is_a_function_of_the_data(drawn_data, tmp_path):
     assert not re.search(rb'(src|href)="(?!data:)', first), "the page needs another file"
 
 
-def test_a_data_set_of_skipped_samples_only(tmp_path):
-    for name in "ab":
-        (tmp_path / f"source/train/{name}").mkdir(parents=True)
-        (tmp_path / f"source/train/{name}/{name}.jpg").write_bytes(b"no image")
+def test_a_split_of_skipped_samples_only(tmp_path, draw_image, encoded):
+    for split, data in (("train", b"no image"), ("val", encoded(draw_image(40, 30, 1)))):
+        for name in "ab":
+            (tmp_path / f"source/{split}/{name}").mkdir(parents=True)
+            (tmp_path / f"source/{split}/{name}/{name}.jpg").write_bytes(data)
     prepare(tmp_path / "source", tmp_path / "out", workers=1)
     page = (tmp_path / "out/report.html").read_text()
-    assert page.count("No sample is stored") == 2 and "2 skipped" in page
+    assert "<summary>2 skipped" in page and "train" in page
 
 
 def test_a_long_list_of_skipped_images_is_cut(drawn_data, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgtool.pipelines import codec
-from imgtool.pipelines.shards.beton import METADATA_START, BetonReader, BetonWriter
+from imgtool.pipelines.shards.beton import METADATA_START, PAGE_SIZE, BetonReader, BetonWriter, page_size_for
 from imgtool.wordnet.errors import DatasetError
 
 pytestmark = pytest.mark.numeric
@@ -133,3 +133,38 @@ def test_stock_ffcv_reads_our_shards(drawn_data):
             assert np.abs(ours - image).mean() < 8  # FFCV resizes with another filter
             seen += 1
     assert seen == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("total", "largest", "page"),
+    [
+        (500, 100, 1 << 16),
+        (1_000_000, 2_000, 1 << 17),
+        (9_000_000, 100_000, 1 << 21),
+        (9_000_000, 1 << 21, 1 << 21),
+        (9_000_000, (1 << 21) + 1, 1 << 22),
+        (8 << 20, 8 << 20, PAGE_SIZE),
+        (32 << 20, 100_000, PAGE_SIZE),
+        (256_000_000, 100_000, PAGE_SIZE),
+    ],
+)
+def test_the_page_size_fits_the_samples(total, largest, page):
+    assert page_size_for(total, largest) == page
+
+
+@given(st.lists(st.integers(1, PAGE_SIZE), min_size=1, max_size=30))
+def test_every_sample_fits_its_page(sizes):
+    page = page_size_for(sum(sizes), max(sizes))
+    assert max(sizes) <= page <= PAGE_SIZE
+    assert page & (page - 1) == 0, "FFCV shifts by its binary logarithm"
+
+
+def test_a_small_data_set_makes_a_small_file(drawn_data):
+    """A page before the samples and at most one after them, each at most a quarter of them or 64 kB."""
+    for split in ("train", "val"):
+        (path,) = (drawn_data / split).glob("*.beton")
+        reader = BetonReader(path)
+        samples = int(reader.size.sum())
+        assert path.stat().st_size < 2 * samples + (1 << 18)
+        pages = np.unique(reader.offset // np.uint64(np.frombuffer(path.read_bytes(), "<u4", 1, 4)[0]))
+        assert len(pages) == pages[-1] - pages[0] + 1

@@ -140,7 +140,7 @@ def test_contradictory_class_folders_are_refused(extracted, tmp_path):
     deep = next((root / "train").iterdir()) / "deeper"
     deep.mkdir()
     Image.new("RGB", (8, 8)).save(deep / "1.png")
-    with pytest.raises(SourceError, match=r"deeper/1\.png: .*subfolder of a class folder"):
+    with pytest.raises(SourceError, match=r"deeper/ is a subfolder of a class folder"):
         open_source(root)
 
 

@@ -83,8 +83,7 @@ def test_imagenet_1k(images, tmp_path):
         f"ILSVRC2012_test_0000000{i}": () for i in (1, 2, 3)
     }
     record = next(iter(source.records("val")))
-    assert str(record.locator).startswith("data/validation-00000-of-00001.parquet!row 0@")
-    assert record.locator.size == len(images["val"][0][2]), "snappy pages state sizes without being read"
+    assert str(record.locator) == "data/validation-00000-of-00001.parquet!row 0"
 
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])

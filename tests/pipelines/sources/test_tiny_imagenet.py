@@ -99,3 +99,46 @@ def test_the_real_tiny_imagenet(tiny):
     assert (len(train), len(val)) == (20_000, 5_000)
     assert len({r.wnids[0] for r in val}) == 100
     assert all(len(r.boxes) == 1 for r in train + val)
+
+
+SORTED = {"wnids.txt": "\ufeffn02124075\nn01443537\n", "words.txt": "n01443537\tgoldfish\n"}
+
+
+@pytest.mark.parametrize("train", ["train/{0}/images/{0}_0.JPEG", "train/{0}/{0}_0.JPEG"])
+@pytest.mark.parametrize("val", ["val/{0}/images/val_0.JPEG", "val/{0}/val_0.JPEG"])
+def test_images_sorted_into_class_folders(make_tree, listed, train, val, said):
+    files = {name.format(wnid): None for name in (train, val) for wnid in ("n01443537", "n02124075")}
+    source = open_source(make_tree({**SORTED, **files, "test/images/test_0.JPEG": None}))
+    assert (source.layout, source.splits) == ("tiny-imagenet", ("train", "val"))
+    for split in source.splits:
+        assert sorted(listed(source)[split].values()) == ["n01443537", "n02124075"]
+    assert said(source) == ["test images without a label, passed over: 1 (test/images/test_0.JPEG)"]
+
+
+def test_validation_images_sorted_and_annotated(tmp_path, listed):
+    """val_annotations.txt may remain beside the class folders, or label images that are not in a folder images."""
+    root = tmp_path / "t"
+    make_tiny(root)
+    (root / "val/n02124075").mkdir()
+    (root / "val/images/val_0.JPEG").rename(root / "val/n02124075/val_0.JPEG")
+    (root / "val/images/val_1.JPEG").rename(root / "val/val_1.JPEG")
+    source = open_source(root)
+    assert listed(source)["val"] == {"val/n02124075/val_0.JPEG": "n02124075", "val/val_1.JPEG": "n01443537"}
+    (root / "val/n02124075").rename(root / "val/n01443537")
+    with pytest.raises(SourceError, match=r"val/n01443537/val_0\.JPEG: its annotation says n02124075"):
+        list(open_source(root).records("val"))
+
+
+def test_sorted_test_images_are_the_split_test(make_tree, listed):
+    files = {f"{split}/{wnid}/0.JPEG": None for split in ("train", "test") for wnid in ("n01443537", "n02124075")}
+    source = open_source(make_tree({**SORTED, **files}))
+    assert sorted(listed(source)["test"].values()) == ["n01443537", "n02124075"]
+
+
+def test_what_tiny_imagenet_lacks_is_said(make_tree, said):
+    source = open_source(make_tree({**SORTED, "train/n01443537/images/0.JPEG": None, "logo.png": None}))
+    assert source.wnids == ["n01443537", "n02124075"]
+    assert said(source) == [
+        "images outside of train, val and test, passed over: 1 (logo.png)",
+        "classes of wnids.txt without training images: 1 (n02124075)",
+    ]

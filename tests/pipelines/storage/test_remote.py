@@ -11,6 +11,7 @@ import pytest
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.prepare.engines import Engine
 from imgtool.pipelines.prepare.settings import Settings
+from imgtool.pipelines.sources import open_source
 from imgtool.pipelines.storage import lock
 from imgtool.pipelines.storage.folders import LocalFolder, RemoteFolder, open_folder, write_text
 from imgtool.pipelines.storage.hashes import file_xxh3
@@ -119,12 +120,45 @@ def test_only_missing_shards_are_written_again(s3, drawn, whole):
 
 
 def test_missing_and_foreign_paths_are_refused(s3, drawn):
-    with pytest.raises(SourceError, match="nothing: unknown layout"):
+    with pytest.raises(SourceError, match="nothing: no such file or folder in the store; check the URL"):
         prepare(f"{s3}/nothing", f"{s3}/o")
     with pytest.raises(ImgtoolError):
         prepare(drawn, "s3://no-such-bucket/out", SMALL, workers=1)
     with pytest.raises(DatasetError, match="not empty and not a prepared data set"):
         prepare(drawn, f"{s3}/ILSVRC2012", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("path", "cause"),
+    [
+        ("nothing/a.tar", "no such file or folder"),
+        ("../no-such-bucket/a", "bucket does not exist"),
+        ("../no-such-bucket", "404|does not exist"),
+    ],
+)
+def test_what_is_missing_in_a_store_is_named(s3, path, cause):
+    url = f"{s3}/{path}".replace("bucket/../", "")
+    with pytest.raises(SourceError, match=f"{url}: .*({cause}).*; check the URL"):
+        open_source(url)
+
+
+def test_refused_connections_and_missing_credentials_are_named(s3, monkeypatch):
+    import s3fs
+
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(ImgtoolError, match=r"s3://bucket/ILSVRC2012: .*[Cc]redentials"):
+        open_source(f"{s3}/ILSVRC2012")
+    monkeypatch.undo()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(ImgtoolError, match=r"s3://bucket/ILSVRC2012: .*[Cc]onnect"):
+        open_source(f"{s3}/ILSVRC2012")
+    monkeypatch.undo()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_a_second_prepare_is_refused_and_an_abandoned_lock_taken_over(s3, monkeypatch):

@@ -77,14 +77,15 @@ void report_all(const std::string& name, const std::string& file) {
                                     std::to_string(max_side) + " " + std::to_string(restart);
           const Coding coding{quality, s, restart};
           report(name + " recode " + which,
-                 [&] { return recode(worker, data, size, {max_side, 0}, coding, true, false).data; });
+                 [&] { return recode(worker, data, size, {max_side, 0}, coding, true, Keep::none).data; });
           if (max_side == 0 && !image.rgb.empty())
             report(name + " encode " + which, [&] {
               return encode(image.rgb.data(), image.width, image.height, 3 * static_cast<size_t>(image.width),
                             coding);
             });
         }
-  report(name + " fit", [&] { return recode(worker, data, size, {300, 0}, {90, {}, 0}, true, true).data; });
+  report(name + " fit", [&] { return recode(worker, data, size, {300, 0}, {90, {}, 0}, true, Keep::fit).data; });
+  report(name + " original", [&] { return recode(worker, data, size, {}, {90, {}, 0}, true, Keep::original).data; });
 }
 
 }  // namespace

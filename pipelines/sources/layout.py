@@ -1,0 +1,113 @@
+"""What the layouts have in common: the names of splits, the images among a tree's files, the classes of labels."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+import re
+from collections.abc import Iterable, Sequence
+
+from imgtool.pipelines.archives.file_tree import FileTree
+from imgtool.pipelines.records import sorted_wnids
+from imgtool.wordnet import orders
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "eval": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""The split that a folder, a file or a value of a table names, in lower case."""
+MAX_CLASSES = 1 << 20
+MAX_TABLE = 1 << 30
+"""The largest table that is read, in bytes."""
+_SPLIT_IN_NAME = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?:[^a-z]|$)")
+_NUMBER = re.compile(r"(\d{1,18})(?:\.0+)?")
+_NO_LABEL = re.compile(r"-\d+(?:\.0+)?|")
+
+
+def common_folder(tree: FileTree) -> str:
+    """Returns the folder that holds everything and that the tree leaves out of its names, with a slash at its end."""
+    name, locator = next(iter(tree.files.items()), ("", None))
+    return (locator.member or locator.file).removesuffix(name) if locator else ""
+
+
+def passed_over(names: Sequence[str], what: str) -> list[str]:
+    """Returns a line, "WHAT: 4 (a, b, c, …)", as a list; an empty list without names."""
+    return [f"{what}: {len(names):,} ({first(names)})"] if names else []
+
+
+def first(names: Sequence[str], count: int = 3) -> str:
+    """Lists the first few names."""
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+def split_in_name(name: str) -> str | None:
+    """Returns the split that a path names: in its last part that has a split's name as a word."""
+    for part in reversed(name.lower().split("/")):
+        if match := _SPLIT_IN_NAME.search(part):
+            return SPLIT_NAMES[match[1]]
+    return None
+
+
+def label_text(value: object) -> str:
+    """Returns a label as text, "" where there is none: empty, null, NaN or a negative number."""
+    return "" if value is None or value != value else _clean(str(value))
+
+
+@functools.lru_cache(1 << 16)
+def _clean(text: str) -> str:
+    text = " ".join(text.split())
+    return "" if _NO_LABEL.fullmatch(text) else text
+
+
+def classes_of_numbers(highest: int) -> list[str]:
+    """Returns the class of each label from 0 to ``highest``: the 1000 wnids in sorted order, else the numbers."""
+    if highest == 999:
+        return orders.ilsvrc2012_wnids()
+    return [f"{label:0{max(3, len(str(highest)))}d}" for label in range(highest + 1)]
+
+
+def classes_of(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Returns the class of each label that is not empty, and all classes in sorted order.
+
+    Labels that are all whole numbers are class indices (see `classes_of_numbers`), others the classes' names.
+    """
+    distinct = {label for label in labels if label}
+    numbers = {label: int(match[1]) for label in distinct if (match := _NUMBER.fullmatch(label))}
+    if distinct and len(numbers) == len(distinct) and max(numbers.values()) < MAX_CLASSES:
+        table = classes_of_numbers(max(numbers.values()))
+        return {label: table[number] for label, number in numbers.items()}, sorted_wnids(table)
+    return {label: label for label in distinct}, sorted_wnids(distinct)
+
+
+def seen(tree: FileTree) -> str:
+    """Describes the files of a tree whose layout is unknown, in a line."""
+    images = tree.images()
+    others = [name for name in tree.files if name not in set(images)]
+    folders = sorted({name.rpartition("/")[0] for name in images})
+    parts = []
+    if images:
+        where = f" in {first([folder or '.' for folder in folders])}" if any(folders) else ""
+        parts.append(f"{len(images):,} images{where}")
+    if len(others) > 3:
+        endings = collections.Counter(os.path.splitext(name)[1] or "without ending" for name in others)
+        parts.append(", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(4)))
+    elif others:
+        parts.append(", ".join(map(functools.partial(_with_columns, tree), others)))
+    return " and ".join(parts) or "no files"
+
+
+def _with_columns(tree: FileTree, name: str) -> str:
+    """Returns the name of a file, of a CSV table with the names of its columns."""
+    if not name.lower().endswith((".csv", ".tsv")) or tree.files[name].size > MAX_TABLE:
+        return name
+    header = next(iter(tree.read_text(name).splitlines()), "")
+    return f"{name} ({header[:100]})" if header.isprintable() else name

@@ -115,6 +115,6 @@ def test_the_test_archive_has_no_labels(tar_of, members_of, archives, tmp_path, 
     assert {(tuple(row["wnids"]), row["class_index"]) for row in rows} == {((), -1)}
     with open_loader(out, "test", batch_size=5, image_size=32) as loader:
         assert [labels.tolist() for _, labels in loader] == [[-1] * 5]
-    assert sum(Dataset(out).labels["val_count"].to_pylist()) == 20
+    assert sum(Dataset(out).class_table["val_count"].to_pylist()) == 20
     with pytest.raises(SourceError, match=f"--src {archives}"):
         open_source(archives / name)

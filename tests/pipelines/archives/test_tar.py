@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from imgtool.pipelines.archives import tar
 from imgtool.pipelines.storage.folders import LocalFile
+from imgtool.pipelines.storage.passed_over import litter
 from imgtool.wordnet.errors import ImgtoolError, SourceError, TruncatedSourceError
 
 NAMES = st.lists(
-    st.text("abcdefghijklmnopqrstuvwxyzé_0123456789.", min_size=1, max_size=90).filter(lambda s: s[0] != "."),
+    st.text("abcdefghijklmnopqrstuvwxyzé_0123456789.", min_size=1, max_size=90).filter(lambda s: not litter(s)),
     min_size=1,
     max_size=4,
 ).map("/".join)

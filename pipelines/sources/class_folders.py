@@ -20,8 +20,9 @@ from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
 from imgtool.pipelines.sources import class_paths
-from imgtool.pipelines.sources.layout import SPLIT_NAMES, common_folder, passed_over
+from imgtool.pipelines.sources.layout import SPLIT_NAMES, common_folder, counted
 from imgtool.pipelines.storage.folders import open_folder
+from imgtool.pipelines.storage.passed_over import OUTSIDE_SPLITS
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 
@@ -68,18 +69,17 @@ class ClassFolders:
         known = of_train if of_train is not None else {k: c for of in self._classes.values() for k, c in of.items()}
         in_split = bool(self._top.get("train") or _split_of_all(tree))
         self.wnids = sorted_wnids([*known.values(), *(paths.empty if in_split else ())])
-        self.notes += passed_over(
-            [name for name in self._images if not name.startswith(tuple(self._top.values()))],
-            f"images outside of the splits' folders ({', '.join(self._top.values())}), passed over",
-        )
+        for name in self._images:
+            if not name.startswith(tuple(self._top.values())):
+                self.passed_over.add(OUTSIDE_SPLITS, name)
         if paths.nested:
             self.notes.append(
                 f"class folders are nested: the images in {paths.nested} are of the class {paths.nested_class}"
             )
         if in_split:
-            self.notes += passed_over(paths.empty, "class folders of train without images, each a class of 0 samples")
+            self.notes += counted(paths.empty, "class folders of train without images, each a class of 0 samples")
         else:
-            self.notes += passed_over(paths.empty, "folders without images, which are not classes")
+            self.notes += counted(paths.empty, "folders without images, which are not classes")
 
     def records(self, split: str) -> Iterator[Record]:
         top, known = self._top[split], set(self.wnids)
@@ -112,7 +112,7 @@ class ClassFolders:
                     "split train; add the class there, or remove the image"
                 )
             yield Record(key, (label.wnid,), locator, boxes.get(key, label.boxes))
-        self.notes += passed_over(stray, f"images of {split} in no class folder, not stored")
+        self.notes += counted(stray, f"images of {split} in no class folder, not stored")
         if self._tree.truncated:
             raise TruncatedSourceError(self._tree.truncated)
 

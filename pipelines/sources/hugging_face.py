@@ -24,8 +24,8 @@ from imgtool.pipelines.sources.layout import (
     SPLITS,
     classes_of,
     classes_of_numbers,
+    counted,
     first,
-    passed_over,
     split_in_name,
 )
 from imgtool.pipelines.sources.parquet_columns import LABELS, UNLABELLED, ParquetFile, contents
@@ -72,7 +72,7 @@ class HuggingFace:
         names, others = _files_of(tree)
         source = cls(tree.root, names, complete=True)
         source.passed_over = tree.passed_over.without(NOT_AN_IMAGE)  # its parquet files
-        source.notes += passed_over(others, "parquet files that are not named for a split, passed over")
+        source.notes += counted(others, "parquet files that are not named for a split, passed over")
         return source
 
     def __init__(self, root: str, names: list[str], *, complete: bool = False) -> None:

@@ -39,7 +39,7 @@ def common_folder(tree: FileTree) -> str:
     return (locator.member or locator.file).removesuffix(name) if locator else ""
 
 
-def passed_over(names: Sequence[str], what: str) -> list[str]:
+def counted(names: Sequence[str], what: str) -> list[str]:
     """Returns a line, "WHAT: 4 (a, b, c, …)", as a list; an empty list without names."""
     return [f"{what}: {len(names):,} ({first(names)})"] if names else []
 

@@ -17,8 +17,8 @@ from imgtool.pipelines.sources.layout import (
     SPLIT_NAMES,
     SPLITS,
     classes_of,
+    counted,
     first,
-    passed_over,
     split_in_name,
 )
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
@@ -65,7 +65,7 @@ class ListedImages:
         self.root = tree.root
         self.ilsvrc2012_ids: dict[str, int] = {}
         self.notes: list[str] = []
-        self.passed_over = tree.passed_over
+        self.passed_over = tree.passed_over.without()  # the tree may turn out to be of another layout
         _check_one_per_split(tree, list(tables))
         self._images = tree.images()
         self._find = _Finder(self._images)
@@ -93,9 +93,10 @@ class ListedImages:
         if not self.wnids:
             raise SourceError(f"{tree.path}: {first(list(tables))} states no label; fill the column of labels")
         self.notes.append(f"the labels are those in {first(list(tables))}")
-        self.notes += passed_over(repeated, "repeated rows, passed over")
+        self.notes += counted(repeated, "repeated rows, passed over")
         others = [name for name in self._images if name not in named]
-        self.notes += passed_over(others, f"images that are not in {first(list(tables))}, passed over")
+        for name in others:
+            self.passed_over.add(f"image that is not in {first(list(tables))}", name)
 
     def repeats_folders(self) -> bool:
         """Whether the table lists few of the images, or states of each class folder one class that no other has."""

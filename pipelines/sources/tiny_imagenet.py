@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
-from imgtool.pipelines.sources.layout import SPLITS, passed_over
+from imgtool.pipelines.sources.layout import SPLITS, counted
+from imgtool.pipelines.storage.passed_over import OUTSIDE_SPLITS
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 WNIDS = "wnids.txt"
@@ -47,11 +48,13 @@ class TinyImageNet:
                 self._images.get(split, outside).append(name)
         self.splits = tuple(split for split, names in self._images.items() if names)
         trained = {name.split("/")[1] for name in self._images["train"]}
-        self.notes += passed_over(unlabelled, "test images without a label, passed over")
-        self.notes += passed_over(outside, "images outside of train, val and test, passed over")
+        for name in unlabelled:
+            self.passed_over.add("test image without a label", name)
+        for name in outside:
+            self.passed_over.add(OUTSIDE_SPLITS, name)
         if "train" in self.splits:
             empty = [wnid for wnid in self.wnids if wnid not in trained]
-            self.notes += passed_over(empty, f"classes of {WNIDS} without training images")
+            self.notes += counted(empty, f"classes of {WNIDS} without training images")
 
     def records(self, split: str) -> Iterator[Record]:
         boxes = {"train": self._train_boxes, "val": self._val_annotations}

@@ -19,9 +19,9 @@ from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import IMAGE_SUFFIXES, Locator, Record
 from imgtool.pipelines.sources.layout import (
     classes_of,
+    counted,
     first,
     label_text,
-    passed_over,
     split_in_name,
 )
 from imgtool.pipelines.storage.folders import is_url
@@ -198,7 +198,7 @@ class WebDataset:
                 yield Record(sample.key.rpartition("/")[2], (self._class_of[text],) if text else (), locator)
             if tree.truncated:
                 truncated.append(tree.truncated)
-        self.notes += passed_over(without_image, f"samples without an image, beside those of {split}")
+        self.notes += counted(without_image, f"samples without an image, beside those of {split}")
         if truncated:
             raise TruncatedSourceError("; ".join(truncated))
 

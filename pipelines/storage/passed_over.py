@@ -11,6 +11,7 @@ HIDDEN, SYSTEM = "hidden", "system file"
 DANGLING, OUTSIDE, LOOP = "link to a missing file", "link out of the archive", "link loop"
 SPECIAL, UNREADABLE, REPLACED = "not a regular file", "folder that cannot be read", "replaced by a later file"
 AFTER_END, NOT_AN_IMAGE = "further archive after the end of the first", "not an image"
+OUTSIDE_SPLITS = "image outside the splits' folders"
 LITTER = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),  # Windows
     *("icon\r",),  # macOS
@@ -43,7 +44,7 @@ class PassedOver:
         if not self.counts[reason]:
             del self.counts[reason], self.first[reason]
 
-    def without(self, reason: str) -> PassedOver:
+    def without(self, reason: str = "") -> PassedOver:
         """Returns a copy that does not count the files of this reason."""
         copy = PassedOver()
         copy.counts, copy.first, copy.folders = self.counts.copy(), self.first.copy(), self.folders

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -329,6 +330,30 @@ def test_what_is_stored_and_passed_over_is_all_there_is(tmp_path_factory, files,
     if len(found[0][0]) and is_tree_of_files:
         names = [sorted(names.values()) for names, _ in found]
         assert names[0] == names[1]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    files=st.dictionaries(PATHS, CONTENTS, min_size=1, max_size=12),
+    form=st.sampled_from(FORMS),
+    split=st.sampled_from(["train/", "train/val/", ""]),
+)
+def test_no_file_disappears_between_a_source_and_its_records(tmp_path_factory, files, form, split):
+    """Records, files that are passed over and label files are all the files of any tree that is read."""
+    root = tmp_path_factory.mktemp("source") / "s"
+    for name, content in {f"{split}ant/0.jpg": image(), f"{split}bee/0.jpg": image(1), **files}.items():
+        with contextlib.suppress(OSError):  # a file where another needs a folder
+            write(root, {name: content})
+    tree = tree_of(root, form)
+    seen = len(tree.files) + tree.passed_over.total
+    try:
+        source = open_source(root if form == "folder" else root.parent / f"s.{form}")
+        records = [record for name in source.splits for record in source.records(name)]
+    except SourceError:
+        return  # refused as a whole
+    places = {record.locator.member or record.locator.file for record in records}
+    assert len(places) == len(records)
+    assert len(records) + source.passed_over.total == seen
 
 
 def test_gnu_tar_and_info_zip(tmp_path):

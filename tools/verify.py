@@ -34,7 +34,8 @@ def verify(data: str, deep: bool, workers: int | None, as_json: bool) -> None:
     else:
         for fault in proof.faults:
             click.echo(f"{fault.location}: {fault.problem}")
-        looked = f"{proof.samples:,} samples, {proof.shards:,} shards, {proof.bytes / 1e6:,.1f} MB"
+        shards = f"{proof.shards:,} shard{'s' if proof.shards != 1 else ''}"
+        looked = f"{proof.samples:,} samples, {shards}, {proof.bytes / 1e6:,.1f} MB"
         count = len(proof.faults)
         verdict = f"{count:,} fault{'s' if count > 1 else ''} in" if count else "undamaged,"
         click.echo(f"{data}: {verdict} {looked} {'hashed and decoded' if deep else 'hashed'}")

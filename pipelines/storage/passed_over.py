@@ -67,7 +67,7 @@ class PassedOver:
         if not self.total:
             return []
         parts = [f"{count:,} {reason} ({self.first[reason]})" for reason, count in self.counts.most_common()]
-        return [f"passed over: {self.total:,} files, of these {', '.join(parts)}"]
+        return [f"passed over: {self.total:,} file{'s' if self.total > 1 else ''}: {', '.join(parts)}"]
 
 
 def litter(name: str) -> str:

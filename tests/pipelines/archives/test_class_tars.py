@@ -40,4 +40,4 @@ def test_the_same_rules_as_for_other_archives(tmp_path, tar_of):
         counts = {"hidden": 3, "link out of the archive": 1}
         assert source.passed_over.counts == counts | ({"not a class tar": 1} if path.is_dir() else {})
         [line] = source.passed_over.notes()
-        assert ", of these 3 hidden (" in line
+        assert ": 3 hidden (" in line

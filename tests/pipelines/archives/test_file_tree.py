@@ -98,7 +98,7 @@ def test_hidden_and_system_files_are_passed_over_and_counted(tmp_path, form):
     assert sorted(tree.files) == data
     assert tree.passed_over.counts == {"hidden": 5, "system file": 4}
     [line] = tree.passed_over.notes()
-    assert line.startswith("passed over: 9 files, of these 5 hidden (") and "4 system file" in line
+    assert line.startswith("passed over: 9 files: 5 hidden (") and "4 system file" in line
     source = open_source(tree.path)
     assert source.wnids == ["ant", "bee"]
 

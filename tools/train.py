@@ -23,12 +23,6 @@ MODEL, DATA, RECIPE, RUN, HARDWARE = map(option_group, ("Model", "Data", "Recipe
     "--loss", show_default="the recipe's, ce", help="ce, soft, hxe or wordtree; options follow a colon: hxe:alpha=0.2."
 )
 @DATA("--data", default="data/imagenet", show_default=True, help="Folder of a prepared data set.")
-@DATA(
-    "--val-split",
-    metavar="NAME",
-    show_default="val",
-    help="Split to measure after each epoch, for a data set without val: minival, test or train.",
-)
 @DATA("--labelmap", help="Label map (JSON file): train on its targets instead of the data set's classes.")
 @DATA(
     "--order",
@@ -43,6 +37,12 @@ MODEL, DATA, RECIPE, RUN, HARDWARE = map(option_group, ("Model", "Data", "Recipe
     default="raise",
     show_default=True,
     help="What to do with a damaged sample: raise stops the run, skip leaves the sample out and counts it.",
+)
+@DATA(
+    "--val-split",
+    metavar="NAME",
+    show_default="val",
+    help="Split to measure after each epoch, for a data set without val: minival, test or train.",
 )
 @RECIPE(
     "--recipe",

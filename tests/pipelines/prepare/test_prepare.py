@@ -130,6 +130,17 @@ def test_one_worker_and_two_give_the_same_bytes(drawn, tmp_path):
     assert sum(name.startswith("train/") for name in one) > 0
 
 
+def without_huffman_tables(data: bytes) -> bytes:
+    """A frame of Motion-JPEG, which leaves the standard tables (DHT segments) out."""
+    at = 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xC4:
+            data, end = data[:at] + data[end:], at
+        at = end
+    return data
+
+
 @pytest.fixture
 def mixed(tmp_path, draw_image, encoded) -> Path:
     """160 images of every kind in turn, in two splits: JPEGs of several codings, PNG, GIF, CMYK, damaged, no image."""
@@ -151,6 +162,7 @@ def mixed(tmp_path, draw_image, encoded) -> Path:
         encoded(grey, "GIF"),
         coarse[: len(coarse) // 2],
         coarse[:300] + bytes(20) + coarse[320:],
+        without_huffman_tables(encoded(image, quality=60)),
         b"I am a text file",
     ]
     for number in range(160):

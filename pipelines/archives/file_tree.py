@@ -68,6 +68,8 @@ class FileTree:
             for name in [name for name in files if name.startswith(output)]:
                 self.passed_over.add(f"in {kind}", name)
                 del files[name]
+            inside = {name for name in self.passed_over.folders if f"{name}/".startswith(output)}
+            self.passed_over.folders -= inside  # they are no classes without images
 
     def _of_archive(self, file: RandomAccessFile, archive: str) -> dict[str, Locator]:
         files: dict[str, Locator] = {}

@@ -77,7 +77,7 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(
         Path("evil.pt").write_bytes(pickle.dumps(evil, protocol=2))
     else:
         torch.save(evil, "evil.pt", _use_new_zipfile_serialization=how == "torch")
-    with pytest.raises(CheckpointError, match=r"evil\.pt is damaged or not a checkpoint") as caught:
+    with pytest.raises(CheckpointError, match=r"evil\.pt .*damaged") as caught:
         checkpoint.load("evil.pt")
     assert not Path("pwned").exists()
     assert "\n" not in str(caught.value)
@@ -91,7 +91,7 @@ def test_truncated(keep: float, tmp_path: Path) -> None:
     checkpoint.save(path, content())
     data = path.read_bytes()
     path.write_bytes(data[: int(keep if keep >= 1 else keep * len(data))])
-    with pytest.raises(CheckpointError, match=r"a\.pt is damaged or not a checkpoint") as caught:
+    with pytest.raises(CheckpointError, match=r"a\.pt .*damaged") as caught:
         checkpoint.load(path)
     assert "\n" not in str(caught.value)
 

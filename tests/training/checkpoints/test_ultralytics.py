@@ -287,7 +287,7 @@ def test_other_contents_are_refused(theirs: Callable[..., Any], tmp_path: Path) 
         Classifier(save(path, theirs(WNIDS))).train(resume=True)
     whole = save(path, theirs(WNIDS)).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=r"a\.pt is damaged or not a"):
+    with pytest.raises(CheckpointError, match=r"a\.pt .*damaged"):
         Classifier(path)
 
 

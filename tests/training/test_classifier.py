@@ -13,6 +13,7 @@ from PIL import Image
 
 from imgtool.training import classifier, execute, job
 from imgtool.training.checkpoints import checkpoint
+from imgtool.training.checkpoints.content import KEYS
 from imgtool.training.classifier import Classifier, TrainResults
 from imgtool.training.recipes import Recipe
 from imgtool.wordnet.errors import CheckpointError, DatasetError, ImageError, InputError
@@ -131,7 +132,7 @@ def test_no_such_checkpoint(tmp_path: Path) -> None:
 
 def test_weights_of_another_shape(trained: TrainResults) -> None:
     content = checkpoint.load(trained.run / "weights" / "best.pt")
-    checkpoint.save(Path("odd.pt"), {key: content[key] for key in checkpoint.KEYS} | {"size": "s"})
+    checkpoint.save(Path("odd.pt"), {key: content[key] for key in KEYS} | {"size": "s"})
     with pytest.raises(CheckpointError, match=r"odd\.pt: the weights do not fit the network s"):
         Classifier("odd.pt")
 

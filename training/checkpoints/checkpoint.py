@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 from imgtool.pipelines.storage.atomic import atomic_write
+from imgtool.training.checkpoints import safe_pickle
+from imgtool.training.checkpoints.content import check, is_text
 from imgtool.wordnet.errors import CheckpointError, first_line
 
 FORMAT = "imgtool-checkpoint-1"
-KEYS = {"size", "dropout", "imgsz", "wnids", "names", "epoch", "metrics", "recipe", "ema", "resume"}
 
 
 def save(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -40,26 +41,27 @@ def save(path: Path, checkpoint: dict[str, Any]) -> None:
 def load(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint; its tensors are on the CPU.
 
-    torch's weights-only unpickler builds tensors and plain containers and refuses everything else, so a foreign file
-    cannot run code. Raises CheckpointError for a missing, truncated, foreign or malicious file.
+    The file is read as data (`imgtool.training.checkpoints.safe_pickle`): it cannot run code, and takes no more memory
+    than its size allows. Raises CheckpointError for a missing, truncated, foreign or malicious file, and for one with a
+    value of another type than training writes; the message names its key.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zipfile, pickle and torch raise many classes for a damaged file
-        raise CheckpointError(
-            f"{path} is not a checkpoint, or is damaged ({_first_sentence(error)}): give a .pt file, a run's directory "
-            "or an exported model"
-        ) from error
-    if not isinstance(checkpoint, dict) or not str(checkpoint.get("format")).startswith("imgtool-checkpoint-"):
+        found = safe_pickle.read(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}: give a .pt file, a run's directory or an exported model") from None
+    is_ours = isinstance(found, dict) and is_text(found.get("format"))
+    if not is_ours or not found["format"].startswith("imgtool-checkpoint-"):
         raise CheckpointError(f"{path} is not a checkpoint of imgtool")
-    if checkpoint["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {checkpoint['format']}, this imgtool reads {FORMAT}: upgrade imgtool")
-    if missing := KEYS - checkpoint.keys():
-        raise CheckpointError(f"{path} lacks the keys {', '.join(sorted(missing))}")
-    return checkpoint
+    if found["format"] != FORMAT:
+        raise CheckpointError(f"{path} has format {found['format'][:50]}, this imgtool reads {FORMAT}: upgrade imgtool")
+    try:
+        check(found)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return found
 
 
 def find(path: str | Path) -> Path:

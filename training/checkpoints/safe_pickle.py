@@ -5,25 +5,27 @@ pickle is a program, and Python's unpickler calls whatever functions it names. T
 its stack is a `GlobalName`. Calling one makes a tensor, a dict, a list or a `PickledObject`, depending on the name, or
 is refused. A class that `is_allowed_class` accepts is never imported: a `PickledObject` holds its name.
 
-Memory is bounded by the file's size: members must be stored uncompressed and claim no more bytes in total than the
-file has, and a tensor may not have more elements than its storage.
+Memory and time are bounded by the file's size. The archive is checked first (`imgtool.training.checkpoints.archive`),
+a tensor may not have more elements than its storage, and calls may not copy more items in total than the pickle has
+bytes: without this limit, nested copies of a list in the memo grow exponentially.
 """
 
 import math
 import pickletools
-import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from imgtool.wordnet.errors import CheckpointError, first_line
+from imgtool.training.checkpoints.archive import LEGACY_MAGIC, TorchArchive
+from imgtool.wordnet.errors import CheckpointError, ImgtoolError, first_line
 
-MAX_PICKLE_BYTES = 64 << 20  # a real data.pkl names a few thousand tensors: under 1 MB
-LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the first bytes of files before torch 1.6
+MAX_OPCODES = 2_000_000  # of the pickle, each of which makes at most one value; a few thousand tensors take 100,000
+MAX_INT_KEY = (1 << 61) - 1  # integers from here on have the hashes of smaller ones: they could make a dict very slow
+MAX_DIMS = 32  # of a tensor
 
 STORAGES = {
     "torch.HalfStorage": torch.float16,
@@ -86,10 +88,6 @@ class _Storage:
         self.dtype, self.key, self.length = dtype, key, length
 
 
-class _Refused(Exception):
-    """The file asks for something that is not allowed."""
-
-
 def is_allowed_class(name: str) -> bool:
     """Whether objects of this class may become a `PickledObject`."""
     return name.startswith(ALLOWED_PREFIXES) or name in ALLOWED_CLASSES
@@ -101,9 +99,9 @@ def pickle_of(path: str | Path) -> bytes:
         with open(path, "rb") as file:
             if file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
                 return file.read(1 << 20)  # the pickle comes first
-        with zipfile.ZipFile(path) as archive:
-            return _Archive(archive, path).read("data.pkl")
-    except Exception:  # `read` reports what is wrong with the file
+        with TorchArchive(path) as archive:
+            return archive.pickle()
+    except (OSError, ValueError, ImgtoolError):  # `read` reports what is wrong with the file
         return b""
 
 
@@ -111,78 +109,35 @@ def read(path: str | Path) -> Any:
     """Returns the value that torch.save was given, with a `PickledObject` for each object. Tensors are on the CPU and
     share storages as they did.
 
+    The value may contain itself, or the same list many times: do not print it, copy it or search it to its depth.
     Raises CheckpointError for a missing or truncated file, for one that is not a torch file, and for one that names a
     function or class which weights do not need. The message has that name.
     """
-    path = Path(path)
     try:
-        with open(path, "rb") as file:
-            if file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
-                raise CheckpointError(
-                    f"{path} has the format of torch before 1.6, which is not supported: load it with torch.load "
-                    "where the program that wrote it is installed, and save it again with torch.save"
-                )
-        with zipfile.ZipFile(path) as archive:
-            return _Unpickler(_Archive(archive, path)).run()
-    except CheckpointError:
-        raise
-    except _Refused as error:
+        with TorchArchive(path) as archive:
+            return _Unpickler(archive).run()
+    except CheckpointError as error:
         raise CheckpointError(f"{path} is refused: {error}") from None
-    except Exception as error:  # zipfile, pickletools and torch raise many classes for a damaged file
+    except Exception as error:  # pickletools and torch raise many classes for a damaged file
         raise CheckpointError(f"{path} is damaged or not a torch file: {first_line(error)}") from error
-
-
-class _Archive:
-    """The members of a torch file, by their names within its only folder. Nothing is extracted to disk."""
-
-    def __init__(self, archive: zipfile.ZipFile, path: str | Path) -> None:
-        self._archive = archive
-        members = archive.infolist()
-        if sum(member.file_size for member in members) > Path(path).stat().st_size:
-            raise _Refused("its members claim more bytes than the file has")
-        folders = [member.filename.removesuffix("data.pkl") for member in members if _is_pickle(member.filename)]
-        if len(folders) != 1:
-            raise ValueError(f"it has {len(folders)} data.pkl instead of one")
-        self._members = {
-            member.filename.removeprefix(folders[0]): member
-            for member in members
-            if member.filename.startswith(folders[0])
-        }
-        self._storages: dict[str, bytearray] = {}
-        if "byteorder" in self._members and self.read("byteorder") != b"little":
-            raise ValueError("it was written on a big-endian machine")
-        if self._members["data.pkl"].file_size > MAX_PICKLE_BYTES:
-            raise ValueError(f"its data.pkl is longer than {MAX_PICKLE_BYTES:,} bytes")
-
-    def read(self, name: str) -> bytes:
-        member = self._members.get(name)
-        if member is None:
-            raise ValueError(f"it has no member {name[:100]!r}")
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise _Refused(f"its member {name} is compressed, which torch never does")
-        return self._archive.read(member)
-
-    def storage(self, key: str) -> bytearray:
-        if key not in self._storages:
-            self._storages[key] = bytearray(self.read(f"data/{key}"))
-        return self._storages[key]
-
-
-def _is_pickle(name: str) -> bool:
-    return name.count("/") == 1 and name.endswith("/data.pkl")
 
 
 class _Unpickler:
     """Executes the pickle opcodes that torch.save writes in protocols 2 to 5; pickletools documents each."""
 
-    def __init__(self, archive: _Archive) -> None:
+    def __init__(self, archive: TorchArchive) -> None:
         self._archive = archive
+        self._pickled = archive.pickle()
+        self._copied = 0  # items of containers
+        self._storages: dict[str, bytearray] = {}
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []  # the stack below each mark
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        for opcode, argument, _ in pickletools.genops(self._archive.read("data.pkl")):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(self._pickled)):
+            if count == MAX_OPCODES:
+                raise CheckpointError(f"its data.pkl has more than {MAX_OPCODES:,} opcodes")
             name = opcode.name
             if name in _PUSH_ARGUMENT:
                 self._stack.append(argument)
@@ -220,6 +175,13 @@ class _Unpickler:
         del self._stack[-count:]
         return items
 
+    def count_copies(self, items: Sized) -> None:
+        """Counts the items of a container that is about to be copied. Raises CheckpointError if there are more than a
+        file that contains each only once can have."""
+        self._copied += len(items)
+        if self._copied > len(self._pickled):
+            raise CheckpointError("its data.pkl copies more values than it has bytes")
+
     def extend(self, items: list[Any] | tuple[Any, ...]) -> None:
         target = self._stack[-1]
         if isinstance(target, list):
@@ -237,6 +199,8 @@ class _Unpickler:
             # hashing other keys, such as deeply nested tuples, can overflow the interpreter's stack
             if not isinstance(key, str | int | float | bytes | None):
                 raise ValueError(f"its data.pkl has a {type(key).__name__} as a dict key")
+            if isinstance(key, int) and abs(key) >= MAX_INT_KEY:
+                raise ValueError("its data.pkl has an integer of more than 60 bits as a dict key")
             target[key] = value
 
     def name(self, dotted: str | None) -> None:
@@ -249,7 +213,9 @@ class _Unpickler:
         full = f"{module}.{name}"
         known = full in STORAGES or full in _CALLS or full in DICTS | LISTS | PARAMETERS
         if not known and (not is_allowed_class(full) or "." in name):  # os.system in ultralytics.utils is not a class
-            raise _Refused(f"it calls for {full[:100]!r}, which weights do not need; nothing of the file was run")
+            raise CheckpointError(
+                f"it calls for {full[:100]!r}, which weights do not need; nothing of the file was run"
+            )
         self._stack.append(GlobalName(full))
 
     def call(self, _: None) -> None:
@@ -260,12 +226,21 @@ class _Unpickler:
         if name in _CALLS:
             self._stack.append(_CALLS[name](self, *arguments))
         elif name in PARAMETERS:
+            if not arguments:
+                raise ValueError("its data.pkl makes a parameter without a tensor")
             self._stack.append(arguments[0])
-        elif name in LISTS:
-            self._stack.append(list(arguments[0]) if arguments and isinstance(arguments[0], list | tuple) else [])
-        elif name in DICTS:
-            self._stack.append({})
-            self.set_items([part for pair in (arguments[0] if arguments else ()) for part in pair])
+        elif name in LISTS | DICTS:
+            items = arguments[0] if arguments else []
+            if not isinstance(items, list | tuple):
+                raise ValueError(f"its data.pkl makes a {name} of a {type(items).__name__}")
+            self.count_copies(items)
+            if name in LISTS:
+                self._stack.append(list(items))
+            elif all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in items):
+                self._stack.append({})
+                self.set_items([part for pair in items for part in pair])
+            else:
+                raise ValueError(f"its data.pkl makes a {name} of items that are not pairs")
         elif name in STORAGES:
             raise ValueError("its data.pkl makes a storage that is not a member of the archive")
         else:
@@ -275,6 +250,7 @@ class _Unpickler:
         target, state = self.last(2)
         self._stack.append(target)
         if isinstance(target, PickledObject) and isinstance(state, dict):
+            self.count_copies(state)
             target.attributes.update({key: value for key, value in state.items() if isinstance(key, str)})
 
     def storage(self, _: None) -> None:
@@ -296,15 +272,21 @@ class _Unpickler:
         if not isinstance(storage, _Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
             raise ValueError("its data.pkl makes a tensor without a storage")
         numbers = (offset, *size, *stride)
-        if len(size) != len(stride) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
+        if (
+            len(size) != len(stride)
+            or len(size) > MAX_DIMS
+            or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers)
+        ):
             raise ValueError("a tensor has an invalid size or stride")
-        raw, elements = self._archive.storage(storage.key), math.prod(size)
+        if storage.key not in self._storages:
+            self._storages[storage.key] = bytearray(self._archive.read(f"data/{storage.key}"))
+        raw, elements = self._storages[storage.key], math.prod(size)
         held = len(raw) // storage.dtype.itemsize
         if elements == 0:
             return torch.empty(size, dtype=storage.dtype)
         end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
         if max(elements, end, storage.length) > held:
-            raise _Refused(
+            raise CheckpointError(
                 f"a tensor claims {max(elements, end, storage.length):,} elements of the {held:,} in the file"
             )
         return torch.frombuffer(raw, dtype=storage.dtype, count=held).as_strided(size, stride, offset)
@@ -312,7 +294,9 @@ class _Unpickler:
     def attribute(self, owner: Any, name: Any) -> None:
         """builtins.getattr: allowed only for ``forward_fuse``, the bound method that a fused convolution keeps."""
         if not isinstance(owner, PickledObject) or name != "forward_fuse":
-            raise _Refused("it calls for 'builtins.getattr', which weights do not need; nothing of the file was run")
+            raise CheckpointError(
+                "it calls for 'builtins.getattr', which weights do not need; nothing of the file was run"
+            )
 
 
 _PUSH_ARGUMENT = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"}

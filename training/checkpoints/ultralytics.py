@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from imgtool.training.checkpoints import safe_pickle
+from imgtool.training.checkpoints.content import is_text
 from imgtool.training.checkpoints.safe_pickle import PickledObject
 from imgtool.training.models import yolov8
+from imgtool.training.recipes import MAX_IMGSZ
 from imgtool.wordnet import class_table
 from imgtool.wordnet.errors import CheckpointError, InputError
 from imgtool.wordnet.imagenet.class_names import ilsvrc2012_wnids_of
@@ -164,7 +166,7 @@ def _classes(names: Any, num_classes: int) -> list[str]:
     """Returns the class of each logit: wnids if the names are wnids or ILSVRC2012's names, else the names."""
     if isinstance(names, dict):
         names = [names.get(index) for index in range(num_classes)] if len(names) == num_classes else None
-    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or len(names) != num_classes or not all(map(is_text, names)):
         raise CheckpointError(f"it does not name its {num_classes} classes")
     if not all(is_wnid(name) for name in names):
         names = ilsvrc2012_wnids_of(names) or names
@@ -178,7 +180,7 @@ def _imgsz(train_args: Any) -> int:
     side = train_args.get("imgsz") if isinstance(train_args, dict) else None
     if isinstance(side, list | tuple) and side:
         side = side[0]
-    return side if type(side) is int and yolov8.STRIDE <= side <= 4096 else IMGSZ
+    return side if type(side) is int and yolov8.STRIDE <= side <= MAX_IMGSZ else IMGSZ
 
 
 def _dropout(model: PickledObject) -> float:

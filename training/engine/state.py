@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.engine.ema import EMA
@@ -13,6 +13,7 @@ from imgtool.training.engine.setup import ResumableLoader, Setup
 from imgtool.training.evaluation.evaluate import Metrics
 from imgtool.training.parallel.distributed import World
 from imgtool.training.runs.run import Run
+from imgtool.wordnet.errors import CheckpointError, first_line
 
 
 @dataclass
@@ -48,11 +49,21 @@ class TrainingState:
     def restore(self, content: dict[str, Any]) -> dict[str, Any] | None:
         """Restores the state from a checkpoint's ``ema`` and ``resume``; returns the meter of its unfinished epoch.
 
-        If the number of processes has changed, each takes the random state and the meter of the first process.
+        If the number of processes has changed, each takes the random state and the meter of the first process. Raises
+        CheckpointError if the state does not fit the training.
         """
+        try:
+            return self._restore(content)
+        except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise CheckpointError(f"cannot resume: the checkpoint does not fit the run: {first_line(error)}") from error
+
+    def _restore(self, content: dict[str, Any]) -> dict[str, Any] | None:
         saved = content["resume"]
         self.network.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        for parameter, state in self.optimizer.state.items():
+            if any(isinstance(item, Tensor) and item.shape not in (parameter.shape, ()) for item in state.values()):
+                raise ValueError("the optimizer's state has another shape than its parameters")
         if self.scaler and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         self.ema.module.load_state_dict(content["ema"])

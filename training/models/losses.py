@@ -223,10 +223,12 @@ def from_spec(spec: str, wnids: Sequence[str], label_smoothing: float = 0.0) -> 
             options[key.strip()] = float(value)
         except ValueError:
             options[key.strip()] = value.strip()
-    if name == "ce":
-        return CrossEntropy(len(wnids), **{"label_smoothing": label_smoothing, **options})
     if name not in LOSSES:
         raise InputError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
+    if name == "ce":
+        options = {"label_smoothing": label_smoothing, **options}
+        _check_options(name, options)
+        return CrossEntropy(len(wnids), **options)
     try:
         hierarchy = load(list(wnids))
     except UnknownSynsetError as error:
@@ -254,9 +256,16 @@ def make_loss(name: str, hierarchy: Hierarchy, **options: Any) -> Loss:
     """
     if name not in _MAKERS:
         raise InputError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
-    maker = _MAKERS[name]
-    known = list(inspect.signature(maker).parameters)[1:]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InputError(f"loss {name!r} has no option {unknown[0]!r}: its options are {', '.join(known)}")
-    return maker(hierarchy, **options)
+    _check_options(name, options)
+    return _MAKERS[name](hierarchy, **options)
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raises InputError for an option that the loss does not have, or one that must be a number and is none."""
+    known = dict(list(inspect.signature(_MAKERS[name]).parameters.items())[1:])
+    for key, value in sorted(options.items()):
+        if key not in known:
+            raise InputError(f"loss {name!r} has no option {key!r}: its options are {', '.join(known)}")
+        if isinstance(known[key].default, float) != isinstance(value, int | float):
+            kind = "a number" if isinstance(known[key].default, float) else "a name"
+            raise InputError(f"loss {name!r}: {key} must be {kind}, not {value!r}")

@@ -1,5 +1,6 @@
 """Networks by name: the sizes of YOLOv8-cls, and ``timm:NAME`` and ``torchvision:NAME``, untrained."""
 
+import re
 from typing import Any
 
 from torch import nn
@@ -25,6 +26,8 @@ def build(name: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: f
     if not is_arch(name):
         return yolov8.build(name, num_classes, dropout, drop_path)
     library, _, arch = name.partition(":")
+    if not re.fullmatch(r"[\w.]+", arch):  # timm downloads hf-hub:USER/NAME and reads local-dir:PATH
+        raise InputError(f"--arch {name[:100]}: {arch[:100]!r} is not the name of a network")
     options: dict[str, Any] = {"num_classes": num_classes}
     if library == "timm":
         options |= {"drop_rate": dropout, "drop_path_rate": drop_path} if dropout or drop_path else {}
@@ -37,9 +40,11 @@ def build(name: str, num_classes: int = 1000, dropout: float = 0.0, drop_path: f
 
             network: nn.Module = timm.create_model(arch, pretrained=False, **options)
         else:
-            from torchvision.models import get_model
+            from torchvision import models
 
-            network = get_model(arch, weights=None, **options)
+            if arch not in models.list_models(module=models):  # those for detection download weights of their backbone
+                raise ValueError(f"unknown model {arch}")
+            network = models.get_model(arch, weights=None, **options)
     except ImportError:
         raise InputError(f"--arch {name} needs timm: pip install 'imgtool[timm]'") from None
     except TypeError as error:

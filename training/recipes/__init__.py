@@ -22,6 +22,7 @@ MAX_WARMUP = 0.2  # of the run, so that a run of three epochs is not all warm-up
 MAX_EMA_HALF_LIFE = 0.05  # of the run, so that the average of a run of fifty steps does not include its beginning
 MIN_STEPS = 100  # per epoch: `fit_batch` lowers the batch until a small data set has about this many …
 MIN_BATCH = 32  # … but not below this batch, where batch norm's statistics get noisy
+MAX_IMGSZ = 4096  # pixels per side
 DEFAULT = "s"  # the recipe of networks without one: moderate crops, light regularisation
 TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
@@ -89,10 +90,10 @@ class Recipe:
             ),
             "clip": (self.clip >= 0, "at least 0"),
             "final_lr": (0 <= self.final_lr <= 1, "in [0, 1]"),
-            "imgsz": (self.imgsz >= STRIDE, f"at least {STRIDE}"),
+            "imgsz": (STRIDE <= self.imgsz <= MAX_IMGSZ, f"in {STRIDE}..{MAX_IMGSZ}"),
             "progressive": (
-                increasing and all(size >= STRIDE for _, size in self.progressive),
-                f"[from fraction, imgsz] pairs, fractions increasing from 0 and below 1, sizes at least {STRIDE}",
+                increasing and all(STRIDE <= size <= MAX_IMGSZ for _, size in self.progressive),
+                f"[from fraction, imgsz] pairs, fractions increasing from 0 below 1, sizes in {STRIDE}..{MAX_IMGSZ}",
             ),
         }
         for name, (valid, requirement) in rules.items():
@@ -179,6 +180,13 @@ def load(recipe: str | Path) -> Recipe:
         raise InputError(f"{path} is not a valid TOML file: {error}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def check_types(values: Mapping[str, Any]) -> None:
+    """Raises InputError for a value of another type than its setting has. Other keys are ignored: a checkpoint of
+    another version may have more settings, or fewer."""
+    for name in Recipe.__annotations__.keys() & values.keys():
+        _typed(name, values[name])
 
 
 def names() -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgtool.training.checkpoints import checkpoint, ultralytics
 from imgtool.training.models import registry
@@ -16,7 +16,7 @@ from imgtool.training.parallel.device import resolve_device
 from imgtool.training.runtimes import readers
 from imgtool.training.runtimes.native import Native
 from imgtool.training.runtimes.runtime import Runtime
-from imgtool.wordnet.errors import CheckpointError
+from imgtool.wordnet.errors import CheckpointError, InputError, listed
 
 
 def open_model(name: str | Path, device: str | None = None, threads: int | None = None) -> TrainedModel:
@@ -45,24 +45,42 @@ def open_model(name: str | Path, device: str | None = None, threads: int | None 
 def from_checkpoint(path: Path, content: dict[str, Any]) -> TrainedModel:
     """Builds the model of a checkpoint's content. Raises CheckpointError if the weights do not fit the network."""
     recipe = content["recipe"]
-    model = TrainedModel(
-        nn.Identity(),
-        content["size"],
-        content["wnids"],
-        content["names"],
-        content["imgsz"],
-        recipe.get("loss", "ce"),
-        content["metrics"],
-        path if content["epoch"] > 0 else None,
-    )
-    outputs, drop_path = model.criterion.outputs, recipe.get("drop_path", 0.0)
-    model.network = registry.build(model.size, outputs, content["dropout"], drop_path)
+    try:
+        model = TrainedModel(
+            nn.Identity(),
+            content["size"],
+            content["wnids"],
+            content["names"],
+            content["imgsz"],
+            recipe.get("loss", "ce"),
+            content["metrics"],
+            path if content["epoch"] > 0 else None,
+        )
+        network = (model.size, model.criterion.outputs, content["dropout"], recipe.get("drop_path", 0.0))
+        _check_fit(network, content["ema"])
+        model.network = registry.build(*network)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     try:
         model.network.load_state_dict(content["ema"])
     except RuntimeError:
         raise CheckpointError(f"{path}: the weights do not fit the network {content['size']}") from None
     model.network.eval()
     return model
+
+
+def _check_fit(network: tuple[str, int, float, float], weights: dict[str, Tensor]) -> None:
+    """Raises CheckpointError unless the weights have the network's names and shapes. This is checked before memory is
+    taken for a network that the file may only claim to have."""
+    try:
+        with torch.device("meta"):
+            expected = registry.build(*network).state_dict()
+    except (NotImplementedError, RuntimeError):  # a network of another library may not be built without memory
+        return
+    wrong = expected.keys() ^ weights.keys()
+    wrong |= {name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape}
+    if wrong:
+        raise CheckpointError(f"the weights do not fit the network {network[0]}: {listed(sorted(wrong), most=1)}")
 
 
 def _exported(path: Path, runtime: Runtime) -> TrainedModel:

@@ -210,7 +210,7 @@ def test_bombs(tmp_path: Path) -> None:
     data = archive(path, tensor(), FLOATS).read_bytes()
     entry = data.rindex(b"PK\x01\x02")  # the last member's, data/0
     path.write_bytes(data[: entry + 20] + struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0) + data[entry + 28 :])
-    with pytest.raises(CheckpointError, match="its members claim more bytes than the file has"):
+    with pytest.raises(CheckpointError, match=r"size or offset of member .* is impossible"):
         safe_pickle.read(path)
     huge_memo_index = b"\x80\x02]r\xff\xff\xff\x7f."  # Python's unpickler in C allocates a list of 2^31 entries
     assert safe_pickle.read(archive(path, huge_memo_index)) == []
@@ -229,7 +229,7 @@ def test_paths_in_the_archive(folder: str, tmp_path: Path) -> None:
     try:
         assert len(safe_pickle.read(path)) == 4
     except CheckpointError as error:
-        assert "it has 0 data.pkl" in str(error)
+        assert "it has 0 data.pkl" in str(error) or "points outside the archive" in str(error)
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
@@ -246,7 +246,7 @@ def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"a\.pt is damaged or not a torch file: .*No such file"):
         safe_pickle.read(path)
     torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"a\.pt has the format of torch before 1\.6"):
+    with pytest.raises(CheckpointError, match=r"a\.pt is refused: it has the format of torch before 1\.6"):
         safe_pickle.read(path)
     for content in (b"", b"garbage", pickle.dumps({"a": 1}, 2)):
         path.write_bytes(content)
@@ -296,5 +296,5 @@ def test_truncated(share: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.pt"
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(CheckpointError, match=r"damaged or not a torch file|claim more bytes"):
+        with pytest.raises(CheckpointError, match=r"damaged or not a torch file"):
             safe_pickle.read(path)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from imgtool.pipelines import codec
 from imgtool.training.checkpoints import checkpoint, ultralytics
+from imgtool.training.checkpoints.content import KEYS
 from imgtool.training.classifier import Classifier
 from imgtool.training.models import yolov8
 from imgtool.training.recipes import Recipe
@@ -233,7 +234,7 @@ def test_fine_tuning_starts_from_the_same_function(
     original = Classifier(path).model.state_dict()
     torch.testing.assert_close(tuned["model.9.linear.weight"], original["model.9.linear.weight"])
     content = checkpoint.load(result.run / "weights" / "best.pt")
-    checkpoint.save(tmp_path / "same.pt", {k: content[k] for k in checkpoint.KEYS} | {"ema": original})
+    checkpoint.save(tmp_path / "same.pt", {k: content[k] for k in KEYS} | {"ema": original})
     after = Classifier(tmp_path / "same.pt").val(imgsz=32)
     assert (after.top1, after.loss) == (before.top1, pytest.approx(before.loss, rel=1e-5))
 
@@ -281,7 +282,7 @@ def test_other_contents_are_refused(theirs: Callable[..., Any], tmp_path: Path) 
         with pytest.raises(CheckpointError, match=message):
             Classifier(path)
     torch.save({"model": theirs(WNIDS)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"a\.pt has the format of torch before 1\.6"):
+    with pytest.raises(CheckpointError, match=r"a\.pt is refused: it has the format of torch before 1\.6"):
         Classifier(path)
     with pytest.raises(CheckpointError, match=r"cannot resume|holds no|no run"):
         Classifier(save(path, theirs(WNIDS))).train(resume=True)

@@ -1,7 +1,8 @@
 """Builds the documentation as a static site: `make docs` writes it to build/site, which a browser opens from there.
 
-The pages are README.md, CONTRIBUTING.md and docs/, copied into one folder in the layout of the repository, so that the
-same relative links work in both. The API reference is made from the docstrings, which are read, not imported.
+The pages are README.md, CONTRIBUTING.md, SECURITY.md and docs/, copied into one folder in the layout of the repository,
+so that the same relative links work in both. The API reference is made from the docstrings, which are read, not
+imported.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def build(site: Path) -> None:
 def copy_pages(pages: Path) -> None:
     unwanted = shutil.ignore_patterns("*.py", "*.yml", "__pycache__")
     shutil.copytree(ROOT / "docs", pages / "docs", ignore=unwanted)
-    for name in ("README.md", "CONTRIBUTING.md", "LICENSE"):
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE"):
         shutil.copy(ROOT / name, pages)
 
 

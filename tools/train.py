@@ -165,6 +165,6 @@ def check_network(name: str | None, network: str | None) -> None:
     from imgtool.wordnet.errors import InputError
 
     run = Run.reopen(name)
-    started = run.read_settings()["size"]
+    started = run.read_settings("size")["size"]
     if network != started:
         raise InputError(f"cannot resume {run.path} with {network}: the run was started with {started}")

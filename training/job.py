@@ -212,7 +212,8 @@ def resumed(
     A resumed run keeps its settings. Raises InputError for a recipe, seed, override, label map, split, precision or
     sync_bn that differs from them, DatasetError for another data set.
     """
-    settings, saved = run.read_settings(), run.load_last()
+    settings = run.read_settings("seed", "precision", "sync_bn", "labelmap", "data", "fingerprint")
+    saved = run.load_last()
     saved_recipe = recipes.from_dict(saved["recipe"])
     saved_recipe.override(**(overrides or {}))  # raises InputError for unknown settings and bad values
     before = saved_recipe.to_dict() | {key: settings[key] for key in ("seed", "precision", "sync_bn")}

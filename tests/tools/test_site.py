@@ -29,11 +29,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_page_is_in_the_menu(site: Path) -> None:
     menu = (ROOT / "docs" / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
     pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")}
-    assert set(re.findall(r": (\S+\.md)$", menu, re.M)) == pages | {"README.md", "CONTRIBUTING.md"}
+    assert set(re.findall(r": (\S+\.md)$", menu, re.M)) == pages | {"README.md", "CONTRIBUTING.md", "SECURITY.md"}
     built = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     assert built == {page.replace("README", "index").replace(".md", ".html") for page in pages} | {
         "index.html",
         "CONTRIBUTING.html",
+        "SECURITY.html",
         "404.html",
     }
 

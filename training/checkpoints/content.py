@@ -17,6 +17,8 @@ MAX_PROCESSES = 1 << 16
 METER = {"steps", "steps_read", "images", "bad_steps", "loss_sum", "waited", "unread", "seconds"}
 METRICS = {"top1", "top5", "loss", "images", "seconds", "hierarchy", "classes"}
 
+BEST = frozenset(METRICS - {"hierarchy", "classes"})
+
 
 class Rule(NamedTuple):
     """What a key must be, in words and as a test."""
@@ -73,13 +75,12 @@ def is_state(value: Any) -> bool:
     return isinstance(value, dict) and all(is_text(key) and isinstance(value[key], Tensor) for key in value)
 
 
-def is_metrics(value: Any) -> bool:
-    """Whether this is the dict of an `imgtool.training.evaluation.evaluate.Metrics`."""
-    optional = {"hierarchy", "classes"}
+def is_metrics(value: Any, required: frozenset[str] = frozenset({"top1", "top5"})) -> bool:
+    """Whether this is the dict of a `Metrics` of training.evaluation, with at least the ``required`` keys."""
     return (
         isinstance(value, dict)
-        and METRICS - optional <= value.keys() <= METRICS
-        and all(is_number(value[key]) for key in METRICS - optional)
+        and required <= value.keys() <= METRICS
+        and all(is_number(value[key]) for key in value.keys() - {"hierarchy", "classes"})
         and (value.get("classes") is None or is_count(value["classes"]))
         and (value.get("hierarchy") is None or (isinstance(value["hierarchy"], dict) and is_plain(value["hierarchy"])))
     )
@@ -155,7 +156,7 @@ RESUME_RULES = {
         "a list of meters, one per process",
         lambda value: _is_list(value, lambda item: item is None) or _is_list(value, _is_meter),
     ),
-    "best": Rule("None or the metrics of an epoch", lambda value: value is None or is_metrics(value)),
+    "best": Rule("None or all metrics of an epoch", lambda value: value is None or is_metrics(value, BEST)),
     "seconds": Rule("a number", lambda value: is_number(value) and math.isfinite(value)),
 }
 KEYS = RULES.keys()

@@ -9,7 +9,7 @@ from typing import Any
 
 from imgtool.training.models.yolov8 import STRIDE
 from imgtool.training.recipes.augment import LEVELS, BatchAugmentation
-from imgtool.wordnet.errors import InputError
+from imgtool.wordnet.errors import InputError, first_line
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -176,8 +176,8 @@ def load(recipe: str | Path) -> Recipe:
         raise InputError(
             f"cannot read recipe {path}: {error.strerror}; give a TOML file or one of {', '.join(names())}"
         ) from None
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise InputError(f"{path} is not a valid TOML file: {error}") from None
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or lists in lists without end
+        raise InputError(f"{path} is not a valid TOML file: {first_line(error)}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -207,14 +207,14 @@ def _typed(name: str, value: Any) -> Any:
     if name == "progressive":
         try:
             return tuple((float(start), _typed("imgsz", size)) for start, size in value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InputError(f"progressive must be a list of [from fraction, imgsz] pairs, not {value!r}") from None
     if kind in (bool, str):
         valid = isinstance(value, kind)
     elif kind is int:
-        valid = isinstance(value, int) and not isinstance(value, bool)
+        valid = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 31
     else:
-        valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        valid = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     if not valid:
-        raise InputError(f"{name} must be {TYPE_NAMES[kind]}, not {value!r}")
+        raise InputError(f"{name} must be {TYPE_NAMES[kind]}, not {value!r:.200}")
     return kind(value)

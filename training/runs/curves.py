@@ -10,13 +10,15 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from imgtool.wordnet.errors import CheckpointError
+from imgtool.training.runs.run import is_epoch
+from imgtool.wordnet.errors import CheckpointError, first_line
 
 Results = dict[str, npt.NDArray[np.float64]]
 
 TOP1, TOP5 = "metrics/accuracy_top1", "metrics/accuracy_top5"
 BLUE, ORANGE, SOFT, LINE = "#3b7dd8", "#e07b39", "#667079", "#d9dee3"
 MIN_LABEL_GAP = 0.06  # between the labels of two image sizes, as a fraction of a panel's width
+MAX_NUMBER = 1e30  # matplotlib cannot draw an axis of much larger ones
 MAX_MARKED = 30  # epochs; with more, curves have no markers
 
 
@@ -28,20 +30,22 @@ def read_results(path: Path) -> Results:
     try:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(file)
-            rows = [row for row in reader if (row.get("epoch") or "").isdigit() and None not in row.values()]
+            rows = [row for row in reader if is_epoch(row.get("epoch")) and None not in row.values()]
             columns = [name for name in reader.fieldnames or () if name]
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except (OSError, csv.Error) as error:
+        raise CheckpointError(f"cannot read {path}: {first_line(error)}") from None
     if "epoch" not in columns:
         raise CheckpointError(f"{path} is not a results.csv: it has no column epoch")
     return {name: np.array([_number(row[name]) for row in rows]) for name in columns}
 
 
 def _number(text: str) -> float:
+    """Returns the number; NaN for other text, and for numbers that could not be drawn."""
     try:
-        return float(text)
-    except ValueError:
+        number = float(text)
+    except (ValueError, TypeError):
         return math.nan
+    return number if abs(number) <= MAX_NUMBER else math.nan
 
 
 def best_row(results: Results) -> int | None:

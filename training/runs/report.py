@@ -16,7 +16,7 @@ from imgtool.pipelines.storage.atomic import write_text
 from imgtool.training.evaluation.error_analysis import METRICS
 from imgtool.training.runs.curves import TOP1, TOP5, Results, best_row, draw_curves, read_results
 from imgtool.training.runs.run import Run, run_path
-from imgtool.wordnet.errors import CheckpointError
+from imgtool.wordnet.errors import CheckpointError, first_line
 
 NAME = "report.html"
 MAX_OPEN_EPOCHS = 12  # a longer table of epochs is folded
@@ -47,12 +47,25 @@ def write_report(run: str | Path, path: Path | None = None) -> Path:
     folder = run_path(run)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such run; give a name under runs/ or a run's directory")
-    settings = Run(folder, quiet=True).read_settings()
-    if not isinstance(settings, dict) or not isinstance(settings.get("recipe"), dict):
-        raise CheckpointError(f"{folder / 'run.json'}: has no recipe, so this is not the directory of a run")
+    settings = Run(folder, quiet=True).read_settings("recipe")
+    try:
+        page = _page(folder, settings)
+    except CheckpointError:
+        raise
+    except Exception as error:  # the files of a run may have been edited in any way
+        raise CheckpointError(f"{folder}: a file of this run is damaged: {first_line(error)}") from error
+    path = path or folder / NAME
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+    return path
+
+
+def _page(folder: Path, settings: dict[str, Any]) -> str:
     results = read_results(folder / "results.csv") if (folder / "results.csv").exists() else {}
     metrics = _read_metrics(folder / METRICS)
-    page = render(
+    return render(
         Path(__file__).with_name("report.html.j2"),
         name=folder.absolute().name,
         done=len(results.get("epoch", ())),
@@ -77,12 +90,6 @@ def write_report(run: str | Path, path: Path | None = None) -> Path:
         log=_log(folder / "log.txt"),
         max_log_lines=MAX_LOG_LINES,
     )
-    path = path or folder / NAME
-    try:
-        write_text(path, page)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
-    return path
 
 
 def _summary(settings: dict[str, Any], results: Results) -> dict[str, Any]:
@@ -126,7 +133,7 @@ def _curves(results: Results) -> dict[str, str] | None:
 def _read_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return metrics if isinstance(metrics, dict) else {}
 
@@ -148,7 +155,7 @@ def _confused_pairs(path: Path) -> list[dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return [{name: row[name] for name in columns} for row in csv.DictReader(file)]
-    except (OSError, KeyError):
+    except (OSError, ValueError, KeyError, csv.Error):
         return []
 
 

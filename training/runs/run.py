@@ -28,7 +28,7 @@ from typing import Any
 from imgtool.pipelines.storage.atomic import atomic_write, write_text
 from imgtool.training.checkpoints import checkpoint
 from imgtool.training.runs.loggers import LoggerGroup
-from imgtool.wordnet.errors import CheckpointError, InputError
+from imgtool.wordnet.errors import CheckpointError, InputError, first_line
 
 RUNS = Path("runs")
 COLUMNS = (  # the first seven are Ultralytics' names, which existing plot scripts read; new ones go to the end
@@ -45,6 +45,20 @@ COLUMNS = (  # the first seven are Ultralytics' names, which existing plot scrip
     "val_seconds",
     "bad_steps",
 )
+SETTINGS: dict[str, tuple[type, ...]] = {  # types of the keys of run.json that are used again
+    "argv": (list, type(None)),
+    "size": (str,),
+    "weights": (str, type(None)),
+    "recipe": (dict,),
+    "data": (str,),
+    "labelmap": (dict, type(None)),
+    "fingerprint": (str,),
+    "val_split": (str,),
+    "seed": (int,),
+    "precision": (str,),
+    "sync_bn": (bool,),
+    "versions": (dict,),
+}
 
 
 class Run:
@@ -151,13 +165,23 @@ class Run:
             return
         write_text(self.path / "run.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
-    def read_settings(self) -> dict[str, Any]:
-        """Reads run.json. Raises CheckpointError if it is missing or damaged."""
+    def read_settings(self, *required: str) -> dict[str, Any]:
+        """Reads run.json. Raises CheckpointError, which names the key, if it is missing or damaged, lacks one of the
+        ``required`` keys, or has a key of another type than `imgtool.training.job.Job.settings` gives it."""
         path = self.path / "run.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {path}: {error}") from None
+            settings = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"cannot read {path}: {first_line(error)}") from None
+        if not isinstance(settings, dict):
+            raise CheckpointError(f"{path} is damaged: it is not a JSON object")
+        for key in required:
+            if key not in settings:
+                raise CheckpointError(f"{path} is damaged: it lacks the key {key}")
+        for key, kinds in SETTINGS.items():
+            if key in settings and type(settings[key]) not in kinds:
+                raise CheckpointError(f"{path} is damaged: {key} has the type {type(settings[key]).__name__}")
+        return settings
 
     def say(self, line: str, transient: bool = False) -> None:
         """Writes a line to log.txt and the terminal, where a ``transient`` line is overwritten by the next one."""
@@ -191,19 +215,30 @@ class Run:
         """Returns the number of epochs in results.csv."""
         if not self.results.exists():
             return 0
-        with open(self.results, newline="", encoding="utf-8") as file:
-            return sum((row["epoch"] or "").isdigit() for row in csv.DictReader(file))
+        return len(self._results())
 
     def forget_results_after(self, epochs: int) -> None:
         """Drops later epochs from results.csv: a crash may come after an epoch's line and before its checkpoint."""
         if self.mute or not self.results.exists():
             return
-        with open(self.results, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["epoch"].isdigit() and int(row["epoch"]) <= epochs]
+        rows = [row for row in self._results() if int(row["epoch"]) <= epochs]
         with atomic_write(self.results) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
+
+    def _results(self) -> list[dict[str, str]]:
+        """Returns the rows of results.csv that have an epoch. Raises CheckpointError if it cannot be read."""
+        try:
+            with open(self.results, newline="", encoding="utf-8", errors="replace") as file:
+                return [row for row in csv.DictReader(file) if is_epoch(row.get("epoch"))]
+        except (OSError, csv.Error) as error:
+            raise CheckpointError(f"cannot read {self.results}: {first_line(error)}") from None
+
+
+def is_epoch(text: str | None) -> bool:
+    """Whether this is the number of an epoch, as results.csv has it."""
+    return text is not None and text.isascii() and text.isdigit() and len(text) < 10
 
 
 def run_path(name: str | Path) -> Path:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from imgtool.training.checkpoints.content import is_count, is_metrics, is_number, is_plain, is_text, is_texts
+from imgtool.training.recipes import MAX_IMGSZ
 from imgtool.wordnet.errors import CheckpointError
 from imgtool.wordnet.imagenet.class_names import ilsvrc2012_wnids_of
 from imgtool.wordnet.tables.nouns import is_wnid
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
 FLOAT_INPUT, UINT8_INPUT = "float32 [N, 3, imgsz, imgsz], RGB, 0..1", "uint8 [N, H, W, 3], RGB"
+
+
+MAX_BATCH = 1 << 16  # images per call
+MAX_LITERAL = 4 << 20  # characters of another program's names; parsing takes 200 times this in bytes
 
 
 @dataclass(frozen=True)
@@ -39,21 +45,24 @@ class ModelMetadata:
     def from_strings(cls, stored: Mapping[str, str]) -> ModelMetadata:
         """Reads the strings of `to_strings`, or from Ultralytics' metadata the names and the image size.
 
-        Raises CheckpointError if metadata written by imgtool are damaged.
+        Raises CheckpointError, which names the key, if metadata written by imgtool are damaged.
         """
         if "imgtool" in stored:
-            try:
-                metadata = cls(**{field.name: json.loads(stored[field.name]) for field in fields(cls)})
-                valid = len(metadata.wnids) == len(metadata.names) and all(isinstance(n, str) for n in metadata.names)
-            except (KeyError, TypeError, ValueError):
-                valid = False
-            if not valid:
-                raise CheckpointError("the metadata are damaged: export the model again")
-            return metadata
+            values = {}
+            for name, holds in RULES.items():
+                try:
+                    values[name] = json.loads(stored[name])
+                except (KeyError, ValueError, RecursionError):
+                    raise damaged(name) from None
+                if not holds(values[name]):
+                    raise damaged(name)
+            if len(values["wnids"]) != len(values["names"]):
+                raise damaged("names")
+            return cls(**values)
         names = _names(_literal(stored.get("names")))
         side = _literal(stored.get("imgsz"))
         side = side[0] if isinstance(side, list | tuple) and side else side
-        side = side if type(side) is int else None
+        side = side if is_count(side, 1, MAX_IMGSZ) else None
         return cls("foreign", side, _wnids(names), names, FLOAT_INPUT, None)
 
     def with_outputs(self, outputs: int) -> ModelMetadata:
@@ -69,11 +78,38 @@ class ModelMetadata:
         return self
 
 
+RULES: dict[str, Callable[[Any], bool]] = {
+    "size": is_text,
+    "imgsz": lambda value: is_count(value, 1, MAX_IMGSZ),
+    "wnids": is_texts,
+    "names": is_texts,
+    "input": lambda value: value in (FLOAT_INPUT, UINT8_INPUT),
+    "output": lambda value: value in (LOGITS, PROBABILITIES),
+    "batch": lambda value: value is None or is_count(value, 1, MAX_BATCH),
+    "transform": lambda value: value is None or (isinstance(value, dict) and is_plain(value)),
+    "metrics": lambda value: value is None or is_metrics(value),
+    "imgtool": is_text,
+}
+
+
+def damaged(key: str) -> CheckpointError:
+    return CheckpointError(f"the metadata are damaged ({key}): export the model again")
+
+
+def parse_json(text: str | bytes) -> dict[str, str]:
+    """Returns metadata that a file has as a JSON object of strings. Raises CheckpointError for anything else."""
+    try:
+        stored = json.loads(text)
+        return {key: str(value) for key, value in stored.items()}
+    except (ValueError, RecursionError, AttributeError):
+        raise damaged("not a JSON object") from None
+
+
 def _literal(text: str | None) -> Any:
     """Parses a Python literal; None if it is not one."""
     try:
-        return ast.literal_eval(text) if text and len(text) < 10_000_000 else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ast.literal_eval(text) if text and len(text) <= MAX_LITERAL else None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
@@ -83,7 +119,8 @@ def _names(stored: Any) -> list[str]:
         stored = [stored.get(index) for index in range(len(stored))]
     if not isinstance(stored, list | tuple) or None in stored:
         return []
-    return [str(name) for name in stored]
+    names = [name if isinstance(name, str) else repr(name) if is_number(name) else None for name in stored]
+    return [] if None in names else [name for name in names if is_text(name)]
 
 
 def _wnids(names: Sequence[str]) -> list[str]:

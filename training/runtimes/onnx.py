@@ -22,7 +22,12 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
     Raises CheckpointError for a file that is not an image classifier, InputError for a device that is not available.
     """
     session = open_session(path, device, threads)
-    metadata = ModelMetadata.from_strings(session.get_modelmeta().custom_metadata_map)
+    try:
+        metadata = ModelMetadata.from_strings(session.get_modelmeta().custom_metadata_map)
+        first = session.get_inputs()[:1] + session.get_outputs()[:1]
+        _ = [(value.name, value.shape, value.type) for value in first]
+    except UnicodeDecodeError:
+        raise CheckpointError("its metadata or a name in it are not UTF-8") from None
     if metadata.imgtool is None:
         # Another program's model may have 8-bit weights. It is opened a second time, because onnxruntime gives access
         # to the metadata only after it has built the session, whose options are then fixed.

@@ -37,21 +37,30 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
     try:
         model = core.read_model(str(path))
         compiled = core.compile_model(model, "CPU", options(threads))
-    except RuntimeError as error:
+        if len(model.inputs) != 1 or not model.outputs:
+            raise CheckpointError(
+                f"not a classifier: it has {len(model.inputs)} inputs and {len(model.outputs)} outputs"
+            )
+        shape = tuple(None if size.is_dynamic else size.get_length() for size in model.inputs[0].partial_shape)
+        spec = InputSpec.check(DTYPES.get(model.inputs[0].element_type.get_type_name()), shape)
+        sections = model.get_rt_info()
+        section = next((sections[name] for name in (SECTION, ULTRALYTICS_SECTION) if name in sections), None)
+        stored = _plain(section)
+        output = model.outputs[0].partial_shape
+        is_known = not output.rank.is_dynamic and len(output) == 2 and not output[1].is_dynamic
+        outputs = output[1].get_length() if is_known else None
+    except UnicodeDecodeError:
+        raise CheckpointError("its metadata or a name in it are not UTF-8") from None
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"OpenVINO cannot read the file: {first_line(error)}") from error
-    if len(model.inputs) != 1 or not model.outputs:
-        raise CheckpointError(f"not a classifier: it has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
-    shape = tuple(None if size.is_dynamic else size.get_length() for size in model.inputs[0].partial_shape)
-    spec = InputSpec.check(DTYPES.get(model.inputs[0].element_type.get_type_name()), shape)
-    sections = model.get_rt_info()
-    section = next((sections[name] for name in (SECTION, ULTRALYTICS_SECTION) if name in sections), None)
-    metadata = ModelMetadata.from_strings(_plain(section))
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(compiled(images.numpy())[0].copy())
+        try:
+            return torch.from_numpy(compiled(images.numpy())[0].copy())
+        except (RuntimeError, TypeError) as error:  # TypeError: torch does not have the output's type
+            raise CheckpointError(f"OpenVINO cannot run the model: {first_line(error)}") from error
 
-    last = model.outputs[0].partial_shape[-1]
-    return Runtime(run, metadata, spec, torch.device("cpu"), None if last.is_dynamic else last.get_length())
+    return Runtime(run, ModelMetadata.from_strings(stored), spec, torch.device("cpu"), outputs)
 
 
 def _plain(section: Any) -> dict[str, str]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from imgtool.pipelines.codec.transform import to_float
-from imgtool.training.runtimes.metadata import LOGITS, PROBABILITIES, UINT8_INPUT, ModelMetadata
+from imgtool.training.recipes import MAX_IMGSZ
+from imgtool.training.runtimes.metadata import LOGITS, MAX_BATCH, PROBABILITIES, UINT8_INPUT, ModelMetadata
 from imgtool.wordnet.errors import CheckpointError, InputError
 
 
@@ -29,6 +30,10 @@ class InputSpec:
             sizes = ", ".join("?" if size is None else str(size) for size in shape)
             kind = "an unsupported type" if dtype is None else str(dtype).removeprefix("torch.")
             raise CheckpointError(f"not a classifier of RGB images: its input is {kind} [{sizes}]")
+        if any(size is not None and not 1 <= size <= MAX_IMGSZ for size in shape[1:]) or (shape[0] or 1) > MAX_BATCH:
+            raise CheckpointError(f"its input has an impossible size: {list(shape)}")
+        if dtype != torch.uint8 and shape[2] != shape[3]:
+            raise CheckpointError(f"it takes images of {shape[2]} × {shape[3]} pixels, not squares")
         return cls(dtype, shape)
 
     @classmethod
@@ -104,11 +109,12 @@ class Runtime(nn.Module):
         else:
             padded = torch.cat([images, images[-1:].expand(-len(images) % batch, *images.shape[1:])])
             parts = [self.run(part.contiguous()) for part in padded.split(batch)]
-        outputs = torch.cat(parts)[: len(images)]
-        if outputs.ndim != 2:
+        shapes = {tuple(part.shape[1:]) for part in parts}
+        if any(part.ndim != 2 for part in parts) or len(shapes) != 1 or sum(map(len, parts)) < len(images):
             raise CheckpointError(
-                f"not a classifier: its output for a batch of images is {list(outputs.shape)}, not [N, classes]"
+                f"not a classifier: its output for a batch of images is {list(parts[0].shape)}, not [N, classes]"
             )
+        outputs = torch.cat(parts)[: len(images)]
         return outputs.float()
 
     def _to_logits(self, outputs: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ The file has Ultralytics' layout: the length of the metadata (4 bytes, little-en
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from imgtool.training.parallel.device import resolve_device
 from imgtool.training.runtimes.libraries import require_packages
-from imgtool.training.runtimes.metadata import ModelMetadata
+from imgtool.training.runtimes.metadata import ModelMetadata, parse_json
 from imgtool.training.runtimes.runtime import InputSpec, Runtime
 from imgtool.wordnet.errors import CheckpointError, InputError
 
@@ -73,11 +72,7 @@ def split_file(path: Path) -> tuple[dict[str, str], bytes]:
         raise CheckpointError("the file is too short for an engine")
     if length > min(MAX_METADATA, len(content) - LENGTH_BYTES) or content[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
         return {}, content
-    try:
-        stored = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
-    except ValueError:
-        raise CheckpointError("the metadata are damaged: export the model again") from None
-    return {str(key): str(value) for key, value in stored.items()}, content[LENGTH_BYTES + length :]
+    return parse_json(content[LENGTH_BYTES : LENGTH_BYTES + length]), content[LENGTH_BYTES + length :]
 
 
 def library() -> Any:

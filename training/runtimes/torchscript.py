@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from imgtool.training.parallel.device import exact_float32, resolve_device
 from imgtool.training.runtimes.libraries import without_warnings
-from imgtool.training.runtimes.metadata import ModelMetadata
+from imgtool.training.runtimes.metadata import ModelMetadata, parse_json
 from imgtool.training.runtimes.runtime import InputSpec, Runtime
 from imgtool.wordnet.errors import CheckpointError, first_line
 
@@ -25,13 +24,11 @@ def read(path: Path, device: str, threads: int | None) -> Runtime:
     try:
         with without_warnings():
             module = torch.jit.load(str(path), map_location=torch_device, _extra_files=extra)
-    except (RuntimeError, ValueError) as error:
+    except UnicodeDecodeError:
+        raise CheckpointError("its metadata or a name in it are not UTF-8") from None
+    except (RuntimeError, ValueError, OSError) as error:
         raise CheckpointError(f"torch cannot read the file: {first_line(error)}") from error
-    try:
-        stored = json.loads(extra[METADATA] or extra[ULTRALYTICS_METADATA] or "{}")
-        metadata = ModelMetadata.from_strings({str(key): str(value) for key, value in stored.items()})
-    except (ValueError, AttributeError):
-        raise CheckpointError("the metadata are damaged: export the model again") from None
+    metadata = ModelMetadata.from_strings(parse_json(extra[METADATA] or extra[ULTRALYTICS_METADATA] or "{}"))
 
     def run(images: Tensor) -> Tensor:
         try:

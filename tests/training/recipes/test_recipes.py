@@ -98,11 +98,11 @@ WRONG = {
     "momentum = 1.0": r"momentum must be in \[0, 1\)",
     "label_smoothing = 1": r"label_smoothing must be in \[0, 1\)",
     "crop_scale = 0": r"crop_scale must be in \(0, 1\]",
-    "imgsz = 16": "imgsz must be at least 32",
+    "imgsz = 16": "imgsz must be in 32",
     "progressive = [[0.5, 128]]": "progressive must be .*increasing from 0",
     "progressive = [[0.0, 128], [0.0, 160]]": "progressive must be .*increasing from 0",
     "progressive = [128, 160]": "progressive must be a list of",
-    "progressive = [[0.0, 16]]": "sizes at least 32",
+    "progressive = [[0.0, 16]]": "sizes in 32",
     "mixup = -1": "mixup must be at least 0",
     "blur = 0.2": "unknown recipe settings blur",
 }

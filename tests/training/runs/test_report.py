@@ -103,7 +103,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(CheckpointError, match="cannot read"):
         write_report(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="has no recipe"):
+    with pytest.raises(CheckpointError, match="lacks the key recipe"):
         write_report(tmp_path)
     make_run(tmp_path / "runs" / "mine", 1)
     with pytest.raises(CheckpointError, match="cannot write"):

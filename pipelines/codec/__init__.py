@@ -248,7 +248,7 @@ def resize_crop(
         ImageError: the box or the window is not inside the image.
     """
     width, height = size or resized
-    crop = np.array([*box, *resized, *window, flip], np.int32)
+    crop = np.clip(np.array([*box, *resized, *window, flip], object), -(2**31), 2**31 - 1).astype(np.int32)
     with _image_errors():
         out: Pixels = _native.resize(pixels, crop, width, height)
         return out

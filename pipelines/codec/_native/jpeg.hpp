@@ -27,6 +27,9 @@ constexpr int64_t kMaxPixels = 100'000'000;
 constexpr size_t kKeep = 64 << 20;
 // More scans than any real progressive file has. A file with thousands of scans would take minutes to decode.
 constexpr int kMaxScans = 200;
+// Scans times pixels: 20 scans of an image of kMaxPixels, which has 10 as libjpeg writes it. A scan costs time for each
+// pixel, even if it has only a few bytes.
+constexpr int64_t kMaxScannedPixels = 20 * kMaxPixels;
 
 struct Header {
   int width = 0, height = 0, components = 0;
@@ -56,7 +59,7 @@ int exif_orientation(const uint8_t* tiff, size_t size);
 // Installs libjpeg's error handlers: errors jump to `jump`, warnings set the flags.
 void install(ErrorState& state);
 
-// Makes more than kMaxScans scans an error. `progress` must outlive the decompressor.
+// Makes more than kMaxScans scans an error, and more than kMaxScannedPixels. `progress` must outlive the decompressor.
 void limit_scans(jpeg_decompress_struct& cinfo, jpeg_progress_mgr& progress);
 
 // Tells whether scans are missing once the decompressor has read all of them: those of a component, or, if the data has

@@ -160,7 +160,8 @@ def recode(
               without Huffman tables or end marker is rewritten without loss. Quality and subsampling are those of the
               source.
             - "original": keeps every undamaged JPEG that is YCbCr or grayscale and needs no rotation, progressive or
-              not. One without Huffman tables or end marker is rewritten without loss. The limits must be 0.
+              not, unless its sampling factors are ones that most readers refuse (3 : 2). One without Huffman tables or
+              end marker is rewritten without loss. The limits must be 0.
             - "raw": stores the pixels, uint8 [H, W, 3].
         subsampling: the chroma subsampling, "420", "422" or "444".
 

@@ -188,6 +188,10 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
                     c[1].v_samp_factor == c[2].v_samp_factor;
   header_.chroma_h = same ? c[1].h_samp_factor : 0;
   header_.chroma_v = same ? c[1].v_samp_factor : 0;
+  header_.fractional = false;
+  for (int k = 0; k < cinfo_.num_components; ++k)
+    if (cinfo_.max_h_samp_factor % c[k].h_samp_factor || cinfo_.max_v_samp_factor % c[k].v_samp_factor)
+      header_.fractional = true;
   header_.regular = header_.progressive || is_regular();
   header_.orientation = 1;
   const jpeg_marker_struct* m = cinfo_.marker_list;

@@ -39,6 +39,7 @@ struct Header {
   bool arithmetic = false;
   int h_samp = 1, v_samp = 1;    // luma sampling factors: 2, 2 is 4:2:0
   int chroma_h = 1, chroma_v = 1;  // those of both chroma planes; 0 if the planes differ
+  bool fractional = false;       // a sampling factor does not divide the largest one: most readers refuse such an image
   bool regular = true;           // false: Huffman tables are missing, and the standard ones are used (Motion-JPEG), or
                                  // the parameters of a sequential scan are not 0, 63, 0, 0, which is harmless
 };

@@ -1,4 +1,4 @@
-"""The limits on what one image may cost: pixels, bytes per pixel, scans, and scans times pixels; crops at their borders."""
+"""The limits on what one image may cost (pixels, bytes per pixel, scans), and crops at their borders."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_few_bytes_cannot_claim_many_pixels(size, scans):
     data = claiming(*size, scans)
     for job in (codec.decode, codec.check, codec.recode, lambda data: codec.recode(data, store="original")):
         begin = time.process_time()
-        with pytest.raises(ImageError, match="truncated: .* bytes cannot hold"):
+        with pytest.raises(ImageError, match=r"truncated: \d+ bytes cannot hold"):
             job(data)
         assert time.process_time() - begin < 0.2
 

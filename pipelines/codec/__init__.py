@@ -3,6 +3,10 @@
 JPEG is decoded by C++ code (``_native``) on top of libjpeg-turbo, any other format (such as a PNG named .JPEG) by
 Pillow. All pixels are uint8 RGB, shape [H, W, 3]. An image that cannot be decoded raises
 ``imgtool.wordnet.errors.ImageError`` with a one-line reason.
+
+What an image may cost is limited before memory is allocated: 100 million pixels; for a JPEG also 200 scans, 2 billion
+pixels times scans, and 64 samples per bit of the file, because a whole JPEG has at least one bit per block. The largest
+JPEG takes about 1 GB and a few seconds.
 """
 
 from __future__ import annotations

@@ -21,13 +21,17 @@ NATIVE = ROOT / "pipelines/codec/_native"
 BUILD = ROOT / "build/fuzz"
 MEMORY = 2048  # MB of a target
 CHECKED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-D_GLIBCXX_ASSERTIONS"]
-TARGETS = {  # flags of the compiler, and each target's part of the time
+COVERED = ["-fprofile-instr-generate", "-fcoverage-mapping"]
+TARGETS: dict[str, tuple[list[str], float | None]] = {  # flags of the compiler, and each target's part of the time
     "codec": (["-fsanitize=fuzzer", *CHECKED], 0.4),
     "differential": (["-fsanitize=fuzzer"], 0.3),
     "truncate": (CHECKED, 0.15),
     "pool": (["-fsanitize=thread"], 0.15),
     "replay": (CHECKED, 0.0),
+    "coverage": (COVERED, None),  # coverage.py
+    "coverage_pool": (COVERED, None),
 }
+MAIN = {"coverage": "replay", "coverage_pool": "pool"}  # targets whose source has another name
 
 
 def build(target: str) -> Path:
@@ -39,7 +43,7 @@ def build(target: str) -> Path:
     headers = max(time_of(path) for folder in (NATIVE, HERE) for path in folder.glob("*.hpp"))
     sources = [path for path in sorted(NATIVE.glob("*.cpp")) if path.name not in ("api.cpp", "floor.cpp")]
     made = []
-    for source in (*sources, HERE / f"{target}.cpp"):
+    for source in (*sources, HERE / f"{MAIN.get(target, target)}.cpp"):
         made.append(objects / f"{source.stem}_{source.parent.name}.o")
         if time_of(made[-1]) <= max(time_of(source), headers):
             subprocess.run([*command, "-c", source, "-o", made[-1]], check=True)
@@ -77,12 +81,13 @@ def run(target: str, seconds: float) -> tuple[bool, str]:
 
 
 def main() -> int:
+    parts = {target: part for target, (_, part) in TARGETS.items() if part is not None}
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 90
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(build, TARGETS))
+        list(threads.map(build, parts))
     print(f"{len(corpus.draw(BUILD / 'seeds'))} seeds", flush=True)
     passed = True
-    for target, (_, part) in TARGETS.items():
+    for target, part in parts.items():
         good, line = run(target, seconds * part)
         passed &= good
         print(line, flush=True)

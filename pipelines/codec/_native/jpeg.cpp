@@ -222,10 +222,6 @@ bool Decoder::is_regular() const {
 }
 
 void Decoder::begin(int x, int y, int w, int h) {
-  if (x < 0 || y < 0 || w < 1 || h < 1 || x + w > header_.width || y + h > header_.height) {
-    end();
-    throw ImageError("the crop is not inside the image");
-  }
   if (setjmp(error_.jump)) fail();
   const bool cmyk = header_.space == JCS_CMYK || header_.space == JCS_YCCK;
   cinfo_.out_color_space = cmyk ? JCS_CMYK : JCS_EXT_RGBX;

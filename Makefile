@@ -23,7 +23,7 @@ define apt
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 endef
 
-.PHONY: demo test test-all test-cpus test-compilers test-pythons test-lowest lint docs gpu-check wheel wheel-check install clean
+.PHONY: demo test test-all test-cpus test-compilers test-pythons test-lowest lint fuzz fuzz-coverage docs gpu-check wheel wheel-check install clean
 
 install: $(READY)
 
@@ -97,6 +97,19 @@ test-compilers: install
 	PYTHONPATH=$(CLANG) $(BIN)/pytest -q -n $(CORES) --dist loadfile tests/training/models/test_norm_act.py \
 		tests/pipelines/codec $(addprefix tests/pipelines/loaders/test_,loaders.py stores.py)
 	$(BIN)/pytest -q -m "" tests/pipelines/codec/test_compilers.py
+
+# Fuzzes the codec for TIME seconds, under sanitizers and against libjpeg: tests/fuzz/README.md
+TIME ?= 90
+fuzz: install
+	$(call apt,clang)
+	$(call apt,libclang-rt-$$(clang -dumpversion | cut -d. -f1)-dev)
+	$(BIN)/python tests/fuzz/run.py $(TIME)
+
+# Measures which lines of the codec the fuzzers' seed corpus reaches.
+fuzz-coverage: install
+	$(call apt,clang llvm)
+	$(call apt,libclang-rt-$$(clang -dumpversion | cut -d. -f1)-dev)
+	$(BIN)/python tests/fuzz/coverage.py
 
 # mypy checks the package as users install it, because an editable install has no package folder to check.
 lint: install

@@ -3,6 +3,10 @@
 JPEG is decoded by C++ code (``_native``) on top of libjpeg-turbo, any other format (such as a PNG named .JPEG) by
 Pillow. All pixels are uint8 RGB, shape [H, W, 3]. An image that cannot be decoded raises
 ``imgtool.wordnet.errors.ImageError`` with a one-line reason.
+
+What an image may cost is limited before memory is allocated: 100 million pixels; for a JPEG also 200 scans, 2 billion
+pixels times scans, and 64 samples per bit of the file, because a whole JPEG has at least one bit per block. The largest
+JPEG takes about 1 GB and a few seconds.
 """
 
 from __future__ import annotations
@@ -160,7 +164,8 @@ def recode(
               without Huffman tables or end marker is rewritten without loss. Quality and subsampling are those of the
               source.
             - "original": keeps every undamaged JPEG that is YCbCr or grayscale and needs no rotation, progressive or
-              not. One without Huffman tables or end marker is rewritten without loss. The limits must be 0.
+              not, unless its sampling factors are ones that most readers refuse (3 : 2). One without Huffman tables or
+              end marker is rewritten without loss. The limits must be 0.
             - "raw": stores the pixels, uint8 [H, W, 3].
         subsampling: the chroma subsampling, "420", "422" or "444".
 
@@ -248,7 +253,7 @@ def resize_crop(
         ImageError: the box or the window is not inside the image.
     """
     width, height = size or resized
-    crop = np.array([*box, *resized, *window, flip], np.int32)
+    crop = np.clip(np.array([*box, *resized, *window, flip], object), -(2**31), 2**31 - 1).astype(np.int32)
     with _image_errors():
         out: Pixels = _native.resize(pixels, crop, width, height)
         return out

@@ -6,9 +6,14 @@
 namespace imgtool {
 namespace {
 
+// Tells whether `length` > 0 samples from `begin` on are inside [0, size). No sum can overflow.
+bool is_inside(int begin, int length, int size) {
+  return begin >= 0 && length > 0 && length <= size && begin <= size - length;
+}
+
 void check(const Crop& c, int width, int height, int out_w, int out_h) {
-  if (c.x < 0 || c.y < 0 || c.w < 1 || c.h < 1 || c.x + c.w > width || c.y + c.h > height ||
-      c.window_x < 0 || c.window_y < 0 || c.window_x + out_w > c.resized_w || c.window_y + out_h > c.resized_h)
+  if (!is_inside(c.x, c.w, width) || !is_inside(c.y, c.h, height) || !is_inside(c.window_x, out_w, c.resized_w) ||
+      !is_inside(c.window_y, out_h, c.resized_h))
     throw ImageError("the crop is not inside the image");
 }
 

@@ -49,10 +49,23 @@ boolean end_of_data(j_decompress_ptr cinfo) {
 }
 
 void check_scans(j_common_ptr cinfo) {
-  if (reinterpret_cast<j_decompress_ptr>(cinfo)->input_scan_number <= kMaxScans) return;
+  const auto* image = reinterpret_cast<j_decompress_ptr>(cinfo);
+  const int64_t pixels = static_cast<int64_t>(image->image_width) * image->image_height;
+  const int64_t most = std::min<int64_t>(kMaxScans, kMaxScannedPixels / std::max<int64_t>(pixels, 1));
+  if (image->input_scan_number <= most) return;
   auto* state = reinterpret_cast<ErrorState*>(cinfo->err);
-  std::snprintf(state->message, sizeof state->message, "more than %d scans", kMaxScans);
+  std::snprintf(state->message, sizeof state->message, "more than %d scans of %u x %u pixels", static_cast<int>(most),
+                image->image_width, image->image_height);
   std::longjmp(state->jump, 1);
+}
+
+// Tells whether a JPEG of this many bytes can be whole: each block takes at least one bit. (Arithmetic coding can take
+// less for a flat image; larger ones of that kind are not real.)
+bool can_be_whole(const jpeg_decompress_struct& cinfo, size_t size) {
+  size_t blocks = 0;
+  for (int k = 0; k < cinfo.num_components; ++k)
+    blocks += static_cast<size_t>(cinfo.comp_info[k].width_in_blocks) * cinfo.comp_info[k].height_in_blocks;
+  return blocks / 8 <= size;
 }
 
 // Tells whether an APP1 segment holds EXIF data.
@@ -175,6 +188,10 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
                     c[1].v_samp_factor == c[2].v_samp_factor;
   header_.chroma_h = same ? c[1].h_samp_factor : 0;
   header_.chroma_v = same ? c[1].v_samp_factor : 0;
+  header_.fractional = false;
+  for (int k = 0; k < cinfo_.num_components; ++k)
+    if (cinfo_.max_h_samp_factor % c[k].h_samp_factor || cinfo_.max_v_samp_factor % c[k].v_samp_factor)
+      header_.fractional = true;
   header_.regular = header_.progressive || is_regular();
   header_.orientation = 1;
   const jpeg_marker_struct* m = cinfo_.marker_list;
@@ -183,6 +200,11 @@ const Header& Decoder::open(const uint8_t* data, size_t size) {
   if (static_cast<int64_t>(header_.width) * header_.height > kMaxPixels) {
     std::snprintf(error_.message, sizeof error_.message, "%d x %d is larger than %lld million pixels",
                   header_.width, header_.height, static_cast<long long>(kMaxPixels / 1'000'000));
+    fail();
+  }
+  if (!can_be_whole(cinfo_, size)) {
+    std::snprintf(error_.message, sizeof error_.message, "truncated: %zu bytes cannot hold %d x %d pixels", size,
+                  header_.width, header_.height);
     fail();
   }
   return header_;
@@ -200,10 +222,6 @@ bool Decoder::is_regular() const {
 }
 
 void Decoder::begin(int x, int y, int w, int h) {
-  if (x < 0 || y < 0 || w < 1 || h < 1 || x + w > header_.width || y + h > header_.height) {
-    end();
-    throw ImageError("the crop is not inside the image");
-  }
   if (setjmp(error_.jump)) fail();
   const bool cmyk = header_.space == JCS_CMYK || header_.space == JCS_YCCK;
   cinfo_.out_color_space = cmyk ? JCS_CMYK : JCS_EXT_RGBX;

@@ -27,6 +27,9 @@ constexpr int64_t kMaxPixels = 100'000'000;
 constexpr size_t kKeep = 64 << 20;
 // More scans than any real progressive file has. A file with thousands of scans would take minutes to decode.
 constexpr int kMaxScans = 200;
+// Scans times pixels: 20 scans of an image of kMaxPixels, which has 10 as libjpeg writes it. A scan costs time for each
+// pixel, even if it has only a few bytes.
+constexpr int64_t kMaxScannedPixels = 20 * kMaxPixels;
 
 struct Header {
   int width = 0, height = 0, components = 0;
@@ -36,6 +39,7 @@ struct Header {
   bool arithmetic = false;
   int h_samp = 1, v_samp = 1;    // luma sampling factors: 2, 2 is 4:2:0
   int chroma_h = 1, chroma_v = 1;  // those of both chroma planes; 0 if the planes differ
+  bool fractional = false;       // a sampling factor does not divide the largest one: most readers refuse such an image
   bool regular = true;           // false: Huffman tables are missing, and the standard ones are used (Motion-JPEG), or
                                  // the parameters of a sequential scan are not 0, 63, 0, 0, which is harmless
 };
@@ -56,7 +60,7 @@ int exif_orientation(const uint8_t* tiff, size_t size);
 // Installs libjpeg's error handlers: errors jump to `jump`, warnings set the flags.
 void install(ErrorState& state);
 
-// Makes more than kMaxScans scans an error. `progress` must outlive the decompressor.
+// Makes more than kMaxScans scans an error, and more than kMaxScannedPixels. `progress` must outlive the decompressor.
 void limit_scans(jpeg_decompress_struct& cinfo, jpeg_progress_mgr& progress);
 
 // Tells whether scans are missing once the decompressor has read all of them: those of a component, or, if the data has
@@ -77,7 +81,7 @@ class Decoder {
 
   // Reads the header. `data` must exist until the last row is read. Throws ImageError.
   const Header& open(const uint8_t* data, size_t size);
-  // Starts decoding columns [x, x+w) of rows [y, y+h); the pixels equal a full decode's.
+  // Starts decoding columns [x, x+w) of rows [y, y+h), which must be inside the image; the pixels equal a full decode's.
   void begin(int x, int y, int w, int h);
   // Returns the next row: w pixels of 4 bytes (R, G, B, unused), valid until the next call.
   const uint8_t* row();

@@ -12,9 +12,11 @@ Pool::Pool(int threads) {
   if (threads < 1) throw std::invalid_argument("a pool needs at least one thread, not " + std::to_string(threads));
   try {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
-  } catch (const std::system_error& e) {
+  } catch (const std::exception& e) {
     stop();    // those that were started
-    throw std::runtime_error("cannot start " + std::to_string(threads) + " threads: " + e.code().message());
+    const auto* error = dynamic_cast<const std::system_error*>(&e);    // otherwise the memory is not enough
+    throw std::runtime_error("cannot start " + std::to_string(threads) + " threads: " +
+                             (error ? error->code().message() : "out of memory"));
   }
 }
 

@@ -31,7 +31,6 @@ class Pool {
   void wait(Task& task);
   // Drops the jobs of the task that are not running yet, and waits for the others.
   void cancel(Task& task);
-  int threads() const { return static_cast<int>(threads_.size()); }
 
  private:
   void work();

@@ -40,7 +40,7 @@ bool fits(Decoder& decoder, const uint8_t* data, size_t size, const Header& head
 
 // The same for Keep::original.
 bool keeps(Decoder& decoder, const uint8_t* data, size_t size, const Header& header, Stored& out) {
-  if (header.space != JCS_YCbCr && header.space != JCS_GRAYSCALE) return false;
+  if ((header.space != JCS_YCbCr && header.space != JCS_GRAYSCALE) || header.fractional) return false;
   try {
     const End end = end_of_image(data, size);
     if (header.regular && end.at && decoder.is_whole(end.plain)) {

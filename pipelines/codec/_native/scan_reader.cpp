@@ -62,7 +62,7 @@ bool ScanReader::Table::make_symbols(bool dc, Symbol* symbols) {
     offset[length] = index - static_cast<int>(code);
     for (int i = 0; i < key[length - 1]; ++i, ++index, ++code) {
       const uint8_t value = key[16 + index];
-      if (code >= 1u << length) return false;
+      if (code + 1 >= 1u << length) return false;      // no code is all ones, as libjpeg requires too
       if (dc ? value > kMaxDcSize : (value & 15) > kMaxAcSize || (value % 16 == 0 && value && value != 0xF0)) return false;
       if (length > kLookup) continue;
       const int rest = kLookup - length;

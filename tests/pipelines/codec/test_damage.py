@@ -140,3 +140,27 @@ def test_segments_after_the_scan(rest):
         recoded = codec.recode(data, store=store)
         assert recoded.how == "recoded"
         strictly(recoded.data)
+
+
+def test_uncommon_sampling_factors_are_encoded_again():
+    """3 : 2, which most readers refuse."""
+    data = bytearray(kinds.jpeg(kinds.draw(24, 24, 3), subsampling=0))
+    frame = data.index(b"\xff\xc0")
+    for component, factors in enumerate((0x31, 0x21, 0x11)):
+        data[frame + 11 + 3 * component] = factors
+    for store in STORES:
+        try:
+            recoded = codec.recode(bytes(data), store=store)
+        except ImageError:
+            continue
+        assert recoded.how == "recoded"
+        strictly(recoded.data)
+
+
+def test_a_huffman_code_of_ones_is_refused():
+    """T.81 forbids it, and libjpeg refuses it."""
+    header, scan = WHOLE["4:4:4"][: kinds.scans(WHOLE["4:4:4"])[0]], WHOLE["4:4:4"][kinds.scans(WHOLE["4:4:4"])[0] :]
+    table = b"\xff\xc4\x00\x15\x00" + bytes([2, *[0] * 15]) + b"\x00\x01"
+    for store in codec.STORES:
+        with pytest.raises(ImageError, match="Bogus Huffman table"):
+            codec.recode(header + table + scan, store=store)

@@ -119,8 +119,9 @@ def _names(stored: Any) -> list[str]:
         stored = [stored.get(index) for index in range(len(stored))]
     if not isinstance(stored, list | tuple) or None in stored:
         return []
-    names = [name if isinstance(name, str) else repr(name) if is_number(name) else None for name in stored]
-    return [] if None in names else [name for name in names if is_text(name)]
+    if not all(is_text(name) or is_number(name) for name in stored):
+        return []
+    return [str(name) for name in stored]
 
 
 def _wnids(names: Sequence[str]) -> list[str]:

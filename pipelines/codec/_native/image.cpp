@@ -63,7 +63,7 @@ void decode_crop(Worker& worker, const uint8_t* data, size_t size, int width, in
   }
   make_axes(resizer, crop, out_w, out_h);
   const int x = resizer.cols.lo, y = resizer.rows.lo, rows = resizer.rows.hi - y;
-  decoder.begin(x, y, resizer.cols.hi - x, rows);
+  decoder.begin(x, y, resizer.cols.hi - x);
   for (int r = 0; r < rows; ++r) resizer.push(decoder.row());
   const bool bad = decoder.state().truncated || decoder.state().damaged || decoder.misses_scans();
   decoder.end();
@@ -122,7 +122,7 @@ Image decode_image(Worker& worker, const uint8_t* data, size_t size, const Targe
   out.rgb.resize(stride * static_cast<size_t>(out.height));
   if (!same_size)
     make_axes(resizer, {0, 0, header.width, header.height, out.width, out.height, 0, 0, false}, out.width, out.height);
-  decoder.begin(0, 0, header.width, header.height);
+  decoder.begin(0, 0, header.width);
   for (int r = 0; r < header.height; ++r) {
     const uint8_t* row = decoder.row();
     if (same_size)

@@ -221,7 +221,7 @@ bool Decoder::is_regular() const {
   return true;
 }
 
-void Decoder::begin(int x, int y, int w, int h) {
+void Decoder::begin(int x, int y, int w) {
   if (setjmp(error_.jump)) fail();
   const bool cmyk = header_.space == JCS_CMYK || header_.space == JCS_YCCK;
   cinfo_.out_color_space = cmyk ? JCS_CMYK : JCS_EXT_RGBX;

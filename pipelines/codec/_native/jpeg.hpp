@@ -81,8 +81,8 @@ class Decoder {
 
   // Reads the header. `data` must exist until the last row is read. Throws ImageError.
   const Header& open(const uint8_t* data, size_t size);
-  // Starts decoding columns [x, x+w) of rows [y, y+h), which must be inside the image; the pixels equal a full decode's.
-  void begin(int x, int y, int w, int h);
+  // Starts decoding columns [x, x+w) from row y on, which must be inside the image; the pixels equal a full decode's.
+  void begin(int x, int y, int w);
   // Returns the next row: w pixels of 4 bytes (R, G, B, unused), valid until the next call.
   const uint8_t* row();
   // Decodes the whole image to planes (YCbCr or grayscale only), instead of begin() and row().

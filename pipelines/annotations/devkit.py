@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from imgtool.pipelines.annotations import matlab
-from imgtool.pipelines.archives import streams
+from imgtool.pipelines.annotations import matlab, streams
 from imgtool.pipelines.storage.folders import Folder, join
 from imgtool.pipelines.storage.text import decode_text
 from imgtool.wordnet.errors import SourceError

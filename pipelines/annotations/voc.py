@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
-from imgtool.pipelines.archives import streams
+from imgtool.pipelines.annotations import streams
 from imgtool.pipelines.records import Box, key_of, pixel
 from imgtool.pipelines.storage.text import decode_text
 from imgtool.wordnet.errors import SourceError

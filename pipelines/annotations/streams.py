@@ -15,6 +15,7 @@ from imgtool.pipelines.archives.links import Links
 from imgtool.pipelines.storage.passed_over import PassedOver
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
+MAX_SIZE = 1 << 62
 WINDOW = 4 << 20
 """Bytes before the last ones read that can still be read: more than the readers of a tar go back."""
 CHUNK = 1 << 18
@@ -38,7 +39,7 @@ class Stream:
         raw = io.BytesIO(data)
         self._stream = OPENERS[kind](raw) if kind else raw
         self._name, self._window, self._end = name, bytearray(), 0
-        self.size = self._limit = limit
+        self.size, self._limit = MAX_SIZE, limit  # the real size is known only at the end
 
     def read(self, offset: int, size: int) -> bytes:
         while self._end < offset + size and self._more(offset):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
-from typing import IO
+from collections.abc import Iterator
 
-from imgtool.pipelines.archives import magic, tar
+from imgtool.pipelines.archives import compressed, magic, tar
 from imgtool.pipelines.archives.links import Links
 from imgtool.pipelines.storage.passed_over import PassedOver
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
@@ -19,11 +16,7 @@ MAX_SIZE = 1 << 62
 WINDOW = 4 << 20
 """Bytes before the last ones read that can still be read: more than the readers of a tar go back."""
 CHUNK = 1 << 18
-OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    "gzip": lambda raw: gzip.GzipFile(fileobj=raw),
-    "bzip2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
-}
+KINDS = ("gzip", "bzip2", "xz")
 
 
 class Stream:
@@ -34,10 +27,10 @@ class Stream:
 
     def __init__(self, data: bytes, name: str, limit: int) -> None:
         kind = magic.compression(data[: magic.HEAD_BYTES])
-        if kind and kind not in OPENERS:
+        if kind and kind not in KINDS:
             raise SourceError(f"{name}: is compressed by {kind}, which is not read here; compress it by gzip")
         raw = io.BytesIO(data)
-        self._stream = OPENERS[kind](raw) if kind else raw
+        self._stream: compressed.Stream = compressed.OPENERS[kind](raw) if kind else raw
         self._name, self._window, self._end = name, bytearray(), 0
         self.size, self._limit = MAX_SIZE, limit  # the real size is known only at the end
 
@@ -73,7 +66,7 @@ class Stream:
         return self._end
 
     def close(self) -> None:
-        self._stream.close()
+        pass
 
 
 def members(stream: Stream, name: str) -> Iterator[tar.Member]:

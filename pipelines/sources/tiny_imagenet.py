@@ -84,7 +84,7 @@ class TinyImageNet:
             yield Record(key_of(file), (wnid,), self._tree.files[name], (box,) if box else ())
 
     def _train_boxes(self) -> dict[str, Box]:
-        boxes = {}
+        boxes: dict[str, Box] = {}
         for name in self._tree.files:
             if name.startswith("train/") and name.endswith("_boxes.txt"):
                 wnid = os.path.basename(name).removesuffix("_boxes.txt")

@@ -117,7 +117,7 @@ def entries(
             size = decimal(pax["size"])
             if size is None:
                 raise SourceError(
-                    f"{archive} is damaged: the pax header before byte {position - start} states no size that can be; "
+                    f"{archive} is damaged: the pax header before byte {position - start} states an impossible size; "
                     "download it again"
                 )
         kind = header[156:157]

@@ -58,9 +58,12 @@ def open_parquet(file: RandomAccessFile, metadata: pq.FileMetaData | None = None
 
 
 def footer(file: RandomAccessFile) -> pq.FileMetaData:
-    """Returns the metadata of a file that the source has opened before."""
-    with open_parquet(file) as opened:
-        return opened.metadata
+    """Returns the metadata of a file that the source has opened before. Raises Damaged if it is another file now."""
+    try:
+        with open_parquet(file) as opened:
+            return opened.metadata
+    except (pa.ArrowException, ValueError) as error:
+        raise Damaged(" ".join(str(error).split())) from None
 
 
 def row_groups(opened: pq.ParquetFile, column: str, file_size: int) -> list[RowGroup]:

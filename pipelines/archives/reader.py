@@ -116,6 +116,8 @@ class LocatorReader:
                 file = _Piece(file, run)
             for locator in run:
                 yield _read(path, file, locator)
+        except parquet.Damaged as error:
+            raise SourceError(f"{path}: {error}; leave the source unchanged while it is in use") from None
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror or error}") from error
 

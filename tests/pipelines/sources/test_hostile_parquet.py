@@ -17,6 +17,7 @@ import pytest
 
 from imgtool.pipelines.archives import parquet
 from imgtool.pipelines.archives.parquet import Damaged
+from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import Locator
 from imgtool.pipelines.sources.parquet_columns import read_columns
 from imgtool.pipelines.storage.folders import BytesFile
@@ -160,3 +161,9 @@ def test_a_locator_of_another_file_is_an_error_of_the_image():
     for packing in ("parquet:9:0:image.bytes", "parquet:0:99:image.bytes", "parquet:0:0:none"):
         (found,) = parquet.read(file, [Locator("x", "row 0", 4, 0, packing)], parquet.footer(file))
         assert isinstance(found, ImageError)
+
+
+def test_a_file_that_is_replaced_while_it_is_in_use_is_named(tmp_path):
+    (tmp_path / "train.parquet").write_bytes(FILES[0][:100])
+    with LocatorReader(str(tmp_path)) as reader, pytest.raises(SourceError, match=r"train\.parquet"):
+        reader.read(Locator("train.parquet", "row 0", 4, 0, "parquet:0:0:image.bytes"))

@@ -71,7 +71,7 @@ def read_table(text: str, name: str, where: str) -> Table | None:
             )
         for i, what in ((label, "label"), (path, "path")):
             if isinstance(row[i], list | dict):
-                raise SourceError(f"{where}, line {number}: {columns[i]} is a list or an object, not a {what}")
+                raise SourceError(f"{where}, line {number}: {columns[i]} is not one {what}: a list or an object")
         in_split = row[split] if split is not None and split < len(row) else None
         name_of_split = "" if isinstance(in_split, list | dict) else str(in_split or "").strip().lower()
         found.append(Row(without_surrogates(str(row[path] or "").strip()), label_text(row[label]), name_of_split))

@@ -156,7 +156,7 @@ class WebDataset:
             value = _parsed(data, at).get(self._kind[5:])
             if isinstance(value, list | dict):
                 raise SourceError(
-                    f"{self.root}: {at}: its field {self._kind[5:]} is a list or an object, not one label"
+                    f"{self.root}: {at}: its field {self._kind[5:]} is not one label: a list or an object"
                 )
             return label_text(value)
         return label_text(data.decode("utf-8-sig", "replace").strip().strip("\"'"))

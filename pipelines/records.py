@@ -78,6 +78,16 @@ class Box(NamedTuple):
     ymax: int
 
 
+def pixel(text: str) -> int:
+    """Returns a coordinate of a box. Raises ValueError if it is not one: not decimal, infinite, more than 32 bits."""
+    if len(text) > 32 or not text.isascii():
+        raise ValueError(f"{text[:32]!r} is no coordinate")
+    value = float(text)  # some tools write 12.0
+    if not abs(value) < 1 << 31:  # not NaN either
+        raise ValueError(f"{text!r} is no coordinate")
+    return int(value)
+
+
 class Record(NamedTuple):
     """One image of a source. ``wnids`` are its classes, the label first; empty in an unlabelled test split."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from typing import NamedTuple
 
+from imgtool.pipelines.annotations import matlab, streams
 from imgtool.pipelines.storage.folders import Folder, join
 from imgtool.pipelines.storage.text import decode_text
 from imgtool.wordnet.errors import SourceError
@@ -13,6 +12,9 @@ from imgtool.wordnet.errors import SourceError
 DEVKITS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
 META = "data/meta.mat"
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
+MAX_DEVKIT = 1 << 28
+"""Bytes of the largest development kit that is read, unpacked or not. ILSVRC2012's have 2.5 MB."""
+IDS = range(1, 1 << 20)
 
 
 class Devkit(NamedTuple):
@@ -36,20 +38,20 @@ def find_devkit(folder: Folder) -> str | None:
 def read_devkit(folder: Folder, name: str) -> Devkit:
     """Reads ILSVRC2012_devkit_t12.tar.gz (or t3) in place. Raises SourceError if it is not a development kit."""
     path = join(folder.url, name)
+    found: dict[str, bytes] = {}
+    if (folder.size(name) or 0) > MAX_DEVKIT:
+        raise SourceError(f"{path}: has more than {MAX_DEVKIT:,} bytes, so it is not the development kit")
+    stream = streams.Stream(folder.read(name), path, MAX_DEVKIT)
+    for member in streams.members(stream, path):
+        for wanted in (META, GROUND_TRUTH):
+            if member.name.endswith(wanted):
+                found[wanted] = streams.content(stream, member, path)
+    stream.check()
+    if missing := [wanted for wanted in (META, GROUND_TRUTH) if wanted not in found]:
+        raise SourceError(f"{path}: has no {missing[0]}, so it is not the development kit; download {DEVKITS[0]} again")
+    ids = _class_ids(found[META], path)
     try:
-        with tarfile.open(fileobj=io.BytesIO(folder.read(name))) as archive:
-            members = {name: m for m in archive for name in (META, GROUND_TRUTH) if m.name.endswith(name)}
-            missing = [name for name in (META, GROUND_TRUTH) if name not in members]
-            if missing:
-                raise SourceError(
-                    f"{path}: has no {missing[0]}, so it is not the development kit; download {DEVKITS[0]} again"
-                )
-            meta, truth = (_read(archive, members[name]) for name in (META, GROUND_TRUTH))
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise SourceError(f"{path}: cannot be read ({error}); download it again") from error
-    ids = _class_ids(meta, path)
-    try:
-        ground_truth = [int(line) for line in decode_text(truth).split()]
+        ground_truth = [int(line) for line in decode_text(found[GROUND_TRUTH]).split()]
     except ValueError as error:
         raise SourceError(f"{path}: {GROUND_TRUTH} is damaged ({error}); download it again") from None
     known = set(ids.values())
@@ -61,18 +63,13 @@ def read_devkit(folder: Folder, name: str) -> Devkit:
     return Devkit(ids, ground_truth)
 
 
-def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    assert file is not None, "a devkit's files are regular files"
-    return file.read()
-
-
 def _class_ids(meta: bytes, path: str) -> dict[str, int]:
-    import scipy.io  # deferred: the import takes a third of a second and is needed only with a development kit
-
     try:
-        synsets = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        rows = matlab.read_structures(meta, "synsets", ("WNID", "ILSVRC2012_ID", "num_children"))
         # The classes are the leaves. The other 860 rows are their ancestors in the hierarchy.
-        return {str(s["WNID"]): int(s["ILSVRC2012_ID"]) for s in synsets.ravel() if int(s["num_children"]) == 0}
-    except Exception as error:  # scipy raises any exception on damaged bytes
-        raise SourceError(f"{path}: {META} cannot be read ({error}); download it again") from error
+        ids = {str(row["WNID"]): row["ILSVRC2012_ID"] for row in rows if row["num_children"] == 0}
+        if not all(wnid and isinstance(number, int | float) and number in IDS for wnid, number in ids.items()):
+            raise ValueError("a class has no wnid or no ID")
+    except ValueError as error:
+        raise SourceError(f"{path}: {META} cannot be read: it {error}; download it again") from None
+    return {wnid: int(number) for wnid, number in ids.items()}

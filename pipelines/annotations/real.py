@@ -9,6 +9,9 @@ from imgtool.pipelines.storage.text import decode_text
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import InputError
 
+MAX_BYTES = 1 << 24
+"""Bytes of the largest file that is read. The authors' has 0.4 MB."""
+
 
 def read_real_labels(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Returns the wnids of each validation image that real.json has labels for, by the image's key
@@ -24,10 +27,12 @@ def read_real_indices(path: str | Path) -> list[list[int]]:
     A class index is a position among the 1000 sorted wnids. Raises InputError if the file has another content.
     """
     try:
-        content = json.loads(decode_text(Path(path).read_bytes()))
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        content = json.loads(decode_text(data)) if len(data) <= MAX_BYTES else None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path}: is not JSON; give the real.json of the ReaL labels") from None
     if not isinstance(content, list):
         raise InputError(f"{path}: is not a list of lists of class indices; give the real.json of the ReaL labels")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from imgtool.pipelines.annotations.devkit import GROUND_TRUTH
-from imgtool.pipelines.records import Box
+from imgtool.pipelines.records import Box, pixel
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import InputError, SourceError
 
@@ -59,17 +58,22 @@ def _rows(text: str, path: str) -> Iterator[tuple[str, ImageLabel]]:
         for row in rows:
             if not any((value or "").strip() for name, value in row.items() if name):
                 continue
-            objects = re.findall(
-                r"(\S+) (-?\d{1,9}) (-?\d{1,9}) (-?\d{1,9}) (-?\d{1,9})(?: |$)", row.get("PredictionString") or ""
-            )
-            if not (row.get("ImageId") or "").strip() or not objects:
+            key, boxes = (row.get("ImageId") or "").strip(), _boxes(row.get("PredictionString") or "")
+            if not key or not boxes:
                 raise SourceError(
                     f"{path}, line {rows.line_num}: expected ImageId,PredictionString with a wnid and a box; "
                     "download it again"
                 )
-            yield (
-                row["ImageId"].strip(),
-                ImageLabel(objects[0][0], tuple(Box(wnid, *map(int, corners)) for wnid, *corners in objects)),
-            )
+            yield key, ImageLabel(boxes[0].wnid, boxes)
     except csv.Error as error:
         raise SourceError(f"{path}: is not a CSV table ({error}); download it again") from None
+
+
+def _boxes(text: str) -> tuple[Box, ...]:
+    """Parses "wnid xmin ymin xmax ymax" once or more; returns () for any other content."""
+    fields = text.split()
+    try:
+        boxes = [Box(fields[i], *map(pixel, fields[i + 1 : i + 5])) for i in range(0, len(fields), 5)]
+    except (ValueError, TypeError):  # TypeError: fewer than four corners
+        return ()
+    return tuple(boxes)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import re
-import tarfile
 import xml.etree.ElementTree as ElementTree
 
-from imgtool.pipelines.records import Box, key_of
+from imgtool.pipelines.annotations import streams
+from imgtool.pipelines.records import Box, key_of, pixel
 from imgtool.pipelines.storage.text import decode_text
 from imgtool.wordnet.errors import SourceError
 
 MAX_XML = 1 << 20
+MAX_BOXES = 1 << 23
+MAX_TAR, MAX_UNPACKED, MAX_DEPTH = 1 << 28, 1 << 32, 3
+"""Bytes of a tar in a tar, bytes of all unpacked, tars in each other. ILSVRC2012's have 1 MB, 1 GB and 2."""
 TARS = (".tar", ".tar.gz", ".tgz")
 
 
@@ -24,36 +25,46 @@ class BoxAnnotations:
     def __init__(self) -> None:
         self.boxes: dict[str, tuple[Box, ...]] = {}
         self.unreadable: list[str] = []
+        self._unpacked, self._count = 0, 0
 
     def add(self, name: str, data: bytes) -> None:
         """Adds the boxes of one annotation file. ``name`` is its path; the key is the base name without suffix."""
         try:
-            self.boxes[key_of(name)] = parse(data)
+            boxes = parse(data)
         except ValueError:
             self.unreadable.append(name)
+            return
+        self.boxes[key_of(name)] = boxes
+        self._count += len(boxes)
+        if self._count > MAX_BOXES:
+            raise SourceError(f"{name}: is the annotation with which the boxes become more than {MAX_BOXES:,}")
 
     def add_tar(self, data: bytes, archive: str) -> None:
         """Adds all XML files of a tar, compressed or not, and of the tars in it. ``archive`` names it in messages.
 
-        Raises SourceError if it is not a tar.
+        Raises SourceError if it is not a tar, is damaged, or holds more than ``MAX_UNPACKED`` bytes.
         """
         try:
-            with tarfile.open(fileobj=io.BytesIO(data)) as opened:
-                for member in opened:
-                    if not member.isfile() or not member.name.lower().endswith((".xml", *TARS)):
-                        continue
-                    file = opened.extractfile(member)
-                    assert file is not None, "a regular file"
-                    if not member.name.lower().endswith(".xml"):
-                        self.add_tar(file.read(), f"{archive}!{member.name}")
-                    elif member.size > MAX_XML:
-                        self.unreadable.append(member.name)
-                    else:
-                        self.add(member.name, file.read())
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise SourceError(
-                f"{archive}: cannot be read ({error}); download it again, or remove it to continue without boxes"
-            ) from error
+            self._add_tar(data, archive, MAX_DEPTH)
+        except SourceError as error:
+            raise SourceError(f"{archive}: cannot be read ({error}); remove it to continue without boxes") from None
+
+    def _add_tar(self, data: bytes, archive: str, depth: int) -> None:
+        if not depth:
+            raise SourceError(f"{archive}: has tars in tars in tars; do not use this archive")
+        stream = streams.Stream(data, archive, MAX_UNPACKED - self._unpacked)
+        for member in streams.members(stream, archive):
+            name = member.name.lower()
+            if name.endswith(".xml") and member.size > MAX_XML:
+                self.unreadable.append(member.name)
+            elif name.endswith(".xml"):
+                self.add(member.name, streams.content(stream, member, archive))
+            elif name.endswith(TARS):
+                inside = f"{archive}!{member.name}"
+                if member.size > MAX_TAR:
+                    raise SourceError(f"{inside}: has {member.size:,} bytes; unpack it first")
+                self._add_tar(streams.content(stream, member, archive), inside, depth - 1)
+        self._unpacked += stream.check()
 
     def notes(self) -> list[str]:
         """Returns the lines for the user: one about unreadable files, or none."""
@@ -67,7 +78,7 @@ def parse(data: bytes) -> tuple[Box, ...]:
     """Returns the boxes of one annotation file. Raises ValueError if it is not an annotation."""
     text = decode_text(data).strip()
     # A document type could define entities that expand without bound; after a NUL, expat reads UTF-16.
-    if "\0" in text or "<!" in re.sub("<!--.*?-->", "", text, flags=re.DOTALL):
+    if "\0" in text or "<!" in _without_comments(text):
         raise ValueError("a document type or NUL")
     try:
         root = ElementTree.fromstring(text)
@@ -76,13 +87,16 @@ def parse(data: bytes) -> tuple[Box, ...]:
     boxes = []
     for item in root.iter("object"):
         corners = [item.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-        xmin, ymin, xmax, ymax = (_pixel(corner) for corner in corners)
+        xmin, ymin, xmax, ymax = (pixel(corner or "") for corner in corners)
         boxes.append(Box((item.findtext("name") or "").strip(), xmin, ymin, xmax, ymax))
     return tuple(boxes)
 
 
-def _pixel(text: str | None) -> int:
-    value = int(float(text or ""))  # some tools write 12.0
-    if abs(value) >= 1 << 31:
-        raise ValueError(text)
-    return value
+def _without_comments(text: str) -> str:
+    parts = []
+    while True:
+        before, comment, text = text.partition("<!--")
+        parts.append(before)
+        _, end, text = text.partition("-->")
+        if not comment or not end:
+            return "".join(parts) + comment

@@ -21,6 +21,8 @@ from imgtool.wordnet.errors import SourceError
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 CHUNK = 1 << 22
+SMALL_TAR, MAX_RATIO = 1 << 32, 100
+"""Bytes up to which a tar may be compressed to any degree, and how often a larger one may be larger than its file."""
 SMALL, NEAR_END = 1 << 9, 1 << 20
 """Bytes read at once near the end of a zstd file, as Arrow loses those of the read that meets a truncation."""
 
@@ -91,7 +93,7 @@ def _decompress(path: Path, target: Path) -> None:
         try:
             with atomic_write(target) as temporary:
                 with open(temporary, "wb") as out:
-                    _copy(OPENERS[kind](raw), out)
+                    _copy(OPENERS[kind](raw), out, path)
                 _check(path, temporary)
         except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
@@ -105,10 +107,13 @@ def _stem(name: str) -> str:
     return (name[: -len(known)] if known else name.partition(".")[0]) or "archive"
 
 
-def _copy(stream: Stream, out: IO[bytes]) -> None:
+def _copy(stream: Stream, out: IO[bytes], path: Path) -> None:
+    most, written = max(SMALL_TAR, MAX_RATIO * path.stat().st_size), 0
     try:
         while data := stream.read1(CHUNK):  # read() would lose the data before a truncation
-            out.write(data)
+            written += out.write(data)
+            if written > most:
+                raise SourceError(f"{path}: expands to more than {most:,} bytes; do not use this archive")
     except EOFError:
         pass  # the stream is truncated
 

@@ -9,7 +9,7 @@ from imgtool.pipelines.archives import magic, tar
 from imgtool.pipelines.archives import zip as zips
 from imgtool.pipelines.archives.links import Links
 from imgtool.pipelines.archives.outputs import outputs_in
-from imgtool.pipelines.archives.reader import LocatorReader
+from imgtool.pipelines.archives.reader import LocatorReader, stored_bytes
 from imgtool.pipelines.records import IMAGE_SUFFIXES, OTHER_SUFFIXES, Locator
 from imgtool.pipelines.storage.folders import RandomAccessFile, join, open_folder
 from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE, REPLACED, PassedOver, litter
@@ -17,6 +17,9 @@ from imgtool.pipelines.storage.text import decode_name, decode_text
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
+
+SMALL_TEXT, MAX_RATIO = 1 << 24, 64
+"""Bytes up to which a text may be compressed to any degree, and how often a larger one may be larger than stored."""
 
 
 class FileTree:
@@ -148,9 +151,14 @@ class FileTree:
             self.texts.add(name)
             if self._is_image.get(name) is False:
                 self.passed_over.take_back(NOT_AN_IMAGE, name)
+        locator = self.files[name]
+        if locator.size > max(SMALL_TEXT, MAX_RATIO * stored_bytes(locator)):
+            raise SourceError(
+                f"{self.path}: {name}: its few bytes state a text of {locator.size:,}; do not use this file"
+            )
         with LocatorReader(self.root) as reader:
             try:
-                return decode_text(reader.read(self.files[name]))
+                return decode_text(reader.read(locator))
             except ImageError as error:
                 raise SourceError(f"{self.path}: {name}: {error}") from None
 

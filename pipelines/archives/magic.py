@@ -7,6 +7,7 @@ import re
 HEAD_BYTES = 512
 """How many bytes these functions need at most."""
 
+_SVG = b"(?:\xef\xbb\xbf)?\\s*(?:<\\?xml[^>]*>\\s*)?(?:<!--(?:(?!-->).)*-->\\s*)*(?:<!DOCTYPE svg[^>]*>\\s*)?<svg[\\s>]"
 _FIRST_BYTES = (  # in order; the first match counts
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -36,7 +37,7 @@ _FIRST_BYTES = (  # in order; the first match counts
     (b"\x59\xa6\x6a\x95", "Sun raster"),
     (b"SIMPLE  =", "FITS"),
     (b".{128}DICM", "DICOM"),
-    (b"(?:\xef\xbb\xbf)?\\s*(?:<\\?xml[^>]*>\\s*)?(?:<!--.*?-->\\s*)*(?:<!DOCTYPE svg[^>]*>\\s*)?<svg[\\s>]", "SVG"),
+    (_SVG, "SVG"),
 )
 _IMAGES = [(re.compile(pattern, re.DOTALL), kind) for pattern, kind in _FIRST_BYTES]
 _COMPRESSED = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))

@@ -1,4 +1,7 @@
-"""Reads images from the row groups of a parquet file, through pyarrow."""
+"""Reads images from the row groups of a parquet file, through pyarrow, after a check of the pages' headers.
+
+A page's header is a Thrift structure in the compact protocol; its fields have the numbers in parquet.thrift.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,20 @@ BATCH = 64
 """Rows that are decoded at once."""
 PIECE = 16 << 20
 """Bytes of a row group that are read at once. A row group of 100 images of ImageNet has 11 MB."""
+BATCH_BYTES = 1 << 28
+"""Bytes that are decoded at once: fewer rows where the pages allow larger values."""
+HEADER = 1 << 8
+MAX_HEADER = 1 << 26
+"""Bytes of a page's header: those read at first, and those of the largest, which states two images as statistics."""
+MAX_PAGE, SMALL_PAGE, MAX_RATIO = 1 << 30, 1 << 24, 1032
+"""Bytes of the largest page when decompressed. One of more than ``SMALL_PAGE`` is compressed at most to 1/MAX_RATIO, as
+by deflate."""
+TYPE, SIZE, STORED, DATA, DICTIONARY, DATA_V2 = 1, 2, 3, 5, 7, 8
+COUNT = 1
+"""Numbers of fields: of a page, and in the structures DATA, DICTIONARY and DATA_V2."""
+TRUE, FALSE, BYTE, I64, DOUBLE, BINARY, STRUCTURE = 1, 2, 3, 6, 7, 8, 12
+
+Fields = dict[int, "int | Fields"]
 
 
 class Damaged(Exception):
@@ -41,9 +58,12 @@ def open_parquet(file: RandomAccessFile, metadata: pq.FileMetaData | None = None
 
 
 def footer(file: RandomAccessFile) -> pq.FileMetaData:
-    """Returns the metadata of a file that the source has opened before."""
-    with open_parquet(file) as opened:
-        return opened.metadata
+    """Returns the metadata of a file that the source has opened before. Raises Damaged if it is another file now."""
+    try:
+        with open_parquet(file) as opened:
+            return opened.metadata
+    except (pa.ArrowException, ValueError) as error:
+        raise Damaged(" ".join(str(error).split())) from None
 
 
 def row_groups(opened: pq.ParquetFile, column: str, file_size: int) -> list[RowGroup]:
@@ -94,11 +114,13 @@ def read(
                 if opened is None:
                     opened = stack.enter_context(open_parquet(file, metadata))
                 if int(group) != current or at < begin:
-                    batches = opened.iter_batches(BATCH, row_groups=[int(group)], columns=[column], use_threads=False)
                     current, begin, values, error = int(group), 0, pa.array([]), None
+                    largest = largest_page(file, one.offset, metadata.row_group(current).num_rows)
+                    count = max(1, min(BATCH, BATCH_BYTES // max(largest, 1)))
+                    batches = opened.iter_batches(count, row_groups=[int(group)], columns=[column], use_threads=False)
                 while error is None and at >= begin + len(values):
                     begin, values = begin + len(values), _leaf(next(batches), column)
-            except (pa.ArrowException, OSError, ValueError, StopIteration, IndexError) as raised:
+            except (pa.ArrowException, OSError, ValueError, StopIteration, IndexError, Damaged) as raised:
                 if getattr(raised, "errno", None) is not None:
                     raise  # the file cannot be read; Arrow's own OSErrors, for damage, have no number
                 error = ImageError(f"the parquet file is damaged: {' '.join(str(raised).split())}")
@@ -147,3 +169,84 @@ class _RawFile(io.RawIOBase):
         data = self._file.read(self._at, left if size < 0 else min(size, left))
         self._at += len(data)
         return data
+
+
+def largest_page(file: RandomAccessFile, at: int, rows: int) -> int:
+    """Returns the size of the largest page, decompressed, of the column chunk of ``rows`` values at byte ``at``.
+
+    Raises Damaged if the pages are larger, or have more values, than their bytes allow.
+    """
+    largest = values = pages = 0
+    while values < rows:
+        header, length = _header(file, at)
+        size, stored = header.get(SIZE), header.get(STORED)
+        if not (isinstance(size, int) and isinstance(stored, int) and size >= 0 <= stored):
+            raise Damaged("has a page without a size")
+        at += length + stored
+        if at > file.size or size > min(MAX_PAGE, max(SMALL_PAGE, MAX_RATIO * stored)):
+            raise Damaged(f"has a page that states {size:,} bytes in {stored:,}")
+        largest = max(largest, size)
+        for kind in (DATA, DICTIONARY, DATA_V2):
+            if isinstance(of_kind := header.get(kind), dict):
+                count = of_kind.get(COUNT)
+                if not isinstance(count, int) or not 0 <= count <= (size // 4 if kind == DICTIONARY else rows):
+                    raise Damaged(f"has a page that states {count} values")
+                values += count * (kind != DICTIONARY)
+        pages += 1
+        if pages > 2 * rows + 16:
+            raise Damaged("has pages without values")
+    return largest
+
+
+def _header(file: RandomAccessFile, at: int) -> tuple[Fields, int]:
+    """Returns the fields of the page's header at byte ``at``, and its length."""
+    size = HEADER
+    while True:
+        data = file.read(at, size)
+        try:
+            return _structure(data, 0)
+        except IndexError:
+            if len(data) < size or size >= MAX_HEADER:
+                raise Damaged("has a page without a header") from None
+        size *= 16
+
+
+def _structure(data: bytes, at: int, depth: int = 0) -> tuple[Fields, int]:
+    fields: Fields = {}
+    number = 0
+    while head := data[at]:
+        at, kind = at + 1, head & 15
+        if head >> 4:
+            number += head >> 4
+        else:
+            number, at = _integer(data, at)
+        if kind in (TRUE, FALSE):
+            fields[number] = int(kind == TRUE)
+        elif BYTE < kind <= I64:
+            fields[number], at = _integer(data, at)
+        elif kind == STRUCTURE and depth < 4:
+            fields[number], at = _structure(data, at, depth + 1)
+        elif kind == BINARY:
+            length, at = _varint(data, at)
+            at += length
+        elif kind in (BYTE, DOUBLE):
+            at += 1 if kind == BYTE else 8
+        else:
+            raise Damaged("has a page whose header is unreadable")
+    return fields, at + 1
+
+
+def _integer(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _varint(data, at)
+    return value >> 1 ^ -(value & 1), at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
+        if byte < 128:
+            return value, at
+        if shift > 63:
+            raise Damaged("has a page whose header is unreadable")

@@ -116,6 +116,8 @@ class LocatorReader:
                 file = _Piece(file, run)
             for locator in run:
                 yield _read(path, file, locator)
+        except parquet.Damaged as error:
+            raise SourceError(f"{path}: {error}; leave the source unchanged while it is in use") from None
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror or error}") from error
 
@@ -163,7 +165,7 @@ class _Piece:
 
     def __init__(self, file: RandomAccessFile, run: Sequence[Locator]) -> None:
         self.size, self._file = file.size, file
-        stored = [(one.offset, one.offset + _stored_bytes(one)) for one in run if one.size <= MAX_BYTES]
+        stored = [(one.offset, one.offset + stored_bytes(one)) for one in run if one.size <= MAX_BYTES]
         self._begin = min((begin for begin, _ in stored), default=0)
         end = min(max((end for _, end in stored), default=0), self._begin + MAX_BYTES)
         self._data = memoryview(file.read(self._begin, end - self._begin))
@@ -178,7 +180,8 @@ class _Piece:
         pass
 
 
-def _stored_bytes(locator: Locator) -> int:
+def stored_bytes(locator: Locator) -> int:
+    """The bytes of the archive that reading an image takes."""
     if locator.packing.startswith(DEFLATE):
         return zips.stored_bytes(locator)
     return sparse.stored_bytes(locator) if locator.packing.startswith(SPARSE) else locator.size

@@ -11,6 +11,8 @@ from imgtool.wordnet.errors import ImageError
 BLOCK = 512
 MAX_MAP = 1 << 20
 """Bytes of the longest map of pieces that is read."""
+MAX_SIZE = 1 << 62
+"""Sizes and offsets from here on are damage: they fit into no 64-bit integer, or no file."""
 KIND = "sparse"
 
 
@@ -23,7 +25,7 @@ def packing(pieces: Sequence[int], stored: int, size: int) -> str:
     pairs = list(zip(pieces[::2], pieces[1::2], strict=False))
     ends = [offset + length for offset, length in pairs]
     in_order = all(end <= offset for end, (offset, _) in zip(ends, pairs[1:], strict=False))
-    if len(pieces) % 2 or min(pieces, default=0) < 0 or not in_order or max(ends, default=0) > size:
+    if size >= MAX_SIZE or len(pieces) % 2 or min(pieces, default=0) < 0 or not in_order or max(ends, default=0) > size:
         raise Damaged
     if sum(length for _, length in pairs) > stored:
         raise Damaged
@@ -82,9 +84,9 @@ def pax_map(file: RandomAccessFile, pax: dict[str, str], at: int, end: int) -> t
     Returns the pieces, the file's size, and where the data begins. Raises Damaged.
     """
     try:
-        size = int(pax.get("GNU.sparse.realsize") or pax["GNU.sparse.size"])
+        size = _decimal(pax.get("GNU.sparse.realsize") or pax["GNU.sparse.size"])
         if "GNU.sparse.map" in pax:
-            return [int(text) for text in pax["GNU.sparse.map"].split(",") if text], size, at
+            return [_decimal(text) for text in pax["GNU.sparse.map"].split(",") if text], size, at
         if pax.get("GNU.sparse.major") != "1":
             raise Damaged
         blocks: list[bytes] = []
@@ -95,11 +97,23 @@ def pax_map(file: RandomAccessFile, pax: dict[str, str], at: int, end: int) -> t
             blocks.append(file.read(at, BLOCK))
             at, lines = at + BLOCK, lines + blocks[-1].count(b"\n")
             if wanted == 1 and lines:
-                wanted += 2 * int(blocks[0].split(b"\n")[0])  # the first one is the number of pieces
-        numbers = [int(line) for line in b"".join(blocks).split(b"\n")[1:wanted]]
+                wanted += 2 * _decimal(blocks[0].split(b"\n")[0].decode())  # the first one is the number of pieces
+        numbers = [_decimal(line.decode()) for line in b"".join(blocks).split(b"\n")[1:wanted]]
         return numbers, size, at
     except (KeyError, ValueError):
         raise Damaged from None
+
+
+def _decimal(text: str) -> int:
+    value = decimal(text)
+    if value is None:
+        raise Damaged
+    return value
+
+
+def decimal(text: str) -> int | None:
+    """Parses a number of a pax header: up to 18 decimal digits, ASCII alone."""
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
 
 
 def number(field: bytes) -> int | None:

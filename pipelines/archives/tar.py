@@ -13,7 +13,7 @@ from typing import NamedTuple
 from imgtool.pipelines.archives import sparse
 from imgtool.pipelines.archives.links import Links, is_outside, normal
 from imgtool.pipelines.archives.magic import is_tar_header
-from imgtool.pipelines.archives.sparse import number
+from imgtool.pipelines.archives.sparse import decimal, number
 from imgtool.pipelines.storage.folders import RandomAccessFile, ReadAheadFile
 from imgtool.pipelines.storage.passed_over import AFTER_END, SPECIAL, PassedOver
 from imgtool.pipelines.storage.text import decode_name
@@ -29,6 +29,8 @@ SPECIAL_FILES = (b"3", b"4", b"6", b"M")
 """Devices, pipes, and the rest of a file that began in another volume. Unknown types are regular files, says POSIX."""
 MAX_PADDING = 1 << 16
 """Bytes after the end-of-archive block in which another tar is looked for. Tars are padded to 10 KiB."""
+MAX_DIGITS = 7
+"""Digits of the length of a record in a pax header."""
 MAX_METADATA = 1 << 20
 """Largest long-name or pax header. A larger one is refused before it is read into memory."""
 
@@ -111,8 +113,13 @@ def entries(
             raise SourceError(
                 f"{archive} is damaged: there is no tar header at byte {position - start}; download it again"
             )
-        if "size" in pax and pax["size"].isdigit():
-            size = int(pax["size"])
+        if "size" in pax:
+            size = decimal(pax["size"])
+            if size is None:
+                raise SourceError(
+                    f"{archive} is damaged: the pax header before byte {position - start} states an impossible size; "
+                    "download it again"
+                )
         kind = header[156:157]
         data = position + BLOCK
         if size and kind in b"123456" and is_tar_header(file.read(data, BLOCK)):
@@ -209,17 +216,22 @@ def _name(header: bytes, long_name: str | None, pax: dict[str, str]) -> str:
 def _pax(data: bytes) -> dict[str, str]:
     """Parses a pax header into its records, "LENGTH KEY=VALUE\\n", where LENGTH is that of the whole record."""
     out: dict[str, str] = {}
-    while data:
-        length, _, _ = data.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(data):
+    pieces: list[str] = []
+    at = 0
+    while at < len(data):
+        digits = data[at : data.find(b" ", at, at + MAX_DIGITS + 1)]
+        length = int(digits) if digits.isdigit() else 0
+        if not len(digits) < length <= len(data) - at:
             break
-        record, data = data[: int(length)], data[int(length) :]
-        key, equals, value = record[len(length) + 1 : -1].partition(b"=")
+        key, equals, value = data[at + len(digits) + 1 : at + length - 1].partition(b"=")
+        at += length
         if not equals:
             continue
         name = key.decode("utf-8", "replace")
         if name in ("GNU.sparse.offset", "GNU.sparse.numbytes"):  # format 0.0: one record per number
-            out["GNU.sparse.map"] = f"{out.get('GNU.sparse.map', '')},{decode_name(value)}"
+            pieces.append(decode_name(value))
         else:
             out[name] = decode_name(value)
+    if pieces:
+        out["GNU.sparse.map"] = ",".join(pieces)
     return out

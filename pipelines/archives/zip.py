@@ -71,6 +71,7 @@ def scan(file: RandomAccessFile, archive: str, links: Links) -> Iterator[Locator
     """
     directory = _find_directory(file, archive)
     position, entry, count, buffer = directory.begin, 0, 0, b""
+    stored = 0
     while position < directory.end or entry < len(buffer):
         if position < directory.end and len(buffer) - entry < ENTRY.size + 3 * MAX_COMMENT:
             buffer = buffer[entry:] + file.read(position, min(CHUNK, directory.end - position))
@@ -116,6 +117,12 @@ def scan(file: RandomAccessFile, archive: str, links: Links) -> Iterator[Locator
         if offset + LOCAL.size + n + packed > directory.begin or size > most or (method == STORED and size != packed):
             raise SourceError(
                 f"{archive} is damaged: the size or offset of member {name!r} is impossible; download it again"
+            )
+        stored += LOCAL.size + n + packed
+        if stored > directory.begin:
+            raise SourceError(
+                f"{archive} is damaged: member {name!r} and those before it are larger than the archive, so they share "
+                "bytes; do not use this archive"
             )
         found = Locator(archive, name, offset, size, f"deflate:{method}:{packed}:{crc}")
         if file_type != LINK:

@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from imgtool.pipelines.archives import parquet
 from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.parquet import Damaged
 from imgtool.pipelines.records import Record, key_of, sorted_wnids
@@ -28,9 +26,11 @@ from imgtool.pipelines.sources.layout import (
     first,
     split_in_name,
 )
-from imgtool.pipelines.sources.parquet_columns import LABELS, UNLABELLED, ParquetFile, contents
+from imgtool.pipelines.sources.parquet_columns import LABELS, UNLABELLED, ParquetFile, read_columns
 from imgtool.pipelines.storage.folders import join, open_folder
+from imgtool.pipelines.storage.isolated import ChildDied, Isolated
 from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE, PassedOver
+from imgtool.pipelines.threads import available_cpus
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -90,9 +90,12 @@ class HuggingFace:
                 self._truncated[split] += _missing(root, split, files)
         self.splits = tuple(by_split)
         self._files: dict[str, list[ParquetFile]] = {}
-        with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        concurrent = min(len(names), CONCURRENT_READS if self._folder.remote else available_cpus(), CONCURRENT_READS)
+        with contextlib.ExitStack() as stack:
+            readers = [stack.enter_context(Isolated()) for _ in range(concurrent)]
+            pool = stack.enter_context(ThreadPoolExecutor(concurrent))
             for split, files in by_split.items():
-                opened = pool.map(self._open, files, itertools.repeat(split))
+                opened = pool.map(self._open, files, itertools.repeat(split), itertools.repeat(readers))
                 self._files[split] = [file for file in opened if file]
         self._class_of, self.wnids = self._classes()
         self._check_classes()
@@ -115,7 +118,7 @@ class HuggingFace:
         if self._truncated[split]:
             raise TruncatedSourceError("; ".join(self._truncated[split]))
 
-    def _open(self, name: str, split: str) -> ParquetFile | None:
+    def _open(self, name: str, split: str, readers: list[Isolated]) -> ParquetFile | None:
         """Reads a file's labels and paths. Returns None if the file is truncated, and notes this for ``records``."""
         path = join(self.root, name)
         with contextlib.closing(self._folder.open(name)) as file:
@@ -125,11 +128,15 @@ class HuggingFace:
             if head[:4] == b"PAR1" != tail:
                 self._truncated[split].append(f"{path} is truncated: it ends at byte {file.size} without a footer")
                 return None
+            reader = readers.pop()  # one per thread
             try:
-                with parquet.open_parquet(file) as opened:
-                    return contents(opened, name, file.size, unlabelled=split == "test")
-            except (Damaged, pa.ArrowException, OSError, ValueError, KeyError) as error:
+                return reader.call(read_columns, file, name, split == "test")
+            except ChildDied as error:
+                raise SourceError(f"{path}: is damaged: {error}; download it again") from None
+            except (Damaged, OSError) as error:
                 raise SourceError(f"{path}: {' '.join(str(error).split())}") from None
+            finally:
+                readers.append(reader)
 
     def _classes(self) -> tuple[dict[int, str], list[str]]:
         """Returns the class of each label, and all classes in sorted order."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from imgtool.pipelines.records import IMAGE_SUFFIXES
 from imgtool.pipelines.sources.layout import SPLIT_NAMES, first, label_text
+from imgtool.pipelines.storage.text import without_surrogates
 from imgtool.wordnet.errors import SourceError
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -26,6 +27,9 @@ LABELS = (
 SPLITS = ("split", "subset", "set", "partition", "data_set", "dataset")
 """Names of columns in lower case with underscores; of several the first in this order counts. A column of splits has
 the names of splits in it."""
+
+MAX_COLUMNS = 1 << 12
+"""A table with more columns is no list of labels."""
 
 
 class Row(NamedTuple):
@@ -57,7 +61,7 @@ def read_table(text: str, name: str, where: str) -> Table | None:
     path, label, split = (
         next((by_name[known] for known in names if known in by_name), None) for names in (PATHS, LABELS, SPLITS)
     )
-    if path is None or label is None:
+    if path is None or label is None or len(columns) > MAX_COLUMNS:
         return None
     found = []
     for number, row in rows:
@@ -65,10 +69,12 @@ def read_table(text: str, name: str, where: str) -> Table | None:
             raise SourceError(
                 f"{where}, line {number}: has {len(row)} fields, but the header has {len(columns)}; correct this line"
             )
-        if isinstance(row[label], list | dict):
-            raise SourceError(f"{where}, line {number}: {columns[label]} is not one label: {str(row[label])[:60]}")
+        for i, what in ((label, "label"), (path, "path")):
+            if isinstance(row[i], list | dict):
+                raise SourceError(f"{where}, line {number}: {columns[i]} is not one {what}: a list or an object")
         in_split = row[split] if split is not None and split < len(row) else None
-        found.append(Row(str(row[path] or "").strip(), label_text(row[label]), str(in_split or "").strip().lower()))
+        name_of_split = "" if isinstance(in_split, list | dict) else str(in_split or "").strip().lower()
+        found.append(Row(without_surrogates(str(row[path] or "").strip()), label_text(row[label]), name_of_split))
     if not any(row.split in SPLIT_NAMES for row in found):
         found = [row._replace(split="") for row in found]  # the column means something else
     return Table(found, columns)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.records import sorted_wnids
+from imgtool.pipelines.storage.text import without_surrogates
 from imgtool.wordnet import orders
 
 SPLITS = ("train", "val", "test")
@@ -28,9 +29,11 @@ SPLIT_NAMES = {
 MAX_CLASSES = 1 << 20
 MAX_TABLE = 1 << 30
 """The largest table that is read, in bytes."""
+MAX_JSON = 1 << 27
+"""The largest JSON file that is read: Python's objects take up to 25 times its bytes."""
 _SPLIT_IN_NAME = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?:[^a-z]|$)")
-_NUMBER = re.compile(r"(\d{1,18})(?:\.0+)?")
-_NO_LABEL = re.compile(r"-\d+(?:\.0+)?|")
+_NUMBER = re.compile(r"([0-9]{1,18})(?:\.0+)?")
+_NO_LABEL = re.compile(r"-[0-9]+(?:\.0+)?|")
 
 
 def common_folder(tree: FileTree) -> str:
@@ -64,7 +67,7 @@ def label_text(value: object) -> str:
 
 @functools.lru_cache(1 << 16)
 def _clean(text: str) -> str:
-    text = " ".join(text.split())
+    text = without_surrogates(" ".join(text.split()))
     return "" if _NO_LABEL.fullmatch(text) else text
 
 

@@ -13,6 +13,7 @@ from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.records import Locator, Record, key_of
 from imgtool.pipelines.sources.label_tables import ENDINGS, Row, Table, read_table
 from imgtool.pipelines.sources.layout import (
+    MAX_JSON,
     MAX_TABLE,
     SPLIT_NAMES,
     SPLITS,
@@ -176,7 +177,8 @@ def _tables(tree: FileTree, only: str | None = None) -> dict[str, Table]:
         names = [name for name in names if name.count("/") == depth]
     found = {}
     for name in names if len(names) <= MAX_TABLES else ():
-        if tree.files[name].size > MAX_TABLE or "submission" in name.lower():
+        most = MAX_TABLE if name.lower().endswith((".csv", ".tsv")) else MAX_JSON
+        if tree.files[name].size > most or "submission" in name.lower():
             continue
         if table := read_table(tree.read_text(name), name, f"{tree.path}: {name}"):
             found[name] = table

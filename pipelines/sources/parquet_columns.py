@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from imgtool.pipelines.archives import parquet
 from imgtool.pipelines.archives.parquet import Damaged
 from imgtool.pipelines.records import Locator
 from imgtool.pipelines.sources.layout import label_text
+from imgtool.pipelines.storage.folders import RandomAccessFile
+from imgtool.pipelines.storage.text import without_surrogates
 
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes")
 LABELS = ("label", "labels", "fine_label", "cls", "class", "target", "category", "wnid", "synset", "class_name")
@@ -52,8 +55,41 @@ class ParquetFile(NamedTuple):
                 yield parquet.locator(self.name, self.column, number, group.offset, row, next(row_of_file))
 
 
-def contents(opened: pq.ParquetFile, name: str, size: int, unlabelled: bool) -> ParquetFile:
-    """Reads labels and paths. ``unlabelled``: the file may lack a column of labels."""
+def read_columns(file: RandomAccessFile, name: str, unlabelled: bool) -> ParquetFile:
+    """Reads labels and paths. ``unlabelled``: the file may lack a column of labels.
+
+    Raises Damaged, and nothing else but errors of the system, for a file that cannot be used.
+    """
+    with _opened(file) as opened:
+        return _contents(opened, name, file.size, unlabelled)
+
+
+def read_texts(file: RandomAccessFile, column: str) -> list[str]:
+    """Returns the texts in a column of a small file. Raises errors as `read_columns` does."""
+    with _opened(file) as opened:
+        found = opened.read([column], use_threads=False)[column].cast(pa.large_string())
+        found.validate(full=True)
+        if found.null_count:
+            raise Damaged(f"its column {column} has rows without a text")
+        texts: list[str] = found.to_pylist()
+        return texts
+
+
+@contextlib.contextmanager
+def _opened(file: RandomAccessFile) -> Iterator[pq.ParquetFile]:
+    """Opens a file in a child process. Any exception on damaged bytes, of which pyarrow has many, is Damaged."""
+    try:
+        with parquet.open_parquet(file) as opened:
+            yield opened
+    except Damaged:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise Damaged(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _contents(opened: pq.ParquetFile, name: str, size: int, unlabelled: bool) -> ParquetFile:
     metadata, schema = opened.metadata, opened.schema_arrow
     if metadata.num_rows > size:
         raise Damaged("is damaged: its footer states more rows than the file has bytes; download it again")
@@ -65,7 +101,7 @@ def contents(opened: pq.ParquetFile, name: str, size: int, unlabelled: bool) -> 
     if _without_bytes(metadata, bytes_path):
         raise Damaged(f"its column {image} {PATHS_ONLY}")
     columns = [column for column in (label, name_path) if column]
-    batches = list(opened.iter_batches(1 << 16, columns=columns)) if columns else []
+    batches = list(opened.iter_batches(1 << 16, columns=columns, use_threads=False)) if columns else []
     texts = None
     if label is None:
         labels = np.full(metadata.num_rows, UNLABELLED)
@@ -137,7 +173,9 @@ def _without_bytes(metadata: pq.FileMetaData, column: str) -> bool:
     nulls = 0
     for i in range(metadata.num_row_groups):
         group = metadata.row_group(i)
-        chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
+        chunk = next((c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column), None)
+        if chunk is None:
+            raise Damaged("is damaged: its footer contradicts its schema; download it again")
         nulls += (chunk.statistics.null_count or 0) if chunk.is_stats_set else 0
     return 0 < metadata.num_rows == nulls
 
@@ -181,4 +219,5 @@ def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
         names = info["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    return names if isinstance(names, list) and names and all(isinstance(name, str) for name in names) else None
+    is_list = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    return [without_surrogates(name) for name in names] if is_list else None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
+from imgtool.pipelines.records import Box, Record, key_of, pixel, sorted_wnids
 from imgtool.pipelines.sources.layout import SPLITS, counted
 from imgtool.pipelines.storage.passed_over import OUTSIDE_SPLITS
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
@@ -84,32 +84,30 @@ class TinyImageNet:
             yield Record(key_of(file), (wnid,), self._tree.files[name], (box,) if box else ())
 
     def _train_boxes(self) -> dict[str, Box]:
-        boxes = {}
+        boxes: dict[str, Box] = {}
         for name in self._tree.files:
             if name.startswith("train/") and name.endswith("_boxes.txt"):
                 wnid = os.path.basename(name).removesuffix("_boxes.txt")
-                for file, *corners in self._lines(name, 5):
-                    boxes[file] = _box(wnid, corners)
+                boxes |= {file: box._replace(wnid=wnid) for (file,), box in self._lines(name, 5)}
         return boxes
 
     def _val_annotations(self) -> dict[str, Box]:
         if VAL_ANNOTATIONS not in self._tree.files:
             return {}
-        return {file: _box(wnid, corners) for file, wnid, *corners in self._lines(VAL_ANNOTATIONS, 6)}
+        return {file: box for (file, _), box in self._lines(VAL_ANNOTATIONS, 6)}
 
-    def _lines(self, name: str, fields: int) -> Iterator[list[str]]:
+    def _lines(self, name: str, fields: int) -> Iterator[tuple[list[str], Box]]:
+        """Yields the fields of each line before the box, and the box, whose class is the last of these fields."""
         for number, line in enumerate(self._tree.read_text(name).splitlines(), 1):
             parts = line.split()
             if not parts:
                 continue
-            if len(parts) != fields or not all(p.lstrip("-").isdigit() for p in parts[-4:]):
+            try:
+                if len(parts) != fields:
+                    raise ValueError
+                yield parts[:-4], Box(parts[-5], *map(pixel, parts[-4:]))
+            except ValueError:
                 raise SourceError(
                     f"{self._tree.path}: {name}, line {number}: expected {fields} fields, "
                     "the last four of which are the corners of a box"
-                )
-            yield parts
-
-
-def _box(wnid: str, corners: list[str]) -> Box:
-    xmin, ymin, xmax, ymax = map(int, corners)
-    return Box(wnid, xmin, ymin, xmax, ymax)
+                ) from None

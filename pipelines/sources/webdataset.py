@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import re
@@ -11,10 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from imgtool.pipelines.archives.file_tree import FileTree
+from imgtool.pipelines.archives.parquet import Damaged
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.records import IMAGE_SUFFIXES, Locator, Record
 from imgtool.pipelines.sources.layout import (
@@ -24,13 +22,17 @@ from imgtool.pipelines.sources.layout import (
     label_text,
     split_in_name,
 )
-from imgtool.pipelines.storage.folders import is_url
+from imgtool.pipelines.sources.parquet_columns import read_texts
+from imgtool.pipelines.storage.folders import BytesFile, is_url
+from imgtool.pipelines.storage.isolated import ChildDied, Isolated
 from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
 CLASS_ENDINGS = ("cls", "label", "class")
 FIELDS = ("label", "cls", "class", "wnid", "synset", "class_name", "label_name", "category", "target", "class_id")
 """The fields of a sample's JSON that state its class, the first that is present."""
+MAX_LABEL = 1 << 22
+"""Bytes of the largest label file that is read."""
 SPLITS = ("train", "val", "minival", "test")
 _OURS = ("dataset.json", "labels.parquet")
 _ENDINGS = tuple(f".{ending}" for ending in (*CLASS_ENDINGS, "json", "txt"))
@@ -134,6 +136,8 @@ class WebDataset:
         """Yields the label of each sample, "" where it has none."""
         endings = CLASS_ENDINGS if self._kind == "cls" else (self._kind[:4].rstrip(":"),)
         found = [next((sample.files[e] for e in endings if e in sample.files), None) for sample in samples]
+        if large := next((at for at in found if at and at.size > MAX_LABEL), None):
+            raise SourceError(f"{self.root}: {large}: {large.size:,} bytes are too many for a label; correct this file")
         with LocatorReader(self.root) as reader:
             present = [at for at in found if at]
             # Locally, reading each label alone leaves out the images between them.
@@ -151,11 +155,15 @@ class WebDataset:
         if self._kind.startswith("json:"):
             value = _parsed(data, at).get(self._kind[5:])
             if isinstance(value, list | dict):
-                raise SourceError(f"{self.root}: {at}: its field {self._kind[5:]} is not one label: {str(value)[:60]}")
+                raise SourceError(
+                    f"{self.root}: {at}: its field {self._kind[5:]} is not one label: a list or an object"
+                )
             return label_text(value)
         return label_text(data.decode("utf-8-sig", "replace").strip().strip("\"'"))
 
     def _json(self, at: Locator) -> dict[str, Any]:
+        if at.size > MAX_LABEL:
+            raise SourceError(f"{self.root}: {at}: {at.size:,} bytes are too many for a label; correct this file")
         with LocatorReader(self.root) as reader:
             return _parsed(reader.read(at), at)
 
@@ -165,10 +173,11 @@ class WebDataset:
             with LocatorReader(self.root) as reader:
                 data = reader.read(self._tree.files[_OURS[1]])
             try:
-                wnids = pq.read_table(io.BytesIO(data), columns=["wnid"])["wnid"].to_pylist()
-            except (pa.ArrowException, OSError, KeyError) as error:
-                raise SourceError(f"{self._tree.path}: labels.parquet: {' '.join(str(error).split())}") from None
-            if all(text.isdigit() and int(text) < len(wnids) for text in self._texts if text):
+                with Isolated() as isolated:
+                    wnids = isolated.call(read_texts, BytesFile(data), "wnid")
+            except (Damaged, ChildDied) as error:
+                raise SourceError(f"{self._tree.path}: labels.parquet is damaged: {error}") from None
+            if all(re.fullmatch("[0-9]{1,9}", text) and int(text) < len(wnids) for text in self._texts if text):
                 return {text: wnids[int(text)] for text in self._texts if text}, sorted(wnids)
         class_of, wnids = classes_of(self._texts)
         if not wnids:

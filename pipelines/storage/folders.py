@@ -114,6 +114,19 @@ class LocalFile:
         os.close(self._descriptor)
 
 
+class BytesFile:
+    """A file in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self.size = data, len(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+    def close(self) -> None:
+        pass
+
+
 class ReadAheadFile:
     """Buffers a file that is read mostly forwards: reads close to the last one are served from blocks of ``BLOCK``
     bytes, other reads fetch only what is requested. Not thread-safe.

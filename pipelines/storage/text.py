@@ -27,6 +27,11 @@ def decode_text(data: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def without_surrogates(text: str) -> str:
+    """Returns the text with "?" for what is no character, as JSON's \\ud800: it cannot be stored as UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def decode_name(raw: bytes) -> str:
     """Returns a file's path as text: each part UTF-8, as nearly all are, else Latin-1."""
     try:

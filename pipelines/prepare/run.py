@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgtool.pipelines import dataset
 from imgtool.pipelines.dataset.manifest import write_table
-from imgtool.pipelines.prepare.commit import Tally, commit, first_causes, rows_of, tally
+from imgtool.pipelines.prepare.commit import Tally, commit, first_causes, is_whole, rows_of, tally
 from imgtool.pipelines.prepare.engines import Engine, Say
 from imgtool.pipelines.prepare.plan import Plan, make_plan
 from imgtool.pipelines.prepare.settings import Settings
@@ -106,8 +107,8 @@ def prepare(
             summary = run.make(plan, Path(str(src)).name)
     except OSError as error:
         raise ImgtoolError(
-            f"{error.filename or out}: {error.strerror or error}; the finished shards are kept: fix this and run the "
-            "same command again"
+            f"{error.filename or out}: {error.strerror or error}; {'the finished shards are kept: ' if run.begun else ''}"
+            "fix this and run the same command again"
         ) from error
     if plan.truncated and not limits.accept_truncated:
         raise TruncatedSourceError(
@@ -164,6 +165,8 @@ class _Preparation:
     on_plan: Callable[[Plan, int], None] | None
     progress: Callable[[int, int], None]
     say: Say
+    begun: bool = False
+    """Whether shards are made, or were."""
 
     def check_folder(self) -> None:
         """Raises DatasetError if the output is neither empty nor a data set, finished or not."""
@@ -171,10 +174,12 @@ class _Preparation:
             found = {name.partition("/")[0] for name, _ in self.folder.walk()}
         else:
             path = Path(self.folder.url)
-            if path.exists() and not path.is_dir():
-                raise DatasetError(f"{path}: is a file; --out must be a folder")
+            if file := next((folder for folder in (path, *path.absolute().parents) if folder.is_file()), None):
+                raise DatasetError(f"{file}: is a file; --out must be a folder")
             found = {entry.name for entry in path.iterdir()} if path.exists() else set()
         if found and not found & {dataset.INFO, dataset.STATE, LOCK, SPOOL}:
+            if dataset.CLASS_TABLE in found:
+                raise DatasetError(f"{self.folder.url}: {dataset.INFO} is missing; delete the folder and prepare again")
             raise DatasetError(f"{self.folder.url}: is not empty and not a prepared data set; choose another --out")
 
     def make(self, plan: Plan, name: str) -> Summary:
@@ -182,8 +187,9 @@ class _Preparation:
         source = {"layout": plan.source.layout, "name": name, "fingerprint": plan.fingerprint}
         complete = self.limits.accept_truncated or not plan.truncated
         finished = self._check_existing(plan, source)
+        self.begun = True
         present = dict(self.folder.walk())
-        if finished and finished["complete"] == complete and _is_complete(finished, present):
+        if finished and finished["complete"] == complete and _is_complete(self.folder, finished, present):
             summary = self._finish(plan, already_complete=True, report=complete and REPORT not in present)
             self.limits.check(summary.tally.skipped, None)
             return summary
@@ -215,7 +221,11 @@ class _Preparation:
             if shard.rows_name not in present:
                 missing.append(shard)
                 continue
-            entry, rows = rows_of(self.folder, shard)
+            try:
+                entry, rows = rows_of(self.folder, shard)
+            except pa.ArrowException:  # damaged
+                missing.append(shard)
+                continue
             if all(present.get(file["path"]) == file["bytes"] for file in entry["files"]):
                 skipped += rows["position"].null_count
             else:
@@ -254,9 +264,10 @@ class _Preparation:
             )
         if origin["fingerprint"] != source["fingerprint"]:
             if found.get("complete") is not False:
+                before, now = (f"{one['layout']} {one['name']}" for one in (origin, source))
+                changed = f"({before}, now {now})" if before != now else f"or the list of images of {now} has changed"
                 raise DatasetError(
-                    f"{self.folder.url}: was prepared from another source ({origin['layout']} {origin['name']}, now "
-                    f"{source['layout']} {source['name']}); choose another --out or delete it"
+                    f"{self.folder.url}: was prepared from another source {changed}; choose another --out or delete it"
                 )
             self._clear(plan)  # the truncated source has been repaired: its shards have another order
             return None
@@ -273,8 +284,8 @@ class _Preparation:
     def _restore_parts(self, shards: list[Shard], finished: dict[str, Any], present: dict[str, int]) -> None:
         """Restores the shards' manifest rows from a finished data set, so that only missing shards are made again."""
         for split, entry in finished["splits"].items():
-            if f"{split}.parquet" not in present:
-                continue
+            if not is_whole(self.folder, f"{split}.parquet", entry["samples"] + entry["skipped"]):
+                continue  # its shards are made again
             with self.folder.local_path(f"{split}.parquet") as path:
                 rows = pq.read_table(path)
             entries = {shard["index"]: shard for shard in entry["shards"]}
@@ -340,7 +351,11 @@ class _Preparation:
                 shutil.copyfile(made, path)
 
 
-def _is_complete(finished: dict[str, Any], present: dict[str, int]) -> bool:
-    """Whether every shard file of a finished data set is present with its full size."""
+def _is_complete(folder: Folder, finished: dict[str, Any], present: dict[str, int]) -> bool:
+    """Whether a finished data set has every shard file with its full size, and its tables can be read."""
     files = (f for split in finished["splits"].values() for shard in split["shards"] for f in shard["files"])
-    return all(present.get(file["path"]) == file["bytes"] for file in files)
+    tables = {f"{name}.parquet": split["samples"] + split["skipped"] for name, split in finished["splits"].items()}
+    tables[dataset.CLASS_TABLE] = finished["classes"]
+    return all(present.get(file["path"]) == file["bytes"] for file in files) and all(
+        is_whole(folder, name, rows) for name, rows in tables.items()
+    )

@@ -52,7 +52,7 @@ class Dataset:
             raise DatasetError(f"{file}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError):
             raise DatasetError(
-                f"{file}: is not a data set's description; delete {self.path} and prepare again"
+                f"{file}: is not a data set's description; delete the folder and prepare again"
             ) from None
         if version != FORMAT:
             raise DatasetError(f"{file}: has format version {version}, this imgtool reads {FORMAT}; prepare again")

@@ -106,9 +106,9 @@ def prepare(
         with locked(run.folder):
             summary = run.make(plan, Path(str(src)).name)
     except OSError as error:
+        kept = "the finished shards are kept: " if run.begun else ""
         raise ImgtoolError(
-            f"{error.filename or out}: {error.strerror or error}; {'the finished shards are kept: ' if run.begun else ''}"
-            "fix this and run the same command again"
+            f"{error.filename or out}: {error.strerror or error}; {kept}fix this and run the same command again"
         ) from error
     if plan.truncated and not limits.accept_truncated:
         raise TruncatedSourceError(

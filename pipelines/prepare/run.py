@@ -71,6 +71,8 @@ class Summary:
     tally: Tally
     stored: dict[str, int]
     already_complete: bool = False
+    reported: bool = False
+    """Whether report.html was written."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -86,6 +88,7 @@ def prepare(
     on_plan: Callable[[Plan, int], None] | None = None,
     progress: Callable[[int, int], None] = lambda samples, skipped: None,
     say: Say = lambda line: None,
+    on_end: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Turns the raw data set ``src`` into shards, manifests and class table in ``out``; both are paths or URLs.
 
@@ -95,7 +98,7 @@ def prepare(
     since its last call, and ``say`` with a line for the user if worker processes cannot be used. Raises SourceError or
     DatasetError if the source cannot be read or the output cannot be used, ImgtoolError if a limit is exceeded or no
     image can be stored, and TruncatedSourceError if an archive ended early. In the last two cases what there is is
-    saved first, and the data set is marked incomplete.
+    saved first, the data set is marked incomplete, and ``on_end`` gets the summary, as it does without an error.
     """
     settings, limits = settings or Settings(), limits or Limits()
     run = _Preparation(open_folder(out), settings, limits, engine or Engine(workers=workers), on_plan, progress, say)
@@ -110,6 +113,7 @@ def prepare(
         raise ImgtoolError(
             f"{error.filename or out}: {error.strerror or error}; {kept}fix this and run the same command again"
         ) from error
+    on_end(summary)
     if plan.truncated and not limits.accept_truncated:
         raise TruncatedSourceError(
             f"{'; '.join(plan.truncated)}. Its {sum(summary.stored.values())} intact samples are saved in {out}, "
@@ -190,7 +194,7 @@ class _Preparation:
         self.begun = True
         present = dict(self.folder.walk())
         if finished and finished["complete"] == complete and _is_complete(self.folder, finished, present):
-            summary = self._finish(plan, already_complete=True, report=complete and REPORT not in present)
+            summary = self._finish(plan, already_complete=complete, report=complete and REPORT not in present)
             self.limits.check(summary.tally.skipped, None)
             return summary
         state = {"settings": self.settings.to_dict(), "source": source}
@@ -299,7 +303,7 @@ class _Preparation:
     def _finish(self, plan: Plan, already_complete: bool, report: bool) -> Summary:
         """Writes the report, removes the files of an unfinished prepare and those that killed ones left, and counts."""
         counted, stored = tally(self.folder, list(plan.splits), len(plan.selection.wnids))
-        if report and any(stored.values()):
+        if reported := report and any(stored.values()):
             self._write_report(list(plan.splits))
         for name in (dataset.STATE, PARTS, SPOOL):
             self.folder.remove(name)
@@ -307,7 +311,7 @@ class _Preparation:
             for leftover in Path(self.folder.url).rglob("*.tmp"):
                 leftover.unlink(missing_ok=True)
         notes = [*plan.notes(), *plan.source.passed_over.notes(), *self._notes(plan, counted, stored)]
-        return Summary(self.folder.url, counted, stored, already_complete, notes)
+        return Summary(self.folder.url, counted, stored, already_complete, reported, notes)
 
     def _notes(self, plan: Plan, counted: Tally, stored: dict[str, int]) -> list[str]:
         """Returns a line for what looks wrong in the result: splits and classes without samples, no split val."""

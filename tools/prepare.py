@@ -173,8 +173,9 @@ def prepare(
             click.echo(f"resuming: {plan.samples - left:,} samples are done already", err=True)
         bar = SampleProgress(left)
 
+    summaries: list[Summary] = []
     try:
-        summary = run(
+        run(
             src,
             out,
             settings,
@@ -184,10 +185,12 @@ def prepare(
             on_plan=on_plan,
             progress=lambda samples, skipped: bar(samples, skipped),
             say=lambda line: click.echo(line, err=True),
+            on_end=summaries.append,
         )
     finally:
         bar.close()
-    _echo_summary(summary, settings, bar, as_json)
+        for summary in summaries:
+            _echo_summary(summary, settings, bar, as_json)
 
 
 def _settings(
@@ -319,4 +322,5 @@ def _echo_summary(summary: Summary, settings: Settings, bar: Any, as_json: bool)
         click.echo(f"  {tally.also_in_train:,} images of other splits are byte for byte in train too")
     for note in summary.notes:
         click.echo(f"  {note}")
-    click.echo(f"  report: {out}/report.html")
+    if summary.reported:
+        click.echo(f"  report: {out}/report.html")

@@ -17,6 +17,7 @@ from imgtool.training.engine.step import autocast_type
 from imgtool.training.evaluation.evaluate import Metrics
 from imgtool.training.evaluation.splits import DATA, check_labelled, check_splits
 from imgtool.training.models.trained import TrainedModel
+from imgtool.training.models.yolov8 import STRIDE
 from imgtool.training.parallel.device import resolve_device
 from imgtool.training.parallel.distributed import World, launcher_id
 from imgtool.training.recipes import Recipe
@@ -184,6 +185,7 @@ def new(
             notes = (
                 f"batch {settings.batch} instead of {before}, because the data set is small; --batch overrides it",
             )
+    _check_batch_norm(dataset, settings, samples)
     seed = 0 if seed is None else seed
     return Job(
         settings,
@@ -195,6 +197,18 @@ def new(
         sync_bn=execution.sync_bn,
         val_split=val_split,
     )
+
+
+def _check_batch_norm(dataset: Dataset, recipe: Recipe, samples: int) -> None:
+    """Raises DatasetError or InputError where batch norm would have one value per channel, which has no variance."""
+    if samples < 2:
+        raise DatasetError(f"{dataset.path}: train has only one image; training needs at least 2")
+    size = min([recipe.imgsz, *(size for _, size in recipe.progressive)])
+    if recipe.batch == recipe.accumulate and size < 2 * STRIDE:
+        raise InputError(
+            f"one image of {size} x {size} pixels per micro-batch is too little for batch norm: give a larger --batch, "
+            f"or --imgsz {2 * STRIDE}"
+        )
 
 
 def resumed(

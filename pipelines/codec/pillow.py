@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 """Larger images are refused before memory is allocated. The C++ code has the same limit for JPEG."""
 
+FORMATS = {
+    *("AVIF", "BMP", "CUR", "DCX", "DDS", "DIB", "FLI", "GIF", "HEIF", "ICNS", "ICO", "IM", "JPEG", "JPEG2000"),
+    *("MSP", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM"),
+}
+"""The formats that are decoded, by Pillow's names. Others may start programs (EPS starts Ghostscript) or are no images.
+"""
+
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x0112, 0x0102, 0x0106  # tags of TIFF
 _UNDONE_BY = {6: 8, 8: 6}  # the other orientations undo themselves
 _ROWS = 256  # converted at a time, to save memory
@@ -40,9 +47,17 @@ def open_with_pillow(data: bytes | memoryview) -> Image.Image:
     _silence_libtiff()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # not catch_warnings(), which is not safe with threads
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=_formats())
     except ModuleNotFoundError as error:  # Ultralytics, once imported, patches Pillow so that it needs pi_heif
         raise Image.UnidentifiedImageError("cannot identify the image") from error
+
+
+def _formats() -> list[str]:
+    """Returns those of FORMATS that this Pillow has, in its order."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in Image.ID if name in FORMATS]
 
 
 @cache

@@ -51,7 +51,9 @@ class Dataset:
         except OSError as error:
             raise DatasetError(f"{file}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError):
-            raise DatasetError(f"{file}: is not a data set's description; prepare again") from None
+            raise DatasetError(
+                f"{file}: is not a data set's description; delete the folder and prepare again"
+            ) from None
         if version != FORMAT:
             raise DatasetError(f"{file}: has format version {version}, this imgtool reads {FORMAT}; prepare again")
         if not self.info["complete"] and not any(split["samples"] for split in self.info["splits"].values()):
@@ -73,6 +75,8 @@ class Dataset:
     def _why_missing(self) -> str:
         if (self.path / STATE).exists():
             return f"{self.path}: prepare has not finished; run the same imgtool prepare again"
+        if (self.path / CLASS_TABLE).exists():
+            return f"{self.path}: {INFO} is missing; delete the folder and prepare again"
         return f"{self.path}: no data set here ({INFO} is missing); imgtool prepare --src … --out {self.path} makes one"
 
     @cached_property
@@ -81,7 +85,7 @@ class Dataset:
         try:
             return pq.read_table(self.path / CLASS_TABLE)
         except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"{self.path / CLASS_TABLE}: cannot be read: {error}") from error
+            raise DatasetError(_unreadable(self.path / CLASS_TABLE, error)) from error
 
     def manifest(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """Reads the manifest of a split: one row per sample, stored or skipped; all columns or only these.
@@ -92,7 +96,7 @@ class Dataset:
         try:
             return pq.read_table(file, columns=columns)
         except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"{file}: cannot be read: {error}") from error
+            raise DatasetError(_unreadable(file, error)) from error
 
     @cached_property
     def stored_wnids(self) -> list[str]:
@@ -154,3 +158,8 @@ class Dataset:
         except KeyError:
             raise DatasetError(f"{self.path}: has no split {split!r}; it has {', '.join(self.splits)}") from None
         return found
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    cause = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+    return f"{file}: {cause}; run the same imgtool prepare again"

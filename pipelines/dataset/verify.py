@@ -100,16 +100,16 @@ def _manifest(dataset: Dataset, split: str, rows: pa.Table) -> Iterator[Fault]:
         yield Fault(
             location,
             f"has {stored} samples and {rows.num_rows - stored} skipped ones, dataset.json says {entry['samples']} and "
-            f"{entry['skipped']}; prepare again",
+            f"{entry['skipped']}; {REPAIR}",
         )
     skipped = rows.filter(pc.is_null(rows["position"]))
     wrong = skipped.filter(pc.invert(pc.starts_with(skipped["status"], "skipped:")))
     for key in wrong["key"].to_pylist():
-        yield Fault(location, f"{key} has no position, but its status is not skipped; prepare again")
+        yield Fault(location, f"{key} has no position, but its status is not skipped; {REPAIR}")
     labels = rows.filter(pc.is_valid(rows["position"]))["class_index"]
     low, high = (pc.min(labels).as_py(), pc.max(labels).as_py()) if len(labels) else (0, 0)
     if high >= dataset.info["classes"] or low < (-1 if split == "test" else 0):
-        yield Fault(location, f"has a class index outside 0..{dataset.info['classes'] - 1}; prepare again")
+        yield Fault(location, f"has a class index outside 0..{dataset.info['classes'] - 1}; {REPAIR}")
 
 
 def _shard(dataset: Dataset, split: str, entry: dict[str, Any], rows: pa.Table, deep: bool) -> list[Fault]:
@@ -191,7 +191,7 @@ def _class_table(dataset: Dataset) -> Iterator[Fault]:
         yield Fault("labels.parquet", str(error))
         return
     if table["class_index"].to_pylist() != list(range(dataset.info["classes"])):
-        yield Fault("labels.parquet", f"does not have the {dataset.info['classes']} classes in order; prepare again")
+        yield Fault("labels.parquet", f"does not have the {dataset.info['classes']} classes in order; {REPAIR}")
         return
     for split in ("train", "val"):
         if split not in dataset.splits:
@@ -207,5 +207,5 @@ def _class_table(dataset: Dataset) -> Iterator[Fault]:
             yield Fault(
                 "labels.parquet",
                 f"has {stated[index]} {split} samples of {table['wnid'][index].as_py()}, but the manifest has "
-                f"{counts[index]}; prepare again",
+                f"{counts[index]}; {REPAIR}",
             )

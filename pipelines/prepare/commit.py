@@ -113,6 +113,15 @@ def rows_of(folder: Folder, shard: Shard, columns: list[str] | None = None) -> t
     return json.loads(table.schema.metadata[b"shard"]), table
 
 
+def is_whole(folder: Folder, name: str, rows: int) -> bool:
+    """Whether a table of a finished data set has this number of rows and can be read. Reads all of it, in pieces."""
+    try:
+        with folder.local_path(name) as path, pq.ParquetFile(path) as file:
+            return sum(batch.num_rows for batch in file.iter_batches()) == rows
+    except (OSError, pa.ArrowException):
+        return False
+
+
 def _wnids_of_copies(folder: Folder, shards: Sequence[Shard]) -> dict[int, list[str]]:
     """The stored images that the split has under several wnids: hash of the source bytes → all those wnids, sorted.
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgtool.pipelines import dataset
 from imgtool.pipelines.dataset.manifest import write_table
-from imgtool.pipelines.prepare.commit import Tally, commit, first_causes, rows_of, tally
+from imgtool.pipelines.prepare.commit import Tally, commit, first_causes, is_whole, rows_of, tally
 from imgtool.pipelines.prepare.engines import Engine, Say
 from imgtool.pipelines.prepare.plan import Plan, make_plan
 from imgtool.pipelines.prepare.settings import Settings
@@ -70,6 +71,8 @@ class Summary:
     tally: Tally
     stored: dict[str, int]
     already_complete: bool = False
+    reported: bool = False
+    """Whether report.html was written."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -85,6 +88,7 @@ def prepare(
     on_plan: Callable[[Plan, int], None] | None = None,
     progress: Callable[[int, int], None] = lambda samples, skipped: None,
     say: Say = lambda line: None,
+    on_end: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Turns the raw data set ``src`` into shards, manifests and class table in ``out``; both are paths or URLs.
 
@@ -94,7 +98,7 @@ def prepare(
     since its last call, and ``say`` with a line for the user if worker processes cannot be used. Raises SourceError or
     DatasetError if the source cannot be read or the output cannot be used, ImgtoolError if a limit is exceeded or no
     image can be stored, and TruncatedSourceError if an archive ended early. In the last two cases what there is is
-    saved first, and the data set is marked incomplete.
+    saved first, the data set is marked incomplete, and ``on_end`` gets the summary, as it does without an error.
     """
     settings, limits = settings or Settings(), limits or Limits()
     run = _Preparation(open_folder(out), settings, limits, engine or Engine(workers=workers), on_plan, progress, say)
@@ -105,10 +109,11 @@ def prepare(
         with locked(run.folder):
             summary = run.make(plan, Path(str(src)).name)
     except OSError as error:
+        kept = "the finished shards are kept: " if run.begun else ""
         raise ImgtoolError(
-            f"{error.filename or out}: {error.strerror or error}; the finished shards are kept: fix this and run the "
-            "same command again"
+            f"{error.filename or out}: {error.strerror or error}; {kept}fix this and run the same command again"
         ) from error
+    on_end(summary)
     if plan.truncated and not limits.accept_truncated:
         raise TruncatedSourceError(
             f"{'; '.join(plan.truncated)}. Its {sum(summary.stored.values())} intact samples are saved in {out}, "
@@ -164,6 +169,8 @@ class _Preparation:
     on_plan: Callable[[Plan, int], None] | None
     progress: Callable[[int, int], None]
     say: Say
+    begun: bool = False
+    """Whether shards are made, or were."""
 
     def check_folder(self) -> None:
         """Raises DatasetError if the output is neither empty nor a data set, finished or not."""
@@ -171,10 +178,12 @@ class _Preparation:
             found = {name.partition("/")[0] for name, _ in self.folder.walk()}
         else:
             path = Path(self.folder.url)
-            if path.exists() and not path.is_dir():
-                raise DatasetError(f"{path}: is a file; --out must be a folder")
+            if file := next((folder for folder in (path, *path.absolute().parents) if folder.is_file()), None):
+                raise DatasetError(f"{file}: is a file; --out must be a folder")
             found = {entry.name for entry in path.iterdir()} if path.exists() else set()
         if found and not found & {dataset.INFO, dataset.STATE, LOCK, SPOOL}:
+            if dataset.CLASS_TABLE in found:
+                raise DatasetError(f"{self.folder.url}: {dataset.INFO} is missing; delete the folder and prepare again")
             raise DatasetError(f"{self.folder.url}: is not empty and not a prepared data set; choose another --out")
 
     def make(self, plan: Plan, name: str) -> Summary:
@@ -182,9 +191,10 @@ class _Preparation:
         source = {"layout": plan.source.layout, "name": name, "fingerprint": plan.fingerprint}
         complete = self.limits.accept_truncated or not plan.truncated
         finished = self._check_existing(plan, source)
+        self.begun = True
         present = dict(self.folder.walk())
-        if finished and finished["complete"] == complete and _is_complete(finished, present):
-            summary = self._finish(plan, already_complete=True, report=complete and REPORT not in present)
+        if finished and finished["complete"] == complete and _is_complete(self.folder, finished, present):
+            summary = self._finish(plan, already_complete=complete, report=complete and REPORT not in present)
             self.limits.check(summary.tally.skipped, None)
             return summary
         state = {"settings": self.settings.to_dict(), "source": source}
@@ -215,7 +225,11 @@ class _Preparation:
             if shard.rows_name not in present:
                 missing.append(shard)
                 continue
-            entry, rows = rows_of(self.folder, shard)
+            try:
+                entry, rows = rows_of(self.folder, shard)
+            except pa.ArrowException:  # damaged
+                missing.append(shard)
+                continue
             if all(present.get(file["path"]) == file["bytes"] for file in entry["files"]):
                 skipped += rows["position"].null_count
             else:
@@ -254,9 +268,10 @@ class _Preparation:
             )
         if origin["fingerprint"] != source["fingerprint"]:
             if found.get("complete") is not False:
+                before, now = (f"{one['layout']} {one['name']}" for one in (origin, source))
+                changed = f"({before}, now {now})" if before != now else f"or the list of images of {now} has changed"
                 raise DatasetError(
-                    f"{self.folder.url}: was prepared from another source ({origin['layout']} {origin['name']}, now "
-                    f"{source['layout']} {source['name']}); choose another --out or delete it"
+                    f"{self.folder.url}: was prepared from another source {changed}; choose another --out or delete it"
                 )
             self._clear(plan)  # the truncated source has been repaired: its shards have another order
             return None
@@ -273,8 +288,8 @@ class _Preparation:
     def _restore_parts(self, shards: list[Shard], finished: dict[str, Any], present: dict[str, int]) -> None:
         """Restores the shards' manifest rows from a finished data set, so that only missing shards are made again."""
         for split, entry in finished["splits"].items():
-            if f"{split}.parquet" not in present:
-                continue
+            if not is_whole(self.folder, f"{split}.parquet", entry["samples"] + entry["skipped"]):
+                continue  # its shards are made again
             with self.folder.local_path(f"{split}.parquet") as path:
                 rows = pq.read_table(path)
             entries = {shard["index"]: shard for shard in entry["shards"]}
@@ -288,7 +303,7 @@ class _Preparation:
     def _finish(self, plan: Plan, already_complete: bool, report: bool) -> Summary:
         """Writes the report, removes the files of an unfinished prepare and those that killed ones left, and counts."""
         counted, stored = tally(self.folder, list(plan.splits), len(plan.selection.wnids))
-        if report and any(stored.values()):
+        if reported := report and any(stored.values()):
             self._write_report(list(plan.splits))
         for name in (dataset.STATE, PARTS, SPOOL):
             self.folder.remove(name)
@@ -296,7 +311,7 @@ class _Preparation:
             for leftover in Path(self.folder.url).rglob("*.tmp"):
                 leftover.unlink(missing_ok=True)
         notes = [*plan.notes(), *plan.source.passed_over.notes(), *self._notes(plan, counted, stored)]
-        return Summary(self.folder.url, counted, stored, already_complete, notes)
+        return Summary(self.folder.url, counted, stored, already_complete, reported, notes)
 
     def _notes(self, plan: Plan, counted: Tally, stored: dict[str, int]) -> list[str]:
         """Returns a line for what looks wrong in the result: splits and classes without samples, no split val."""
@@ -340,7 +355,11 @@ class _Preparation:
                 shutil.copyfile(made, path)
 
 
-def _is_complete(finished: dict[str, Any], present: dict[str, int]) -> bool:
-    """Whether every shard file of a finished data set is present with its full size."""
+def _is_complete(folder: Folder, finished: dict[str, Any], present: dict[str, int]) -> bool:
+    """Whether a finished data set has every shard file with its full size, and its tables can be read."""
     files = (f for split in finished["splits"].values() for shard in split["shards"] for f in shard["files"])
-    return all(present.get(file["path"]) == file["bytes"] for file in files)
+    tables = {f"{name}.parquet": split["samples"] + split["skipped"] for name, split in finished["splits"].items()}
+    tables[dataset.CLASS_TABLE] = finished["classes"]
+    return all(present.get(file["path"]) == file["bytes"] for file in files) and all(
+        is_whole(folder, name, rows) for name, rows in tables.items()
+    )

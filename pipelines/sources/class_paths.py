@@ -1,8 +1,9 @@
 """Finds the folders of splits and classes among the folders that hold images.
 
 A class folder is one that holds images, at any depth. Its class is its name if no two class folders have the same name
-(train/animal/dog → dog), else its path below the split (animal/crane, machine/crane). A last folder that is the same
-for every class (train/n01443537/images) is left out.
+(train/animal/dog → dog), else its path below the split (animal/crane, machine/crane). Another split may have the class
+in fewer folders (val/dog). A last folder for images of all kinds, the same for every class (train/n01443537/images), is
+left out.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def find_splits(folders: list[str], where: str) -> dict[str, str] | None:
         above = others
     for top in above:
         beside = dict.fromkeys(p[len(top)] for p in parts if tuple(p[: len(top)]) == top and len(p) > len(top))
-        found = _named_splits(beside, where)
+        found = named_splits(beside, where)
         if "train" in found or len(found) == len(beside):
             return {split: "/".join([*top, found[split], ""]) for split in SPLITS if split in found}
     first = {p[0].lower(): p[0] for p in parts}
@@ -51,7 +52,7 @@ def find_splits(folders: list[str], where: str) -> dict[str, str] | None:
     return {"train": ""}
 
 
-def _named_splits(folders: Iterable[str], where: str) -> dict[str, str]:
+def named_splits(folders: Iterable[str], where: str) -> dict[str, str]:
     """Returns the folder of each split among these."""
     found: dict[str, str] = {}
     for name in folders:
@@ -97,16 +98,30 @@ class ClassPaths:
                     f"images into {outer}/, or make it a class folder beside it"
                 )
         ends = {path.rpartition("/")[2] for path in paths}
-        same_end = len(ends) == 1 and all("/" in p for p in paths) and (len(paths) > 1 or ends <= set(COLLECTIONS))
+        same_end = len(ends) == 1 and all("/" in p for p in paths) and {end.lower() for end in ends} <= set(COLLECTIONS)
         kept = {path: path.rpartition("/")[0] if same_end else path for path in paths}
         empty = _empty_folders(tree, tops["train"], set(kept.values())) if "train" in tops else []
         names = {path: path.rpartition("/")[2] for path in (*kept.values(), *empty)}
-        if len(set(names.values())) < len(names):
+        by_split = [{kept[path] for path in found} for found in below.values()]
+        if not _are_unique(names, [*by_split, {*empty, *(kept[p] for p in below.get("train", ()))}]):
             names = {path: path for path in names}
         self.of_folder = {split: {path: names[kept[path]] for path in found} for split, found in below.items()}
         self.empty = [names[path] for path in empty]
         self.nested = next((path for path in names if "/" in path), "")
         self.nested_class = names.get(self.nested, "")
+
+
+def _are_unique(names: dict[str, str], splits: list[set[str]]) -> bool:
+    """Whether the folders' names tell the classes apart: no split has a name twice, and equal ones are one class.
+
+    They are if the path of one ends in that of the other, as animal/dog in train and dog in val.
+    """
+    of_name: dict[str, list[str]] = {}
+    for path in sorted(names, key=len, reverse=True):
+        of_name.setdefault(names[path], []).append(path)
+    return all(len({names[path] for path in split}) == len(split) for split in splits) and all(
+        f"/{longest}".endswith(f"/{path}") for longest, *others in of_name.values() for path in others
+    )
 
 
 def _empty_folders(tree: FileTree, top: str, classes: set[str]) -> list[str]:

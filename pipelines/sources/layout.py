@@ -27,13 +27,15 @@ SPLIT_NAMES = {
 }
 """The split that a folder, a file or a value of a table names, in lower case."""
 MAX_CLASSES = 1 << 20
+SPARSE = 10
+"""Numbers of which more than 9 of 10 up to the highest are absent are ids of classes, not indices."""
 MAX_TABLE = 1 << 30
 """The largest table that is read, in bytes."""
 MAX_JSON = 1 << 27
 """The largest JSON file that is read: Python's objects take up to 25 times its bytes."""
 _SPLIT_IN_NAME = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?:[^a-z]|$)")
 _NUMBER = re.compile(r"([0-9]{1,18})(?:\.0+)?")
-_NO_LABEL = re.compile(r"-[0-9]+(?:\.0+)?|")
+_NO_LABEL = re.compile(r"-[0-9]+(?:\.0+)?|nan|NaN|None|null|NULL|<NA>|")
 
 
 def common_folder(tree: FileTree) -> str:
@@ -61,7 +63,7 @@ def split_in_name(name: str) -> str | None:
 
 
 def label_text(value: object) -> str:
-    """Returns a label as text, "" where there is none: empty, null, NaN or a negative number."""
+    """Returns a label as text, "" where there is none: empty, a negative number, or nan, None or null."""
     return "" if value is None or value != value else _clean(str(value))
 
 
@@ -78,15 +80,25 @@ def classes_of_numbers(highest: int) -> list[str]:
     return [f"{label:0{max(3, len(str(highest)))}d}" for label in range(highest + 1)]
 
 
+def are_ids(distinct: int, highest: int) -> bool:
+    """Whether so few numbers up to ``highest`` occur that they are ids, each the name of a class, not class indices."""
+    return highest >= MAX_CLASSES or highest > max(1000, SPARSE * distinct)
+
+
 def classes_of(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Returns the class of each label that is not empty, and all classes in sorted order.
 
-    Labels that are all whole numbers are class indices (see `classes_of_numbers`), others the classes' names.
+    Labels that are all whole numbers are class indices (see `classes_of_numbers`) or ids (see `are_ids`). Ids and all
+    other labels are the classes' names.
     """
     distinct = {label for label in labels if label}
     numbers = {label: int(match[1]) for label in distinct if (match := _NUMBER.fullmatch(label))}
-    if distinct and len(numbers) == len(distinct) and max(numbers.values()) < MAX_CLASSES:
-        table = classes_of_numbers(max(numbers.values()))
+    if distinct and len(numbers) == len(distinct):
+        highest = max(numbers.values())
+        if are_ids(len(set(numbers.values())), highest):
+            names = {label: str(number) for label, number in numbers.items()}
+            return names, sorted_wnids(set(names.values()))
+        table = classes_of_numbers(highest)
         return {label: table[number] for label, number in numbers.items()}, sorted_wnids(table)
     return {label: label for label in distinct}, sorted_wnids(distinct)
 

@@ -24,6 +24,7 @@ from imgtool.pipelines.sources.layout import (
 )
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
+SEVERAL = "several images have this name"
 MAX_TABLES = 64
 """A folder with more tables has something else in them."""
 
@@ -41,9 +42,8 @@ class ListedImages:
 
     A path is relative to the table's folder or to the top; a bare file name, with or without its ending, may be in any
     folder if it is there only once. The split is the one that the table's column split states, else the one that the
-    table or its folder is named for, else the one in the image's path, else train. Labels that are all whole numbers
-    are class indices, others the classes' names. A row whose file is missing, or without a label outside of the test
-    split, cannot be stored.
+    image's path or the table's names, which must not differ, else train. `layout.classes_of` says what the labels'
+    classes are. A row whose file is missing, or without a label outside of the test split, cannot be stored.
     """
 
     layout: ClassVar[str] = "table"
@@ -94,17 +94,23 @@ class ListedImages:
         if not self.wnids:
             raise SourceError(f"{tree.path}: {first(list(tables))} states no label; fill the column of labels")
         self.notes.append(f"the labels are those in {first(list(tables))}")
+        self.notes += [found.unread for found in tables.values() if found.unread]
         self.notes += counted(repeated, "repeated rows, passed over")
         others = [name for name in self._images if name not in named]
         for name in others:
             self.passed_over.add(f"image that is not in {first(list(tables))}", name)
 
     def repeats_folders(self) -> bool:
-        """Whether the table lists few of the images, or states of each class folder one class that no other has."""
+        """Whether the table lists few of the images, or states of each class folder one class that no other has.
+
+        A label that is the name of another class folder says something else.
+        """
         named = [listed for found in self._rows.values() for listed in found if listed.name]
-        pairs = {(os.path.dirname(listed.name).rpartition("/")[2], listed.row.label) for listed in named}
+        pairs = {(os.path.dirname(listed.name).rpartition("/")[2].lower(), listed.row.label) for listed in named}
         folders, labels = {folder for folder, _ in pairs}, {label for _, label in pairs}
-        return 2 * len(named) < len(self._images) or 1 < len(folders) == len(labels) == len(pairs)
+        one_each = 1 < len(folders) == len(labels) == len(pairs)
+        swapped = any(label.lower() in folders - {folder} for folder, label in pairs)
+        return 2 * len(named) < len(self._images) or (one_each and not swapped)
 
     def _split(self, row: Row, table: str, image: str) -> str:
         if row.split:
@@ -115,7 +121,13 @@ class ListedImages:
                 )
             return SPLIT_NAMES[row.split]
         in_folders = (SPLIT_NAMES.get(part.lower()) for part in image.split("/")[:-1])
-        return split_in_name(table) or next((split for split in in_folders if split), "train")
+        of_table, of_image = split_in_name(table), next((split for split in in_folders if split), None)
+        if of_table and of_image and of_table != of_image:
+            raise SourceError(
+                f"{self._tree.path}: {table} is named for the split {of_table}, but lists {image}, which is in "
+                f"{of_image}; rename the table or add a column split"
+            )
+        return of_table or of_image or "train"
 
     def records(self, split: str) -> Iterator[Record]:
         for row, name, cause in self._rows[split]:
@@ -134,6 +146,7 @@ class _Finder:
     def __init__(self, images: list[str]) -> None:
         self._images = images
         self._known = set(images)
+        self._by_end: dict[str, str] = {}
 
     def __call__(self, row: Row, folder: str) -> _Listed:
         """Looks for a path below ``folder``, then below the top, then, without folders, anywhere."""
@@ -144,20 +157,31 @@ class _Finder:
             return _Listed(row, path, "")
         path = path.replace("\\", "/")
         for name in map(posixpath.normpath, (posixpath.join(folder, path), path)):
-            if found := name if name in self._known else self._without_suffix.get(name):
-                return _Listed(row, found, "")
+            if (found := self._named(name)) is not None:
+                return _Listed(row, found, "" if found else SEVERAL)
         if path.startswith("/") or path[1:3] == ":/":  # an absolute path of another machine: its longest known end
             parts = path.split("/")
-            ends = ("/".join(parts[i:]) for i in range(1, len(parts) - 1))
+            ends = ("/".join(parts[i:]) for i in range(1, len(parts)))
             if found := next((end for end in ends if end in self._known), ""):
+                if self._by_end.setdefault(found, path) != path:
+                    return _Listed(row, "", "another path of the table ends in the same image")
                 return _Listed(row, found, "")
         found = self._by_file_name.get(path, "")
         several = path in self._by_file_name and not found
-        return _Listed(row, found, "several images have this name" if several else "no such image in the source")
+        return _Listed(row, found, SEVERAL if several else "no such image in the source")
+
+    def _named(self, name: str) -> str | None:
+        """Returns the image with this path, with or without its suffix; "" if there are several, None without one."""
+        return name if name in self._known else self._without_suffix.get(name)
 
     @functools.cached_property
     def _without_suffix(self) -> dict[str, str]:
-        return {os.path.splitext(name)[0]: name for name in self._images}
+        """The image of each path without suffix; "" where several have this path."""
+        found: dict[str, str] = {}
+        for name in self._images:
+            path = os.path.splitext(name)[0]
+            found[path] = "" if path in found else name
+        return found
 
     @functools.cached_property
     def _by_file_name(self) -> dict[str, str]:

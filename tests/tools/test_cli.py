@@ -142,6 +142,11 @@ def test_a_truncated_archive_exits_1(drawn, tmp_path):
     assert result.returncode == 1
     assert "truncated" in result.stderr
     assert "incomplete" in result.stderr
+    assert re.search(r"out: \d+ train samples; ", result.stdout)
+    assert "classes have no sample in train" in result.stdout
+    assert "report.html" not in result.stdout
+    again = imgtool("prepare", "--src", "s", "--out", "out", "--workers", "1", cwd=tmp_path)
+    assert (again.returncode, "complete already" in again.stdout) == (1, False)
     train = here("train", "--data", tmp_path / "out", "--name", tmp_path / "run")
     assert train.exit_code == 2
     assert "incomplete" in train.stderr

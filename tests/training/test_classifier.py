@@ -237,3 +237,14 @@ def test_device_names() -> None:
     for wrong in ("gpu", "99", "cuda:99"):
         with pytest.raises(InputError, match=rf"device .?{wrong}"):
             classifier.resolve_device(wrong)
+
+
+def test_too_few_values_for_batch_norm(memory: Any, toy_recipe: Recipe) -> None:
+    small = {"recipe": toy_recipe.override(epochs=1), "imgsz": 32, "quiet": True}
+    with pytest.raises(InputError, match=r"one image of 32 x 32 pixels per micro-batch is too little for batch norm"):
+        Classifier("n").train(**small, batch=1)
+    memory.images["train"], memory.labels["train"] = memory.images["train"][:1], memory.labels["train"][:1]
+    with pytest.raises(DatasetError, match="memory: train has only one image; training needs at least 2"):
+        Classifier("n").train(**small)
+    memory.images["train"], memory.labels["train"] = memory.images["val"][:2], memory.labels["val"][:2]
+    assert Classifier("n").train(**small).epochs == 1

@@ -286,7 +286,7 @@ def test_pillow_patched_by_another_package(monkeypatch):
     """Ultralytics, once imported, makes Pillow raise ModuleNotFoundError for unknown bytes."""
     from PIL import Image
 
-    def patched(*_):
+    def patched(*_, **__):
         raise ModuleNotFoundError("No module named 'pi_heif'")
 
     monkeypatch.setattr(Image, "open", patched)

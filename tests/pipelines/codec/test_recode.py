@@ -216,3 +216,44 @@ def test_the_same_bytes_each_time(draw_image, encoded):
     for options in ({"max_side": 200}, {"max_side": 101, "subsampling": "444"}, {}):
         results = {codec.recode(encoded(draw_image(), subsampling=0), **options).data for _ in range(5)}
         assert len(results) == 1
+
+
+@pytest.mark.parametrize(
+    "head", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xc5\xd0\xd3\xc6" + bytes(28)]
+)
+def test_postscript_is_never_executed(monkeypatch, head):
+    """Pillow would pass it to Ghostscript, whatever the file's name."""
+    from PIL import EpsImagePlugin
+
+    def started(*_args, **_settings):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", started)
+    for data in (head + b"%%EndComments\n/showpage\n", head + b"\n%ImageData: 9 9 8 3 0 1 1 x\n"):
+        with pytest.raises(ImageError, match="not an image"):
+            codec.recode(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xd7\xcd\xc6\x9a" + bytes(60),  # WMF
+        b"\x01\x00\x00\x00" + bytes(36) + b" EMF" + bytes(60),
+        b"SIMPLE  =                    T" + b" " * 2850,  # FITS
+        b"\x00\x00\x01\xb3" + bytes(60),  # MPEG
+        b"GRIB" + bytes(60),
+        b"\x89HDF\r\n\x1a\n" + bytes(60),
+    ],
+)
+def test_formats_that_need_other_programs_are_refused(data):
+    with pytest.raises(ImageError, match="not an image"):
+        codec.recode(data)
+
+
+@pytest.mark.parametrize(
+    "kind", ["BMP", "DIB", "GIF", "ICO", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"]
+)
+def test_raster_formats_are_decoded(kind):
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (200, 100, 50)).save(buffer, kind)
+    assert codec.recode(buffer.getvalue()).width == 32

@@ -22,6 +22,7 @@ from PIL import Image
 from imgtool.pipelines import codec
 from imgtool.pipelines.archives.reader import LocatorReader
 from imgtool.pipelines.dataset import STATE, Dataset
+from imgtool.pipelines.dataset.verify import verify
 from imgtool.pipelines.prepare import Limits, plan, prepare
 from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.prepare.shard_task import PARTS
@@ -373,3 +374,70 @@ def test_the_real_tiny_imagenet_is_cut_into_shards_for_several_workers(tiny, tmp
     assert not (tmp_path / "tiny" / PARTS).exists()
     row = next(iter(rows_of(tmp_path / "tiny", "val").values()))
     assert (row["width"], row["height"], len(row["boxes"])) == (64, 64, 1)
+
+
+@pytest.mark.parametrize("name", ["labels.parquet", "train.parquet", "val.parquet"])
+@pytest.mark.parametrize("left", [None, 0, 100, -30, "other"])
+def test_a_lost_or_damaged_table_is_made_again(drawn, tmp_path, name, left):
+    out = tmp_path / "out"
+    prepare(drawn, out, SMALL, workers=1)
+    before = contents(out)
+    data = (out / name).read_bytes()
+    (out / name).unlink()
+    if left == "other":
+        pq.write_table(pq.read_table(io.BytesIO(data)).slice(1), out / name)
+    elif left is not None:
+        (out / name).write_bytes(data[:left])
+    assert any("prepare again" in fault.problem for fault in verify(out).faults)
+    assert not prepare(drawn, out, SMALL, workers=1).already_complete
+    assert contents(out) == before
+    assert not verify(out).faults
+
+
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_without_its_description_a_data_set_must_be_deleted(drawn, tmp_path, content):
+    """Which settings made the shards is not known: verify and prepare say the same, and it helps."""
+    out = tmp_path / "out"
+    prepare(drawn, out, SMALL, workers=1)
+    before = contents(out)
+    (out / "dataset.json").unlink()
+    if content is not None:
+        (out / "dataset.json").write_text(content)
+    with pytest.raises(DatasetError, match=r"dataset\.json.*delete .* and prepare again"):
+        verify(out)
+    with pytest.raises(DatasetError, match=r"dataset\.json.*delete the folder and prepare again"):
+        prepare(drawn, out, SMALL, workers=1)
+    shutil.rmtree(out)
+    prepare(drawn, out, SMALL, workers=1)
+    assert contents(out) == before
+
+
+def test_damaged_rows_of_a_killed_prepare_are_made_again(drawn, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("imgtool.pipelines.prepare.run.commit", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare(drawn, out, SMALL, workers=1)
+    rows = next((out / PARTS).glob("*.parquet"))
+    rows.write_bytes(rows.read_bytes()[:-9])
+    prepare(drawn, out, SMALL, workers=1)
+    assert not verify(out).faults
+
+
+def test_an_output_below_a_file_is_refused(drawn, tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file/out"):
+        with pytest.raises(DatasetError, match=r"file: is a file; --out must be a folder"):
+            prepare(drawn, out, SMALL, workers=1)
+
+
+def test_a_changed_list_of_images_is_named(tmp_path):
+    root, out = tmp_path / "source", tmp_path / "out"
+    for name in ("ant", "bee"):
+        for i in range(2):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (i, 5, 5)).save(root / name / f"{i}.jpg")
+    prepare(root, out, workers=1)
+    (root / "ant/0.jpg").rename(root / "ant/2.jpg")
+    with pytest.raises(DatasetError, match="or the list of images of class-folders source has changed"):
+        prepare(root, out, workers=1)

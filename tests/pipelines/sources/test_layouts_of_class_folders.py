@@ -70,6 +70,7 @@ def test_folders_that_are_named_for_splits_may_be_classes(make_tree, listed):
     [
         (["animal/dog", "animal/cat", "plant/oak"], ["dog", "cat", "oak"]),
         (["animal/crane", "animal/dog", "machine/crane"], ["animal/crane", "animal/dog", "machine/crane"]),
+        (["animal/crane", "machine/crane"], ["animal/crane", "machine/crane"]),
         (["dog", "wild/wolf"], ["dog", "wolf"]),
         (["n01443537/images", "n01629819/images"], ["n01443537", "n01629819"]),
         (["a/b/c", "a/d/e"], ["c", "e"]),
@@ -83,6 +84,19 @@ def test_nested_class_folders(make_tree, listed, paths, expected, top, said):
     assert any("nested: the images in" in note for note in said(source)) == any(
         "/" in p for p in paths if "images" not in p
     )
+
+
+@pytest.mark.parametrize(("train", "val"), [("animal/", ""), ("", "animal/"), ("a/animal/", "animal/")])
+def test_validation_folders_may_be_less_nested_than_train(make_tree, listed, train, val):
+    files = {f"train/{train}{name}/0.jpg": None for name in ("cat", "dog")}
+    source = open_source(make_tree({**files, f"val/{val}cat/1.jpg": None}))
+    assert (source.wnids, list(listed(source)["val"].values())) == (["cat", "dog"], ["cat"])
+
+
+def test_folders_of_other_places_are_other_classes(make_tree, listed):
+    files = {f"train/{name}/0.jpg": None for name in ("animal/crane", "animal/dog")}
+    with pytest.raises(SourceError, match="its class machine/crane is not among"):
+        listed(open_source(make_tree({**files, "val/machine/crane/1.jpg": None})))
 
 
 def test_validation_folders_may_be_nested_like_train(make_tree, listed):

@@ -9,6 +9,7 @@ import pytest
 from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.prepare.settings import Settings
 from imgtool.pipelines.sources import open_source
+from imgtool.pipelines.sources.layout import classes_of
 from imgtool.wordnet.errors import SourceError
 
 IMAGES = {"images/0.jpg": None, "images/1.jpg": None, "images/2.jpg": None}
@@ -142,6 +143,7 @@ def test_unlabelled_rows_of_a_test_split_are_stored(make_tree, listed):
         ),
         ({"a.csv": csv([(path, "") for path, _ in ROWS])}, "a.csv states no label"),
         ({"a.csv": csv([ROWS[0], ("images/1.jpg",)])}, "a.csv, line 3: has 1 fields"),
+        ({"a.csv": csv([ROWS[0], ("images/1.jpg", "ant", "small")])}, "a.csv, line 3: has 3 fields"),
         (
             {"a.csv": csv([(*ROWS[0], "train"), (*ROWS[1], "extra")], "path,label,split")},
             "the split 'extra' is unknown",
@@ -178,3 +180,102 @@ def test_a_table_that_repeats_the_class_folders(make_tree):
 def test_sample_submissions_are_no_labels(make_tree, said):
     source = open_source(make_tree({**IMAGES, "train.csv": csv(ROWS), "sample_submission.csv": csv([ROWS[0]])}))
     assert said(source) == ["the labels are those in train.csv"]
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "None", "null", "NULL", "<NA>", "", "-1"])
+def test_texts_that_are_no_labels(make_folder, listed, label):
+    rows = [ROWS[0], ROWS[1], (ROWS[2][0], label)]
+    source = open_source(make_folder({**IMAGES, "labels.csv": csv(rows)}))
+    assert source.wnids == ["ant", "bee"]
+    assert listed(source)["train"]["images/2.jpg"] == "!the table states no label"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_numbers_that_are_ids(make_folder, listed, suffix):
+    """A million classes for three labels would be wrong: the numbers are names."""
+    rows = [(ROWS[0][0], "100000"), (ROWS[1][0], "999999"), (ROWS[2][0], "7")]
+    objects = [{"path": path, "label": int(label)} for path, label in rows]
+    text = {"csv": csv(rows), "json": json.dumps(objects), "jsonl": "\n".join(map(json.dumps, objects))}[suffix]
+    source = open_source(make_folder({**IMAGES, f"labels.{suffix}": text}))
+    assert source.wnids == ["100000", "7", "999999"]
+    assert [listed(source)["train"][path] for path, _ in rows] == ["100000", "999999", "7"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [("0 1000", 1001), ("0 999", 1000), ("0 1001", 2), ("3 9999999999", 2), ("1001 01001 1001.0", 1), ("5 20", 21)],
+)
+def test_class_indices_and_ids(labels, classes):
+    assert len(classes_of(labels.split())[1]) == classes
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_the_id_0_is_a_name(make_folder, listed, suffix):
+    objects = [{"id": number, "label": label} for number, (_, label) in enumerate(ROWS)]
+    text = json.dumps(objects) if suffix == "json" else "\n".join(map(json.dumps, objects))
+    assert listed(open_source(make_folder({**IMAGES, f"labels.{suffix}": text}))) == {"train": TRUTH}
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("labels.csv", "img/a"), ("img/labels.csv", "a"), ("labels.csv", "a"), ("img/labels.csv", "./a")]
+)
+def test_an_ambiguous_name_has_a_row_with_the_cause(make_tree, listed, name, path):
+    files = {"img/a.jpg": None, "img/a.png": None, "img/b.jpg": None}
+    source = open_source(make_tree({**files, name: csv([(path, "ant"), (path.replace("a", "b"), "bee")])}))
+    assert sorted(listed(source)["train"].values()) == ["!several images have this name", "bee"]
+
+
+@pytest.mark.parametrize("top", ["/home/me/set/", "C:\\me\\", "c:/me/"])
+def test_absolute_paths_of_images_at_the_top(make_folder, listed, top):
+    files = {"0.jpg": None, "1.jpg": None}
+    source = open_source(make_folder({**files, "labels.csv": csv([(f"{top}0.jpg", "ant"), (f"{top}1.jpg", "bee")])}))
+    assert listed(source) == {"train": {"0.jpg": "ant", "1.jpg": "bee"}}
+    rows = [("/a/0.jpg", "ant"), ("/b/0.jpg", "bee"), ("/a/1.jpg", "ant")]
+    source = open_source(make_folder({**files, "labels.csv": csv(rows)}, "second"))
+    assert "!another path of the table ends in the same image" in listed(source)["train"].values()
+
+
+@pytest.mark.parametrize(
+    ("header", "first"), [("path,label,label", "ant"), ("path,Label,label", "ant"), ("path,path,label", "x")]
+)
+def test_of_equal_columns_the_first_counts(make_folder, header, first):
+    row = ("images/0.jpg", "ant", "x")
+    assert open_source(make_folder({**IMAGES, "a.csv": csv([row], header)})).wnids == [first]
+
+
+@pytest.mark.parametrize("column", ["split", "is_valid"])
+def test_a_column_of_splits_that_is_not_read_is_noted(make_folder, said, column):
+    rows = [(*row, str(number % 2)) for number, row in enumerate(ROWS)]
+    source = open_source(make_folder({**IMAGES, "a.csv": csv(rows, f"path,label,{column}")}))
+    assert source.splits == ("train",)
+    assert any(f"the column {column} of a.csv is not read (0, 1)" in note for note in said(source))
+
+
+@pytest.mark.parametrize(
+    ("table", "folder"), [("training_labels.csv", "val"), ("val.csv", "test"), ("dev.csv", "train")]
+)
+def test_a_table_and_a_path_of_different_splits_are_refused(make_tree, listed, table, folder):
+    files = {f"{folder}/0.jpg": None, f"{folder}/1.jpg": None}
+    rows = [(f"{folder}/0.jpg", "ant"), (f"{folder}/1.jpg", "bee")]
+    with pytest.raises(SourceError, match=rf"{table} is named for .* lists {folder}/0\.jpg, .*add a column split"):
+        open_source(make_tree({**files, table: csv(rows)}))
+    rows = [(*row, "test") for row in rows]
+    assert list(listed(open_source(make_tree({**files, table: csv(rows, "path,label,split")}, "stated")))) == ["test"]
+
+
+def test_a_table_that_swaps_the_class_folders(make_tree, listed):
+    """Each folder has one label, but that of another folder: the table counts."""
+    files = {f"train/{name}/{i}.jpg": None for name in ("ant", "bee", "cat") for i in (0, 1)}
+    moved = {"ant": "bee", "bee": "cat", "cat": "ant"}
+    table = csv([(path, moved[path.split("/")[1]]) for path in files])
+    source = open_source(make_tree({**files, "labels.csv": table}))
+    assert source.layout == "table"
+    assert listed(source)["train"] == {path: moved[path.split("/")[1]] for path in files}
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "images/metadata.ndjson"])
+@pytest.mark.parametrize("line", ['{"path": "images/1.jpg", "label": "bee"', "[1]", "bee"])
+def test_a_broken_line_of_json_is_named(make_folder, name, line):
+    good = json.dumps({"path": "images/0.jpg", "label": "ant"})
+    with pytest.raises(SourceError, match=f"{name}, line 2: is not"):
+        open_source(make_folder({**IMAGES, name: f"{good}\n{line}\n{good}\n"}))

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from imgtool.pipelines.archives.reader import LocatorReader
+from imgtool.pipelines.prepare import prepare
 from imgtool.pipelines.sources import open_source
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
@@ -141,3 +142,40 @@ def test_what_tiny_imagenet_lacks_is_said(make_tree, said):
     assert source.wnids == ["n01443537", "n02124075"]
     assert said(source) == ["classes of wnids.txt without training images: 1 (n02124075)"]
     assert source.passed_over.first["image outside the splits' folders"] == "logo.png"
+
+
+def test_annotations_of_missing_images_and_unknown_classes_have_rows(tmp_path, listed):
+    root = tmp_path / "t"
+    make_tiny(root)
+    with (root / "val/val_annotations.txt").open("a") as file:
+        file.write("gone.JPEG\tn02124075\t0\t0\t1\t1\nother.JPEG\tn09999999\t0\t0\t1\t1\n")
+    (root / "val/images/val_0.JPEG").rename(root / "val/images/other.JPEG")
+    assert listed(open_source(root))["val"] == {
+        "val/images/val_1.JPEG": "n01443537",
+        "val/images/other.JPEG": "!its class n09999999 is not in wnids.txt",
+        "val/images/val_0.JPEG": "!no such image in the source",
+        "val/images/gone.JPEG": "!no such image in the source",
+    }
+    summary = prepare(root, tmp_path / "out", workers=1)
+    assert (summary.stored, summary.tally.skipped) == ({"train": 6, "val": 1}, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["n02124075 cat\nn01443537 goldfish, fish\n", "n01443537 n02124075", "n01443537,goldfish\r\n\r\nn02124075,cat\r\n"],
+)
+def test_names_after_the_wnids(make_tree, text):
+    files = {f"train/{wnid}/images/0.JPEG": None for wnid in ("n01443537", "n02124075")}
+    assert open_source(make_tree({"wnids.txt": text, **files})).wnids == ["n01443537", "n02124075"]
+
+
+@pytest.mark.parametrize("name", ["valid", "Val", "validation"])
+def test_other_names_of_the_splits(make_tree, listed, name):
+    files = {f"{split}/{wnid}/0.JPEG": None for split in ("train", name) for wnid in ("n01443537", "n02124075")}
+    assert sorted(listed(open_source(make_tree({**SORTED, **files})))["val"].values()) == ["n01443537", "n02124075"]
+    flat = {"train/n01443537/images/0.JPEG": None, f"{name}/images/1.JPEG": None}
+    flat[f"{name}/val_annotations.txt"] = "1.JPEG\tn02124075\t0\t0\t1\t1\n"
+    source = open_source(make_tree({**SORTED, **flat}, "flat"))
+    assert listed(source)["val"] == {f"{name}/images/1.JPEG": "n02124075"}
+    with pytest.raises(SourceError, match="two folders of the split val"):
+        open_source(make_tree({**SORTED, **flat, "dev/images/1.JPEG": None}, "two"))

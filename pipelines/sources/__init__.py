@@ -141,8 +141,8 @@ def _open_tree(tree: FileTree) -> Source:
     if not tables and WebDataset.recognise(tree):
         if (tars := WebDataset.shards(tree)) and ClassFolders.recognise(tree):
             raise SourceError(
-                f"{tree.path}: has WebDataset tars ({first(tars)}) and class folders ({first(tree.images())}), of "
-                "which one is read; move the others out of the folder, and prepare them as a data set of their own"
+                f"{tree.path}: has WebDataset tars ({first(tars)}) and class folders ({first(tree.images())}), "
+                "and only one of them can be read; move the others out of the folder"
             )
         return WebDataset(tree)
     if HuggingFace.recognise(tree):

@@ -39,7 +39,7 @@ class ImageNet21k:
             tars = [name for name in names if (match := _CLASS_TAR.match(name)) and match[1] not in stems]
             if tars and (loose := [name for name in folders.values() if "/" in name]):
                 raise SourceError(
-                    f"{root}: has class tars ({tars[0]}) and folders of images ({loose[0]}), of which one is read; "
+                    f"{root}: has class tars ({tars[0]}) and folders of images ({loose[0]}), and only one can be read; "
                     "unpack the tars into class folders, or move them out of the folder"
                 )
             return bool(tars)

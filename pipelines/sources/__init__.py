@@ -139,9 +139,11 @@ def _open_tree(tree: FileTree) -> Source:
         raise SourceError(f"{tree.truncated}; Tiny-ImageNet's list of classes is missing, so download it again")
     tables = ListedImages.tables(tree)
     if not tables and WebDataset.recognise(tree):
-        if (tars := WebDataset.shards(tree)) and ClassFolders.recognise(tree):
+        tars = WebDataset.shards(tree)
+        images = [name for name in tree.images() if "/" in name] if tars else []
+        if len({name.rpartition("/")[0] for name in images}) > 1 or (images and ClassFolders.recognise(tree)):
             raise SourceError(
-                f"{tree.path}: has WebDataset tars ({first(tars)}) and class folders ({first(tree.images())}), "
+                f"{tree.path}: has WebDataset tars ({first(tars)}) and class folders ({first(images)}), "
                 "and only one of them can be read; move the others out of the folder"
             )
         return WebDataset(tree)

@@ -198,7 +198,7 @@ class WebDataset:
 
     def _label(self, data: bytes, at: Locator) -> str:
         if self._kind.startswith("json:"):
-            value = _parsed(data, at).get(self._kind[5:])
+            value = _parsed(data, f"{self.root}: {at}").get(self._kind[5:])
             if isinstance(value, list | dict):
                 raise SourceError(f"{self.root}: {at}: its field {self._kind[5:]} is not one label: {str(value)[:60]}")
             return label_text(value)
@@ -206,7 +206,7 @@ class WebDataset:
 
     def _json(self, at: Locator) -> dict[str, Any]:
         with LocatorReader(self.root) as reader:
-            return _parsed(reader.read(at), at)
+            return _parsed(reader.read(at), f"{self.root}: {at}")
 
     def _classes(self) -> tuple[dict[str, str], list[str]]:
         """Returns the class of each label, and all classes in sorted order."""
@@ -270,12 +270,12 @@ def _is_class(text: str) -> bool:
     return bool(re.fullmatch(r"n\d{8}|\d+|", text))
 
 
-def _parsed(data: bytes, at: Locator) -> dict[str, Any]:
+def _parsed(data: bytes, name: str) -> dict[str, Any]:
     """Returns a JSON object; a value that is not an object is the field label."""
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{at}: is not JSON: {error}") from None
+        raise SourceError(f"{name}: is not JSON: {error}; correct or remove it") from None
     return value if isinstance(value, dict) else {FIELDS[0]: value}
 
 
@@ -305,7 +305,7 @@ def _states_class(tree: FileTree, sample: Sample) -> bool:
         return False
     with LocatorReader(tree.root) as reader:
         try:
-            fields = _parsed(reader.read(sample.files["json"]), sample.files["json"])
+            fields = _parsed(reader.read(sample.files["json"]), sample.key)
         except (SourceError, ImageError):
             return False
     return any(field in fields for field in FIELDS)

@@ -130,8 +130,17 @@ def test_other_files_of_a_sample(make_tar, listed):
     assert list(listed(open_source(make_tar(files, "set")))["train"]) == ["00000.jpg", "00001.jpg"]
 
 
-def test_a_stray_tar_hides_no_class_folders(make_folder, make_tar):
-    path = make_folder({"train/cat/1.jpg": None, "train/dog/2.jpg": None})
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["train/cat/1.jpg", "train/dog/2.jpg"],
+        ["cat/1.jpg", "dog/2.jpg"],
+        ["cat/1.jpg"],
+        ["a/cat/1.jpg", "a/dog/2.jpg", "b.jpg"],
+    ],
+)
+def test_a_stray_tar_hides_no_class_folders(make_folder, make_tar, files):
+    path = make_folder(dict.fromkeys(files))
     make_tar(samples("cls", [0]), "source/backup")
     with pytest.raises(SourceError, match=r"WebDataset tars \(backup\.tar\) and class folders .*move the others"):
         open_source(path)

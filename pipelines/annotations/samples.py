@@ -15,7 +15,7 @@ LABEL_ENDINGS = (*CLASS_ENDINGS, "json", "txt")
 _ENDINGS = tuple(f".{ending}" for ending in LABEL_ENDINGS)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Sample:
     """A sample's files by ending (``jpg``, ``cls``, ``seg.png``); ``key`` is their common name with its folders.
 
@@ -32,19 +32,19 @@ class Sample:
         return not self.files.keys().isdisjoint(LABEL_ENDINGS)
 
 
-def samples_of(tree: FileTree | None) -> list[Sample]:
+def samples_of(tree: FileTree) -> list[Sample]:
     """Returns the files of an archive or folder by sample, in the order of the samples' first files.
 
     Files of one sample need not stand beside each other. A sample may lack the image or the label.
     """
-    if tree is None:
-        return []
     samples: dict[str, Sample] = {}
     stems = _dotted_stems(tree.files)
     groups = {_first_part(stem) for stem in stems}
     for name, locator in tree.files.items():
         key, ending = _key(name, stems, groups)
-        sample = samples.setdefault(key, Sample(key))
+        sample = samples.get(key)
+        if sample is None:
+            sample = samples[key] = Sample(key)
         if ending in sample.files:
             sample.others.append(locator)
             continue
@@ -59,7 +59,7 @@ def _key(name: str, stems: set[str], groups: set[str]) -> tuple[str, str]:
     themselves (``stems``), by the dot that ends such a name."""
     folder, slash, base = name.rpartition("/")
     first_part, _, ending = base.partition(".")
-    if f"{folder}{slash}{first_part}" in groups:
+    if groups and f"{folder}{slash}{first_part}" in groups:
         for dot in [at for at, character in enumerate(base) if character == "."]:
             if f"{folder}{slash}{base[:dot]}" in stems:
                 return f"{folder}{slash}{base[:dot]}", base[dot + 1 :].lower()
@@ -93,11 +93,10 @@ def _first_part(stem: str) -> str:
 def _split_up(samples: dict[str, Sample]) -> Iterator[Sample]:
     """Yields the samples; images that have only the beginning of their names in common, and no label, are several."""
     for sample in samples.values():
-        images = [ending for ending in sample.files if f".{ending}".endswith(IMAGE_SUFFIXES)]
-        if sample.image or sample.is_labelled or not images:
+        if sample.image or sample.is_labelled:
             yield sample
             continue
-        for ending in images:
+        for ending in [ending for ending in sample.files if f".{ending}".endswith(IMAGE_SUFFIXES)]:
             at = sample.files.pop(ending)
             stem, _, last = ending.rpartition(".")
             yield Sample(f"{sample.key}.{stem}", {last: at}, image=at)

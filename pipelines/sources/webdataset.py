@@ -27,7 +27,7 @@ from imgtool.pipelines.sources.layout import (
     split_in_name,
 )
 from imgtool.pipelines.storage.folders import is_url, join
-from imgtool.pipelines.storage.passed_over import ARCHIVE, NOT_AN_IMAGE, not_an_image
+from imgtool.pipelines.storage.passed_over import ARCHIVE, NOT_AN_IMAGE, PassedOver, not_an_image
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
 FIELDS = ("label", "cls", "class", "wnid", "synset", "class_name", "label_name", "category", "target", "class_id")
@@ -78,16 +78,18 @@ class WebDataset:
         self._shards = self.shards(tree) or [""]
         self._truncated: dict[str, str] = {}
         """The message about each truncated shard."""
+        self._opened: str | None = None  # the shard that the samples in _last are of
+        self._last: list[Sample] = []
+        self._passed_over = PassedOver()
         self._kind = self._label_kind()
         numbers: dict[str, int] = {}
         # of each shard, the split and label of each sample with an image: positions in SPLITS and among all texts
         self._splits: dict[str, list[int]] = {}
         self._labels: dict[str, npt.NDArray[np.int64]] = {}
         for shard in self._shards:
-            opened = self._open(shard)
-            if opened and shard:
-                self.passed_over.update(opened.passed_over)
-            found = samples_of(opened)
+            found = self._samples(shard)
+            if shard:
+                self.passed_over.update(self._passed_over)
             self._pass_over(found)
             samples = [sample for sample in found if sample.image]
             self._splits[shard] = [SPLITS.index(self._split(shard, sample)) for sample in samples]
@@ -120,6 +122,8 @@ class WebDataset:
                         )
                 continue
             label = self._label_of(sample)
+            if len(files) == 1 + (label is not None):
+                continue
             for at in files:
                 if at not in (sample.image, label):
                     name = at.member or at.file
@@ -159,7 +163,7 @@ class WebDataset:
         fields: dict[str, None] = {}
         read = 0
         for shard in self._shards:
-            for sample in samples_of(self._open(shard)):
+            for sample in self._samples(shard):
                 seen |= sample.files.keys()
                 if seen & set(CLASS_ENDINGS):
                     return "cls"
@@ -224,8 +228,16 @@ class WebDataset:
             raise SourceError(f"{self._tree.path}: none of its samples has a label; give each a .cls file")
         return class_of, wnids
 
+    def _samples(self, shard: str) -> list[Sample]:
+        """Returns a shard's samples. Of a truncated one these are the complete ones; ``_truncated`` has the message."""
+        if shard != self._opened:
+            tree = self._open(shard)
+            self._last = samples_of(tree) if tree else []
+            self._passed_over = tree.passed_over if tree else PassedOver()
+            self._opened = shard
+        return self._last
+
     def _open(self, shard: str) -> FileTree | None:
-        """Returns a shard's files, None if it is truncated before the first is complete. Notes that it is truncated."""
         path = join(self.root, shard)
         try:
             tree = FileTree(self.root, shard) if shard else self._tree
@@ -244,7 +256,7 @@ class WebDataset:
             if SPLITS.index(split) not in self._splits[shard]:
                 continue
             numbers = itertools.count()
-            for sample in samples_of(self._open(shard)):
+            for sample in self._samples(shard):
                 if sample.image is None:
                     if sample.is_labelled and any(at.member for at in sample.files.values()):
                         without_image.append(sample.key)

@@ -72,7 +72,9 @@ def _key(name: str, stems: set[str], groups: set[str]) -> tuple[str, str]:
 def _dotted_stems(files: Iterable[str]) -> set[str]:
     """Returns the names with dots, without ending, that an image and a label have in common (``img.0`` of img.0.jpg and
     img.0.cls), unless what precedes their first dot is a sample itself."""
-    images, labels, plain = set(), set(), set()
+    images: set[str] = set()
+    labels: set[str] = set()
+    plain: set[str] = set()
     for name in files:
         stem, dot, ending = name.rpartition(".")
         is_image = f".{ending.lower()}" in IMAGE_SUFFIXES

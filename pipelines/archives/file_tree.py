@@ -12,7 +12,7 @@ from imgtool.pipelines.archives.outputs import outputs_in
 from imgtool.pipelines.archives.reader import LocatorReader, stored_bytes
 from imgtool.pipelines.records import IMAGE_SUFFIXES, OTHER_SUFFIXES, Locator
 from imgtool.pipelines.storage.folders import RandomAccessFile, join, open_folder
-from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE, REPLACED, PassedOver, litter
+from imgtool.pipelines.storage.passed_over import REPLACED, PassedOver, litter, not_an_image
 from imgtool.pipelines.storage.text import decode_name, decode_text
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
 
@@ -140,7 +140,7 @@ class FileTree:
             if name not in self._is_image:
                 self._is_image[name] = by_content[name] if name in by_content else bool(_suffix_says(name))
                 if not self._is_image[name] and name not in self.texts:
-                    self.passed_over.add(NOT_AN_IMAGE, name)
+                    self.passed_over.add(not_an_image(name), name)
             if self._is_image[name]:
                 found.append(name)
         return found
@@ -150,7 +150,7 @@ class FileTree:
         if name not in self.texts:
             self.texts.add(name)
             if self._is_image.get(name) is False:
-                self.passed_over.take_back(NOT_AN_IMAGE, name)
+                self.passed_over.take_back(not_an_image(name), name)
         locator = self.files[name]
         if locator.size > max(SMALL_TEXT, MAX_RATIO * stored_bytes(locator)):
             raise SourceError(

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from imgtool.pipelines.records import Record
 from imgtool.pipelines.storage.folders import is_url, open_folder
-from imgtool.pipelines.storage.passed_over import PassedOver
+from imgtool.pipelines.storage.passed_over import ARCHIVES, PassedOver
 from imgtool.wordnet.errors import SourceError
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def _open_tree(tree: FileTree) -> Source:
     """Opens the raw data set in a tree of files."""
     from imgtool.pipelines.sources.class_folders import ClassFolders
     from imgtool.pipelines.sources.hugging_face import HuggingFace
+    from imgtool.pipelines.sources.layout import first
     from imgtool.pipelines.sources.listed_images import ListedImages
     from imgtool.pipelines.sources.tiny_imagenet import TinyImageNet
     from imgtool.pipelines.sources.webdataset import WebDataset
@@ -138,6 +139,13 @@ def _open_tree(tree: FileTree) -> Source:
         raise SourceError(f"{tree.truncated}; Tiny-ImageNet's list of classes is missing, so download it again")
     tables = ListedImages.tables(tree)
     if not tables and WebDataset.recognise(tree):
+        tars = WebDataset.shards(tree)
+        images = [name for name in tree.images() if "/" in name] if tars else []
+        if len({name.rpartition("/")[0] for name in images}) > 1 or (images and ClassFolders.recognise(tree)):
+            raise SourceError(
+                f"{tree.path}: has WebDataset tars ({first(tars)}) and class folders ({first(images)}), "
+                "and only one of them can be read; move the others out of the folder"
+            )
         return WebDataset(tree)
     if HuggingFace.recognise(tree):
         return HuggingFace.from_tree(tree)
@@ -167,8 +175,12 @@ def _unknown(tree: FileTree) -> str:
         return f"{tree.truncated}; before that it has {seen(tree)}, no class folders; download it again"
     if "dataset.json" in tree.files:
         return f"{tree.path}: is a data set that imgtool prepared; give the raw data set that it was made from"
-    archives = [name for name in tree.files if name.lower().endswith((".tar", ".zip", ".tgz", ".tar.gz", ".tar.xz"))]
-    hint = f"to read an archive, give its path: --src {tree.path}/{archives[0]}; " if archives else ""
+    archives = [name for name in tree.files if name.lower().endswith(ARCHIVES)]
+    hint = ""
+    if archives and tree.files[archives[0]].member:
+        hint = f"it holds archives ({archives[0]}), which are not read inside another one: unpack it first; "
+    elif archives:
+        hint = f"to read an archive, give its path: --src {tree.path}/{archives[0]}; "
     return f"{tree.path}: unknown layout: has {seen(tree)}, no class folders; {hint}{LAYOUTS}"
 
 

@@ -29,7 +29,7 @@ from imgtool.pipelines.sources.layout import (
 from imgtool.pipelines.sources.parquet_columns import LABELS, UNLABELLED, ParquetFile, read_columns
 from imgtool.pipelines.storage.folders import join, open_folder
 from imgtool.pipelines.storage.isolated import ChildDied, Isolated
-from imgtool.pipelines.storage.passed_over import NOT_AN_IMAGE, PassedOver
+from imgtool.pipelines.storage.passed_over import ARCHIVE, NOT_AN_IMAGE, PassedOver, not_an_image
 from imgtool.pipelines.threads import available_cpus
 from imgtool.wordnet import orders
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
@@ -69,10 +69,17 @@ class HuggingFace:
 
     @classmethod
     def from_tree(cls, tree: FileTree) -> HuggingFace:
-        names, others = _files_of(tree)
-        source = cls(tree.root, names, complete=True)
-        source.passed_over = tree.passed_over.without(NOT_AN_IMAGE)  # its parquet files
-        source.notes += counted(others, "parquet files that are not named for a split, passed over")
+        names, others = map(set, _files_of(tree))
+        source = cls(tree.root, sorted(names), complete=True)
+        source.passed_over = tree.passed_over.without(NOT_AN_IMAGE, ARCHIVE)  # its parquet files
+        beside = [name for name, at in tree.files.items() if at.file not in names]
+        images = set(tree.images(beside))
+        for name in beside:
+            if tree.files[name].file in others:
+                source.passed_over.add("parquet file that is not named for a split", name)
+            else:
+                source.passed_over.add("image beside the parquet files" if name in images else not_an_image(name), name)
+        source.notes += counted(sorted(others), "parquet files that are not named for a split, passed over")
         return source
 
     def __init__(self, root: str, names: list[str], *, complete: bool = False) -> None:
@@ -133,8 +140,11 @@ class HuggingFace:
                 return reader.call(read_columns, file, name, split == "test")
             except ChildDied as error:
                 raise SourceError(f"{path}: is damaged: {error}; download it again") from None
-            except (Damaged, OSError) as error:
-                raise SourceError(f"{path}: {' '.join(str(error).split())}") from None
+            except Damaged as error:
+                raise SourceError(f"{path}: {error}") from None
+            except OSError as error:
+                cause = " ".join(str(error).split())
+                raise SourceError(f"{path}: is damaged or not a parquet file; download it again ({cause})") from None
             finally:
                 readers.append(reader)
 
@@ -197,6 +207,7 @@ class HuggingFace:
             rows = sum(len(file.labels) for file in files)
             raise SourceError(
                 f"{self.root}: none of its {rows:,} rows has a label ({', '.join(LABELS)}); give labelled files"
+                + (", which state the classes, beside those of test" if self.splits == ("test",) else "")
                 + (f"; {truncated}" if truncated else "")
             )
         ignored = sorted({name for file in files for name in file.ignored})

@@ -17,6 +17,7 @@ from imgtool.pipelines.annotations.val_labels import (
 )
 from imgtool.pipelines.annotations.voc import BoxAnnotations
 from imgtool.pipelines.archives import class_tars, tar
+from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
 from imgtool.pipelines.storage.folders import join, open_folder
 from imgtool.pipelines.storage.passed_over import PassedOver
@@ -59,9 +60,20 @@ class ILSVRC2012:
         self._devkit = read_devkit(folder, devkit) if devkit else Devkit({}, [])
         self.ilsvrc2012_ids = self._devkit.ids
         self.notes: list[str] = []
-        self.passed_over = PassedOver()
+        self.passed_over = self._beside(devkit)
         self._val_label_of = self._val_labels() if "val" in self.splits else {}
         self.wnids = sorted_wnids(self._devkit.ids) or self._wnids_without_devkit()
+
+    def _beside(self, devkit: str | None) -> PassedOver:
+        """Counts the files of the folder that are not ILSVRC2012's."""
+        tree = FileTree(self.root)
+        known = {TRAIN_ARCHIVE, VAL_ARCHIVE, self._test, devkit, *SOLUTION_FILES.values(), GROUND_TRUTH_FILE}
+        known.update(*BOX_ARCHIVES.values())
+        passed_over = tree.passed_over.without()
+        for locator in tree.files.values():
+            if locator.file not in known:
+                passed_over.add("not a file of ILSVRC2012", locator.file)
+        return passed_over
 
     def _val_labels(self) -> dict[str, ImageLabel]:
         folder, solution = self._folder, SOLUTION_FILES["val"]

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from imgtool.pipelines.archives import class_tars, tar
-from imgtool.pipelines.records import Locator, Record, key_of, sorted_wnids
+from imgtool.pipelines.records import IMAGE_SUFFIXES, Locator, Record, key_of, sorted_wnids
 from imgtool.pipelines.storage.folders import open_folder
-from imgtool.pipelines.storage.passed_over import PassedOver, litter
-from imgtool.wordnet.errors import TruncatedSourceError
+from imgtool.pipelines.storage.passed_over import ARCHIVE, ARCHIVES, PassedOver, litter
+from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 
 _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar$")
 
@@ -27,10 +27,22 @@ class ImageNet21k:
 
     @classmethod
     def recognise(cls, root: str, archive: str | None) -> bool:
-        """Whether the first file of the archive, or any file of the folder, is a class tar."""
+        """Whether the first file of the archive, or any file of the folder, is a class tar.
+
+        A class tar beside its class folder is ignored. Raises SourceError if there are class tars and class folders.
+        """
         folder = open_folder(root)
         if archive is None:
-            return any(_CLASS_TAR.match(name) and not litter(name) for name, _ in folder.walk("", PassedOver()))
+            names = [name for name, _ in folder.walk("", PassedOver()) if not litter(name)]
+            folders = {name.rpartition("/")[0]: name for name in names if name.lower().endswith(IMAGE_SUFFIXES)}
+            stems = {name.rpartition("/")[2] for name in folders}
+            tars = [name for name in names if (match := _CLASS_TAR.match(name)) and match[1] not in stems]
+            if tars and (loose := [name for name in folders.values() if "/" in name]):
+                raise SourceError(
+                    f"{root}: has class tars ({tars[0]}) and folders of images ({loose[0]}), and only one can be read; "
+                    "unpack the tars into class folders, or move them out of the folder"
+                )
+            return bool(tars)
         with contextlib.closing(folder.open(archive)) as file, contextlib.suppress(TruncatedSourceError):
             for member in tar.scan(file, archive, include_truncated=True):
                 return bool(_CLASS_TAR.match(member.name))
@@ -71,7 +83,7 @@ class ImageNet21k:
             if self.passed_over.add_litter(name):
                 continue
             if not match:
-                self.passed_over.add("not a class tar", name)
+                self.passed_over.add(ARCHIVE if name.lower().endswith(ARCHIVES) else "not a class tar", name)
                 continue
             if not size:
                 continue

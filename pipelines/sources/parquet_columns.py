@@ -95,8 +95,13 @@ def _contents(opened: pq.ParquetFile, name: str, size: int, unlabelled: bool) ->
         raise Damaged("is damaged: its footer states more rows than the file has bytes; download it again")
     image, bytes_path, name_path, ignored = _image_column(schema)
     label = next((column for column in LABELS if column in schema.names), None)
-    if not (image and (label is not None or unlabelled)) or (label and not _is_label(schema.field(label).type)):
+    if not (image and (label is not None or unlabelled)):
         raise Damaged(_unusable(schema))
+    if label and not _is_label(schema.field(label).type):
+        raise Damaged(
+            f"its column {label} is of the type {schema.field(label).type}; write one label per row into it, an "
+            "integer or a text"
+        )
     row_groups = parquet.row_groups(opened, bytes_path, size)
     if _without_bytes(metadata, bytes_path):
         raise Damaged(f"its column {image} {PATHS_ONLY}")
@@ -108,7 +113,7 @@ def _contents(opened: pq.ParquetFile, name: str, size: int, unlabelled: bool) ->
     elif _is_text(schema.field(label).type):
         labels, texts = _coded([batch[label] for batch in batches])
     else:
-        labels = np.concatenate([*(_numbers(batch[label]) for batch in batches), np.zeros(0, np.int64)])
+        labels = np.concatenate([*(_numbers(batch[label], label) for batch in batches), np.zeros(0, np.int64)])
     paths = None
     if name_path:
         paths = pa.chunked_array(
@@ -133,11 +138,24 @@ def _is_label(kind: pa.DataType) -> bool:
     return _is_text(kind) or any(is_(kind) for is_ in (types.is_integer, types.is_floating, types.is_null))
 
 
-def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Returns whole numbers, ``UNLABELLED`` for null, NaN (as pandas writes null) and negative ones."""
+def _numbers(column: pa.Array, name: str) -> npt.NDArray[np.int64]:
+    """Returns whole numbers, ``UNLABELLED`` for null, NaN (as pandas writes null) and negative ones.
+
+    Raises Damaged, which names the column, for another number.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
-    return np.maximum(np.asarray(column.cast(pa.int64()).fill_null(UNLABELLED)), UNLABELLED)
+    try:
+        numbers = column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        limit = 1 << 63
+        wrong = (v for v in column.to_pylist() if v is not None and (not -limit <= v < limit or v != int(v)))
+        raise Damaged(
+            f"its column {name} has the label {next(wrong, '?')}; labels are whole numbers or texts"
+        ) from None
+    return np.maximum(np.asarray(numbers.fill_null(UNLABELLED)), UNLABELLED)
 
 
 def _coded(columns: list[pa.Array]) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -175,7 +193,7 @@ def _without_bytes(metadata: pq.FileMetaData, column: str) -> bool:
         group = metadata.row_group(i)
         chunk = next((c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column), None)
         if chunk is None:
-            raise Damaged("is damaged: its footer contradicts its schema; download it again")
+            raise Damaged(f"is damaged: a row group lacks the column {column}; download it again")
         nulls += (chunk.statistics.null_count or 0) if chunk.is_stats_set else 0
     return 0 < metadata.num_rows == nulls
 

@@ -12,6 +12,9 @@ DANGLING, OUTSIDE, LOOP = "link to a missing file", "link out of the archive", "
 SPECIAL, UNREADABLE, REPLACED = "not a regular file", "folder that cannot be read", "replaced by a later file"
 AFTER_END, NOT_AN_IMAGE = "further archive after the end of the first", "not an image"
 OUTSIDE_SPLITS = "image outside the splits' folders"
+ARCHIVE = "archive that is not unpacked"
+ARCHIVES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
+"""Suffixes of archives, in lower case."""
 LITTER = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),  # Windows
     *("icon\r",),  # macOS
@@ -44,12 +47,19 @@ class PassedOver:
         if not self.counts[reason]:
             del self.counts[reason], self.first[reason]
 
-    def without(self, reason: str = "") -> PassedOver:
-        """Returns a copy that does not count the files of this reason."""
+    def without(self, *reasons: str) -> PassedOver:
+        """Returns a copy that does not count the files of these reasons."""
         copy = PassedOver()
         copy.counts, copy.first, copy.folders = self.counts.copy(), self.first.copy(), self.folders
-        copy.counts.pop(reason, None)
+        for reason in reasons:
+            copy.counts.pop(reason, None)
+            copy.first.pop(reason, None)
         return copy
+
+    def update(self, other: PassedOver) -> None:
+        """Adds what another one counts."""
+        self.counts.update(other.counts)
+        self.first = other.first | self.first
 
     def add_litter(self, name: str) -> bool:
         """Counts the file if its path makes it litter, and returns whether it does."""
@@ -68,6 +78,11 @@ class PassedOver:
             return []
         parts = [f"{count:,} {reason} ({self.first[reason]})" for reason, count in self.counts.most_common()]
         return [f"passed over: {self.total:,} file{'s' if self.total > 1 else ''}: {', '.join(parts)}"]
+
+
+def not_an_image(name: str) -> str:
+    """Returns the reason for a file that is neither litter nor an image."""
+    return ARCHIVE if name.lower().endswith(ARCHIVES) else NOT_AN_IMAGE
 
 
 def litter(name: str) -> str:

@@ -118,3 +118,12 @@ def test_the_test_archive_has_no_labels(tar_of, members_of, archives, tmp_path, 
     assert sum(Dataset(out).class_table["val_count"].to_pylist()) == 20
     with pytest.raises(SourceError, match=f"--src {archives}"):
         open_source(archives / name)
+
+
+def test_the_files_beside_the_archives_are_counted(archives):
+    assert not open_source(archives).passed_over.counts
+    (archives / "notes.txt").touch()
+    (archives / ".hidden").touch()
+    (archives / "extra/cat").mkdir(parents=True)
+    (archives / "extra/cat/1.jpg").touch()
+    assert open_source(archives).passed_over.counts == {"not a file of ILSVRC2012": 2, "hidden": 1}

@@ -176,3 +176,50 @@ def test_names_of_files(tmp_path, said):
     assert said(open_source(tmp_path / "b")) == [
         "parquet files that are not named for a split, passed over: 1 (more.parquet)"
     ]
+    assert open_source(tmp_path / "b").passed_over.counts == {"parquet file that is not named for a split": 1}
+
+
+def test_the_files_beside_the_parquet_files_are_counted(tmp_path):
+    write(tmp_path / "train-0.parquet", [0, 1])
+    for name in ("README.md", "a.zip", "labels.csv", "images/1.jpg", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(image(1) if name.endswith("jpg") else b"x")
+    assert open_source(tmp_path).passed_over.counts == {
+        "not an image": 2,
+        "archive that is not unpacked": 1,
+        "image beside the parquet files": 1,
+        "hidden": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (pa.array([True, False]), r"its column label is of the type bool; write one label per row"),
+        (pa.array([[0], [1, 2]]), r"its column label is of the type list<.*write one label per row"),
+        (pa.array([0.0, 1.5]), r"its column label has the label 1\.5; labels are whole numbers"),
+        (pa.array([0.0, float("inf")]), r"its column label has the label inf; labels are whole numbers"),
+        (pa.array([0, 1 << 63], pa.uint64()), r"its column label has the label 9223372036854775808; labels are whole"),
+    ],
+)
+def test_labels_that_are_none(tmp_path, labels, said):
+    rows = [{"bytes": image(i), "path": None} for i in range(2)]
+    pq.write_table(pa.table({"image": rows, "label": labels}), tmp_path / "train.parquet")
+    with pytest.raises(SourceError, match=rf"train\.parquet: {said}"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"PAR1" + bytes(100) + b"PAR1", b"PAR1" * 9])
+def test_a_footer_of_other_bytes(tmp_path, content):
+    (tmp_path / "train.parquet").write_bytes(content)
+    with pytest.raises(SourceError, match=r"train\.parquet: is damaged or not a parquet file; download it again"):
+        open_source(tmp_path)
+
+
+def test_an_unlabelled_test_split_alone(tmp_path):
+    """Its classes may be named in the file; a data set without classes is refused."""
+    path = write(tmp_path / "test.parquet", [-1, -1], names=["cat", "dog"])
+    assert open_source(path).wnids == ["cat", "dog"]
+    write(tmp_path / "test.parquet", None)
+    with pytest.raises(SourceError, match=r"none of its 3 rows has a label .* beside those of test"):
+        open_source(tmp_path)

@@ -176,7 +176,7 @@ def test_a_class_that_train_lacks_is_refused(make_tree):
         ({"images/0.jpg": None, "images/1.jpg": None, "notes.md": "x"}, "has 2 images in images and notes.md"),
         ({"0.jpg": None, "a.pdf": "x", "b.pdf": "x", "c.pdf": "x", "d.md": "x"}, "has 1 images and 3 .pdf, 1 .md"),
         ({"a.txt": "x"}, "has a.txt, no class folders"),
-        ({"set.zip": "x", "a.txt": "x"}, "to read an archive, give its path: --src .*set.zip"),
+        ({"set.zip": "x", "a.txt": "x"}, "give its path: --src .*set.zip|holds archives .set.zip.* unpack it first"),
     ],
 )
 def test_what_was_seen_is_said(make_tree, files, said):

@@ -50,3 +50,9 @@ def test_a_tar_that_is_cut_in_its_first_member(tmp_path, tar_of):
     (tmp_path / "a.tar").write_bytes(tar_of({"train/ant/0.jpg": b"x" * 5000})[:2000])
     with pytest.raises(TruncatedSourceError, match=r"a\.tar is truncated: train/ant/0\.jpg has 5000 bytes"):
         open_source(tmp_path / "a.tar")
+
+
+def test_an_archive_of_archives(tmp_path, tar_of):
+    (tmp_path / "a.tar").write_bytes(tar_of({"x/cat.tar": tar_of({"1.jpg": b"x"}), "x/dog.tar": b""}))
+    with pytest.raises(SourceError, match=r"a\.tar: .*cat\.tar\), which are not read .*unpack it first"):
+        open_source(tmp_path / "a.tar")

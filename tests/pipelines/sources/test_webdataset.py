@@ -130,6 +130,110 @@ def test_other_files_of_a_sample(make_tar, listed):
     assert list(listed(open_source(make_tar(files, "set")))["train"]) == ["00000.jpg", "00001.jpg"]
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["train/cat/1.jpg", "train/dog/2.jpg"],
+        ["cat/1.jpg", "dog/2.jpg"],
+        ["cat/1.jpg"],
+        ["a/cat/1.jpg", "a/dog/2.jpg", "b.jpg"],
+    ],
+)
+def test_a_stray_tar_hides_no_class_folders(make_folder, make_tar, files):
+    path = make_folder(dict.fromkeys(files))
+    make_tar(samples("cls", [0]), "source/backup")
+    with pytest.raises(SourceError, match=r"WebDataset tars \(backup\.tar\) and class folders .*move the others"):
+        open_source(path)
+
+
+def test_the_files_beside_the_tars_are_counted(make_folder, make_tar, listed):
+    path = make_folder({"z.zip": "PK", "1.tar.gz": "x", "loose.jpg": None, "junk.bin": "x", ".hidden": "x"})
+    make_tar(samples("cls", [0, 1]) | {".DS_Store": "x"}, "source/train-0")
+    make_tar(samples("cls", [1]), "source/val-0").rename(path / "val-0.TAR")
+    source = open_source(path)
+    assert {split: list(found.values()) for split, found in listed(source).items()} == {
+        "train": ["000", "001"],
+        "val": ["001"],
+    }
+    assert source.passed_over.counts == {
+        "archive that is not unpacked": 2,
+        "image beside the tars": 1,
+        "not an image": 1,
+        "hidden": 2,
+    }
+
+
+def test_the_further_files_of_samples_are_counted(make_tar, listed):
+    """Each file is an image, the label of one, or counted."""
+    files = samples("cls", [0, 1]) | {"00000.png": None, "00000.seg.png": None, "00000.json": "{}", "notes.md": "x"}
+    files |= {"sub.tar": "x", "gone.cls": "1", "unlabelled.jpg": None}
+    source = open_source(make_tar(files, "set"))
+    assert listed(source)["train"] == {
+        "00000.jpg": "000",
+        "00001.jpg": "001",
+        "unlabelled.jpg": "!the sample has no label",
+    }
+    counts = source.passed_over.counts
+    assert counts == {
+        "further image of a sample": 2,
+        "further file of a sample": 1,
+        "not an image": 1,
+        "archive that is not unpacked": 1,
+        "file of a sample without an image": 1,
+    }
+    assert 3 + 2 + sum(counts.values()) == len(files)  # images, their labels, and the rest
+
+
+def test_names_with_dots(make_tar, listed):
+    """The name ends where image and label begin to differ, whatever the other samples' names are."""
+    files = {f"img.{i}.{ending}": None if ending == "jpg" else str(i) for i in range(3) for ending in ("jpg", "cls")}
+    files |= {"x.jpg": None, "x.cls": "1", "img.9.jpg": None, "img.0.seg.png": None, "y.2.png": None, "y.3.png": None}
+    source = open_source(make_tar(files, "set"))
+    none = "!the sample has no label"
+    assert listed(source)["train"] == {
+        **{"img.0.jpg": "000", "img.1.jpg": "001", "img.2.jpg": "002", "x.jpg": "001"},
+        **{"img.9.jpg": none, "y.2.png": none, "y.3.png": none},
+    }
+    assert [r.key for r in source.records("train")] == ["img.0", "img.1", "img.2", "x", "img.9", "y.2", "y.3"]
+    assert source.passed_over.counts == {"further image of a sample": 1}
+
+
+def test_images_of_unknown_ending(make_tar, listed):
+    source = open_source(make_tar(samples("cls", [0, 1], "image") | samples("cls", [1], "bin", 2), "set"))
+    assert listed(source)["train"] == {"00000.image": "000", "00001.image": "001", "00002.bin": "001"}
+
+
+def test_a_field_that_the_first_sample_lacks(make_tar, listed):
+    source = open_source(make_tar(samples("json", [{"caption": "x"}, {"label": "a"}, {"label": "b"}]), "set"))
+    assert list(listed(source)["train"].values()) == ["!the sample has no label", "a", "b"]
+
+
+@pytest.mark.parametrize("empty", ["train-1", "val-0", "a"])
+def test_an_empty_shard(make_tar, tmp_path, empty):
+    """The other shards' samples are listed; the last split reports a shard whose samples are unknown."""
+    make_tar(samples("cls", [0, 1]), "set/train-0")
+    (tmp_path / f"set/{empty}.tar").touch()
+    source, found = open_source(tmp_path / "set"), []
+    assert source.splits == ("train",)
+    with pytest.raises(TruncatedSourceError, match=rf"set/{empty}\.tar is truncated"):
+        for record in source.records("train"):
+            found.append(record.key)
+    assert found == ["00000", "00001"]
+
+
+def test_a_shard_that_is_no_tar(make_tar, tmp_path):
+    make_tar(samples("cls", [0, 1]), "set/train-1")
+    (tmp_path / "set/train-0.tar").write_text("<html>" * 200)
+    with pytest.raises(SourceError, match=r"set/train-0\.tar is not a tar archive; download it again, or move it"):
+        open_source(tmp_path / "set")
+
+
+def test_a_class_folder_with_sidecars_is_no_webdataset(make_tree):
+    files = {"cat/1.jpg": None, "cat/1.json": '{"width": 4}', "cat/2.jpg": None, "cat/2.json": '{"width": 4}'}
+    source = open_source(make_tree(files))
+    assert (source.layout, source.wnids) == ("class-folders", ["cat"])
+
+
 def test_a_tar_of_class_folders_with_sidecars_is_no_webdataset(make_tar):
     files = {
         f"train/{name}/{i}.{e}": None if e == "jpg" else "{}" for i, name in enumerate("ab") for e in ("jpg", "json")

@@ -86,7 +86,8 @@ def _opened(file: RandomAccessFile) -> Iterator[pq.ParquetFile]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise Damaged(" ".join(str(error).split()) or type(error).__name__) from None
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise Damaged(f"is damaged or not a parquet file; download it again ({cause})") from None
 
 
 def _contents(opened: pq.ParquetFile, name: str, size: int, unlabelled: bool) -> ParquetFile:

@@ -223,3 +223,12 @@ def test_an_unlabelled_test_split_alone(tmp_path):
     write(tmp_path / "test.parquet", None)
     with pytest.raises(SourceError, match=r"none of its 3 rows has a label .* beside those of test"):
         open_source(tmp_path)
+
+
+def test_sparse_numbers_are_ids(tmp_path):
+    """As in tables of labels: three ids up to 2,000,000 are three classes."""
+    rows = [{"bytes": b"x", "path": f"{i}.jpg"} for i in range(3)]
+    pq.write_table(pa.table({"image": rows, "label": [100_000, 2_000_000, 999_999]}), tmp_path / "train.parquet")
+    source = open_source(tmp_path / "train.parquet")
+    assert source.wnids == ["100000", "2000000", "999999"]
+    assert [record.wnids for record in source.records("train")] == [("100000",), ("2000000",), ("999999",)]

@@ -24,6 +24,19 @@ IMAGE_SUFFIXES = (
 UNREADABLE = "unreadable:"
 """How the packing of a locator begins whose image cannot be stored; the rest is the cause for its manifest row."""
 
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "eval": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""The split that a folder, a file or a value of a table names, in lower case."""
+
 OTHER_SUFFIXES = (
     *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml", ".md", ".rst", ".html"),
     *(".htm", ".log", ".py", ".pyc", ".ipynb", ".sh", ".m", ".mat", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"),

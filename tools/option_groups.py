@@ -34,6 +34,17 @@ def option_group(heading: str) -> Callable[..., Callable[..., Any]]:
     return partial(click.option, cls=GroupedOption, heading=heading)
 
 
+def backend_option(group: Callable[..., Callable[..., Any]]) -> Callable[..., Any]:
+    """Returns the decorator of the option --backend, in a group of `option_group`."""
+    return group(
+        "--backend",
+        type=click.Choice(["auto", "native", "ffcv", "dali", "torchvision"]),
+        default="auto",
+        show_default=True,
+        help="Loader. auto: native.",
+    )
+
+
 def by_heading(params: list[click.Parameter]) -> dict[str, list[click.Option]]:
     """Sorts options by heading; those without one, such as --help, come under "Options" or "Other"."""
     groups: dict[str, list[click.Option]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from imgtool.option_groups import GroupedCommand, option_group
+from imgtool.option_groups import GroupedCommand, backend_option, option_group
 
 ARGUMENTS = "imgtool.arguments"  # in click's ctx.meta: what follows `imgtool` on the command line
 
@@ -106,13 +106,7 @@ MODEL, DATA, RECIPE, RUN, HARDWARE = map(option_group, ("Model", "Data", "Recipe
 )
 @HARDWARE("--compile/--no-compile", default=True, show_default=True, help="Use torch.compile, on CUDA only.")
 @HARDWARE("--workers", type=click.IntRange(1), show_default="the number of cores", help="Number of loader threads.")
-@HARDWARE(
-    "--backend",
-    type=click.Choice(["auto", "native", "ffcv", "dali", "torchvision"]),
-    default="auto",
-    show_default=True,
-    help="Loader. auto: native.",
-)
+@backend_option(HARDWARE)
 @click.pass_context
 def train(
     ctx: click.Context,

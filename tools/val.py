@@ -6,7 +6,7 @@ import json
 
 import click
 
-from imgtool.option_groups import GroupedCommand, option_group
+from imgtool.option_groups import GroupedCommand, backend_option, option_group
 
 MODEL, DATA, OUTPUT, HARDWARE = map(option_group, ("Model", "Data", "Output", "Hardware and speed"))
 
@@ -29,13 +29,7 @@ MODEL, DATA, OUTPUT, HARDWARE = map(option_group, ("Model", "Data", "Output", "H
 @HARDWARE("--device", show_default="auto", help="Where to compute: auto, cpu, cuda or cuda:N.")
 @HARDWARE("--batch", type=click.IntRange(1), show_default="256", help="Images per batch.")
 @HARDWARE("--workers", type=click.IntRange(1), show_default="the number of cores", help="Number of loader threads.")
-@HARDWARE(
-    "--backend",
-    type=click.Choice(["auto", "native", "ffcv", "dali", "torchvision"]),
-    default="auto",
-    show_default=True,
-    help="Loader. auto: native.",
-)
+@backend_option(HARDWARE)
 def val(
     weights: str,
     data: str,

@@ -10,13 +10,11 @@ from imgtool.pipelines.archives import zip as zips
 from imgtool.pipelines.archives.links import Links
 from imgtool.pipelines.archives.outputs import outputs_in
 from imgtool.pipelines.archives.reader import LocatorReader, stored_bytes
-from imgtool.pipelines.records import IMAGE_SUFFIXES, OTHER_SUFFIXES, Locator
+from imgtool.pipelines.records import IMAGE_SUFFIXES, OTHER_SUFFIXES, SPLIT_NAMES, Locator
 from imgtool.pipelines.storage.folders import RandomAccessFile, join, open_folder
 from imgtool.pipelines.storage.passed_over import REPLACED, PassedOver, litter, not_an_image
 from imgtool.pipelines.storage.text import decode_name, decode_text
 from imgtool.wordnet.errors import ImageError, SourceError, TruncatedSourceError
-
-SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
 
 SMALL_TEXT, MAX_RATIO = 1 << 24, 64
 """Bytes up to which a text may be compressed to any degree, and how often a larger one may be larger than stored."""

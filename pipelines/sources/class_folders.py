@@ -18,9 +18,9 @@ from imgtool.pipelines.annotations.val_labels import (
 from imgtool.pipelines.annotations.voc import MAX_XML, BoxAnnotations
 from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.reader import LocatorReader
-from imgtool.pipelines.records import Box, Record, key_of, sorted_wnids
+from imgtool.pipelines.records import SPLIT_NAMES, Box, Record, key_of, sorted_wnids
 from imgtool.pipelines.sources import class_paths
-from imgtool.pipelines.sources.layout import SPLIT_NAMES, common_folder, counted
+from imgtool.pipelines.sources.layout import common_folder, counted
 from imgtool.pipelines.storage.folders import open_folder
 from imgtool.pipelines.storage.passed_over import OUTSIDE_SPLITS
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
@@ -30,9 +30,9 @@ class ClassFolders:
     """``train/CLASS/IMAGE``, ``val/CLASS/IMAGE`` and ``test/CLASS/IMAGE``, or just ``CLASS/IMAGE``.
 
     In a folder, a tar or a zip, perhaps below other folders as in Kaggle's tree (``ILSVRC/Data/CLS-LOC/train``). The
-    splits' folders may have other usual names (``SPLIT_NAMES`` in layout.py). The classes are the folders' names, wnids
-    or not; `class_paths` says which name counts where folders are nested. A folder of train without images is a class
-    without samples.
+    splits' folders may have other usual names (``SPLIT_NAMES`` in records.py). The classes are the folders' names,
+    wnids or not; `class_paths` says which name counts where folders are nested. A folder of train without images is a
+    class without samples.
 
     A validation folder without class folders is labelled by LOC_val_solution.csv, the development kit or its
     ILSVRC2012_validation_ground_truth.txt, whichever is found first; a test folder without class folders has no labels.

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.sources.layout import SPLIT_NAMES, SPLITS
+from imgtool.pipelines.records import SPLIT_NAMES
+from imgtool.pipelines.sources.layout import SPLITS
 from imgtool.wordnet.errors import SourceError
 
 COLLECTIONS = ("data", "image", "images", "img", "imgs", "jpeg", "jpegimages", "jpegs", "jpg", "photos", "pictures")

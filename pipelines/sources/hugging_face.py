@@ -15,12 +15,9 @@ import numpy as np
 
 from imgtool.pipelines.archives.file_tree import FileTree
 from imgtool.pipelines.archives.parquet import Damaged
-from imgtool.pipelines.records import Record, key_of, sorted_wnids
+from imgtool.pipelines.records import SPLIT_NAMES, Record, key_of, sorted_wnids
 from imgtool.pipelines.sources.layout import (
-    MAX_CLASSES,
-    SPLIT_NAMES,
     SPLITS,
-    are_ids,
     classes_of,
     classes_of_numbers,
     counted,
@@ -175,11 +172,11 @@ class HuggingFace:
             in_paths = self._classes_in_paths(files)
             if in_paths:
                 return in_paths, sorted_wnids(in_paths.values())
-            present = np.unique(np.concatenate([file.labels for file in files])) if files else np.zeros(0, np.int64)
-            present = present[present >= 0]
-            if not names and len(present) and are_ids(len(present), highest):
-                return {number: str(number) for number in present.tolist()}, sorted_wnids(map(str, present.tolist()))
-            table = names or classes_of_numbers(min(highest, MAX_CLASSES))
+            if not names:
+                return classes_of_numbers(
+                    {label for file in files for label in np.unique(file.labels).tolist()} - {UNLABELLED}
+                )
+            table = names
         if unnamed := [i for i, name in enumerate(table) if not name.strip()]:
             raise SourceError(f"{self.root}: class {unnamed[0]} has no name; name it in the files' metadata")
         if len(set(table)) < len(table):

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from imgtool.pipelines.records import IMAGE_SUFFIXES
-from imgtool.pipelines.sources.layout import SPLIT_NAMES, first, label_text
+from imgtool.pipelines.records import IMAGE_SUFFIXES, SPLIT_NAMES
+from imgtool.pipelines.sources.layout import first, label_text
 from imgtool.pipelines.storage.text import without_surrogates
 from imgtool.wordnet.errors import SourceError
 

@@ -6,26 +6,14 @@ import collections
 import functools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.records import sorted_wnids
+from imgtool.pipelines.records import SPLIT_NAMES, sorted_wnids
 from imgtool.pipelines.storage.text import without_surrogates
 from imgtool.wordnet import orders
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "eval": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""The split that a folder, a file or a value of a table names, in lower case."""
 MAX_CLASSES = 1 << 20
 SPARSE = 10
 """Numbers of which more than 9 of 10 up to the highest are absent are ids of classes, not indices."""
@@ -73,40 +61,39 @@ def _clean(text: str) -> str:
     return "" if _NO_LABEL.fullmatch(text) else text
 
 
-def classes_of_numbers(highest: int) -> list[str]:
-    """Returns the class of each label from 0 to ``highest``: the 1000 wnids in sorted order, else the numbers."""
-    if highest == 999:
-        return orders.ilsvrc2012_wnids()
-    return [f"{label:0{max(3, len(str(highest)))}d}" for label in range(highest + 1)]
+def classes_of_numbers(numbers: Collection[int]) -> tuple[dict[int, str], list[str]]:
+    """Returns the class of each number that labels may be, and all classes in sorted order.
 
-
-def are_ids(distinct: int, highest: int) -> bool:
-    """Whether so few numbers up to ``highest`` occur that they are ids, each the name of a class, not class indices."""
-    return highest >= MAX_CLASSES or highest > max(1000, SPARSE * distinct)
+    Numbers are class indices from 0 to the highest, with 999 as the highest into the 1000 wnids in sorted order. Where
+    so few up to the highest occur that they are ids, each is the name of a class.
+    """
+    distinct, highest = set(numbers), max(numbers, default=-1)
+    if highest >= MAX_CLASSES or highest > max(1000, SPARSE * len(distinct)):
+        names = {number: str(number) for number in distinct}
+        return names, sorted_wnids(names.values())
+    digits = max(3, len(str(highest)))
+    table = orders.ilsvrc2012_wnids() if highest == 999 else [f"{label:0{digits}d}" for label in range(highest + 1)]
+    return dict(enumerate(table)), sorted_wnids(table)
 
 
 def classes_of(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Returns the class of each label that is not empty, and all classes in sorted order.
 
-    Labels that are all whole numbers are class indices (see `classes_of_numbers`) or ids (see `are_ids`). Ids and all
-    other labels are the classes' names.
+    Labels that are all whole numbers are read by `classes_of_numbers`; others are the classes' names.
     """
     distinct = {label for label in labels if label}
     numbers = {label: int(match[1]) for label in distinct if (match := _NUMBER.fullmatch(label))}
     if distinct and len(numbers) == len(distinct):
-        highest = max(numbers.values())
-        if are_ids(len(set(numbers.values())), highest):
-            names = {label: str(number) for label, number in numbers.items()}
-            return names, sorted_wnids(set(names.values()))
-        table = classes_of_numbers(highest)
-        return {label: table[number] for label, number in numbers.items()}, sorted_wnids(table)
+        of_number, wnids = classes_of_numbers(numbers.values())
+        return {label: of_number[number] for label, number in numbers.items()}, wnids
     return {label: label for label in distinct}, sorted_wnids(distinct)
 
 
 def seen(tree: FileTree) -> str:
     """Describes the files of a tree whose layout is unknown, in a line."""
     images = tree.images()
-    others = [name for name in tree.files if name not in set(images)]
+    is_image = set(images)
+    others = [name for name in tree.files if name not in is_image]
     folders = sorted({name.rpartition("/")[0] for name in images})
     parts = []
     if images:

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.records import Locator, Record, key_of
+from imgtool.pipelines.records import SPLIT_NAMES, Locator, Record, key_of
 from imgtool.pipelines.sources.label_tables import ENDINGS, Row, Table, read_table
 from imgtool.pipelines.sources.layout import (
     MAX_JSON,
     MAX_TABLE,
-    SPLIT_NAMES,
     SPLITS,
     classes_of,
     counted,

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from imgtool.pipelines.archives.file_tree import FileTree
-from imgtool.pipelines.records import Box, Locator, Record, key_of, pixel, sorted_wnids
+from imgtool.pipelines.records import SPLIT_NAMES, Box, Locator, Record, key_of, pixel, sorted_wnids
 from imgtool.pipelines.sources.class_paths import named_splits
-from imgtool.pipelines.sources.layout import SPLIT_NAMES, SPLITS, counted
+from imgtool.pipelines.sources.layout import SPLITS, counted
 from imgtool.pipelines.storage.passed_over import OUTSIDE_SPLITS
 from imgtool.wordnet.errors import SourceError, TruncatedSourceError
 

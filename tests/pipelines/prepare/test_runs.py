@@ -142,9 +142,8 @@ def test_a_shard_reads_each_run_once(tmp_path: Path, encoded, draw_image, monkey
             found = list(reader.read_many(record.locator for record in records))
         assert [by_key[record.key] for record in records] == found
         total = sum(map(len, by_key.values()))
-        assert Counting.reads <= (
-            40 if form == "parquet" else 8
-        )  # of 100 images; the footer, and in 8 row groups or so page headers
+        # of 100 images; of parquet also the footer, and the page headers of 8 row groups or so
+        assert Counting.reads <= (40 if form == "parquet" else 8)
         assert Counting.read_bytes <= 1.3 * total
         keys = split.records["key"].take(split.order[shard.begin : shard.end]).to_pylist()
         assert [records[i].key for i in task.order] == keys
